@@ -1,0 +1,11 @@
+//! Culvert carries a control plane's connections to edge nodes that sit behind NAT.
+//!
+//! Dependencies between the modules run one way:
+//! ```text
+//! cli -> app/{server,agent}          (composition roots: bind, wire, run, drain)
+//! app -> frontend -> tunnel -> model
+//! app -> redirect -> model           app -> standalone -> model, pki
+//! pki, observability, model          depend on nothing above them
+//! ```
+
+pub mod model;

@@ -1,0 +1,21 @@
+//! The words that every part of culvert shares, as types.
+//!
+//! A *source* (Kubernetes, or the standalone server's own registrations) writes a [`Snapshot`];
+//! the redirect, the tunnel and the frontends read it through a `watch` channel and never learn
+//! where it came from.
+
+mod address;
+mod gate;
+mod identity;
+mod node;
+mod ports;
+mod snapshot;
+mod target;
+
+pub use address::{LocalAddr, OriginalDst, PeerAddr};
+pub use gate::GatePolicy;
+pub use identity::{AgentIdentity, IdentityKey};
+pub use node::{InvalidNodeName, Node, NodeName};
+pub use ports::{PortSet, TunnelPort};
+pub use snapshot::{AddressConflict, Snapshot, SnapshotReader, SnapshotWriter};
+pub use target::{InvalidTarget, Target, TargetHost};
