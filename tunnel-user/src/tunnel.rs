@@ -1,0 +1,26 @@
+//! The reverse tunnel: sessions that agents open towards the server, and the connections carried
+//! through them.
+//!
+//! ```text
+//!   server                       one TCP+TLS+HTTP/2 connection = one session                 agent
+//!   Sessions::dial --DIAL_REQ--> /AgentService/Connect (control, konnectivity's packets) --> dials
+//!   carry(client)  <==========>  /culvert.v1.Tunnel/Carry (one stream per connection)  <==> carry(target)
+//! ```
+//! The agent dials out, so it is the HTTP/2 client: the server asks for a dial on the control
+//! stream, and the agent answers a successful one by opening the stream that carries the bytes.
+//! Each connection then has HTTP/2's own flow control and half-close, and none waits for another.
+
+pub mod agent;
+mod carry;
+mod dial;
+mod http2;
+mod metadata;
+mod registration;
+pub mod server;
+mod settings;
+mod wire;
+
+pub use carry::{CarryError, Side, Transfer};
+pub use dial::DialError;
+pub use registration::Refusal;
+pub use settings::Settings;

@@ -1,0 +1,67 @@
+//! How long to wait before the next attempt to reach a server.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+/// The first wait, after the first attempt has failed.
+const FIRST: Duration = Duration::from_millis(500);
+/// The longest wait.
+const CAP: Duration = Duration::from_secs(10);
+/// A session that lasted this long was a success: what follows is a new trouble, not the old one.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Doubling waits with jitter, so that ten thousand agents do not return as one.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The wait before the next attempt, now that a session has ended after `lasted`, zero if it
+    /// never came to be. The first attempt after a stable session is made at once.
+    pub(super) fn after(&mut self, lasted: Duration) -> Duration {
+        if lasted >= STABLE {
+            self.failures = 0;
+            return Duration::ZERO;
+        }
+        let longest = FIRST.saturating_mul(1 << self.failures.min(8)).min(CAP);
+        self.failures += 1;
+        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap_with_jitter() {
+        let mut backoff = Backoff::default();
+        for longest in [500, 1000, 2000, 4000, 8000, 10_000, 10_000] {
+            let wait = backoff.after(Duration::ZERO);
+            let longest = Duration::from_millis(longest);
+            assert!(
+                wait <= longest && wait >= longest / 2,
+                "{wait:?} for {longest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stable_session_is_followed_at_once_and_starts_anew() {
+        let mut backoff = Backoff::default();
+        for _ in 0..5 {
+            backoff.after(Duration::ZERO);
+        }
+        assert_eq!(backoff.after(STABLE), Duration::ZERO);
+        assert!(backoff.after(Duration::ZERO) <= FIRST);
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_at_once_is_not_hammered() {
+        let mut backoff = Backoff::default();
+        backoff.after(Duration::from_secs(1));
+        assert!(backoff.after(Duration::from_secs(1)) >= FIRST / 2);
+    }
+}

@@ -1,0 +1,135 @@
+//! Dials one target on the node's side.
+//!
+//! Errors read like those of Go's `net.Dial`: konnectivity's servers and clients look for
+//! substrings such as `connection refused` and `i/o timeout` in them.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, time::timeout};
+
+use super::Policy;
+use crate::model::{InvalidTarget, Target, TargetHost};
+
+/// Why a target was not dialled, as it reaches the client's side.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TargetError {
+    #[error("dial tcp: {0}")]
+    Invalid(#[from] InvalidTarget),
+    #[error("dial tcp: lookup {name}: no such host")]
+    Unknown { name: String },
+    #[error("dial tcp {0}: not allowed by the agent's policy (see --allow)")]
+    NotAllowed(Target),
+    #[error("dial tcp {0}: i/o timeout")]
+    TimedOut(Target),
+    #[error("dial tcp {target}: connect: {reason}")]
+    Failed { target: SocketAddr, reason: String },
+}
+
+/// Connects to the address, as the server wrote it.
+pub(super) async fn dial(
+    address: &str,
+    policy: &Policy,
+    allowed: Duration,
+) -> Result<TcpStream, TargetError> {
+    let target: Target = address.parse()?;
+    let connecting = async {
+        let mut last = TargetError::NotAllowed(target.clone());
+        for address in resolve(&target).await? {
+            if !policy.allows(address.ip(), address.port()) {
+                continue;
+            }
+            match connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    last = TargetError::Failed {
+                        target: address,
+                        reason: reason(&error),
+                    };
+                }
+            }
+        }
+        Err(last)
+    };
+    let timed_out = |_elapsed| Err(TargetError::TimedOut(target.clone()));
+    timeout(allowed, connecting).await.unwrap_or_else(timed_out)
+}
+
+async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, TargetError> {
+    match &target.host {
+        TargetHost::Ip(ip) => Ok(vec![SocketAddr::new(IpAddr::to_canonical(ip), target.port)]),
+        TargetHost::Name(name) => {
+            let found = tokio::net::lookup_host((name.as_str(), target.port)).await;
+            let addresses: Vec<_> = found.into_iter().flatten().collect();
+            if addresses.is_empty() {
+                return Err(TargetError::Unknown { name: name.clone() });
+            }
+            Ok(addresses)
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const ALLOWED: Duration = Duration::from_secs(5);
+
+    async fn error(address: &str) -> String {
+        let policy = Policy::new(Vec::new(), Vec::new());
+        dial(address, &policy, ALLOWED)
+            .await
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[tokio::test]
+    async fn errors_read_like_gos() {
+        let free = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        assert_eq!(
+            error(&free.to_string()).await,
+            format!("dial tcp {free}: connect: connection refused")
+        );
+        assert!(
+            error("192.0.2.1:10250")
+                .await
+                .contains("not allowed by the agent's policy")
+        );
+        assert!(error("nonsense").await.contains("not a target"));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_dialled_where_the_policy_allows_its_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let policy = Policy::new(Vec::new(), Vec::new());
+        dial(&address, &policy, ALLOWED).await.unwrap();
+        let nothing = Policy::only(Vec::new());
+        let refused = dial(&address, &nothing, ALLOWED).await.unwrap_err();
+        assert!(matches!(refused, TargetError::NotAllowed(_)));
+    }
+}

@@ -1,0 +1,227 @@
+//! One session, from the agent's side.
+
+mod dials;
+
+use std::{future::Future, pin::pin, sync::Arc};
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use http::Uri;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Streaming;
+
+use self::dials::Dials;
+use super::{Policy, ServerAddr};
+use crate::{
+    model::AgentIdentity,
+    tunnel::{
+        Settings,
+        http2::{self, Activity, Channel, Watched, until_silent},
+        metadata::{AgentHello, ServerHello},
+        wire::{Packet, agent_service_client},
+    },
+};
+
+/// Control packets on their way to the server: failed dials, and a drain.
+const CONTROL_QUEUE: usize = 256;
+
+/// What a link needs to know.
+#[derive(Clone)]
+pub(super) struct LinkOptions {
+    pub(super) server: ServerAddr,
+    pub(super) server_name: ServerName<'static>,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) identity: AgentIdentity,
+    pub(super) settings: Settings,
+    pub(super) policy: Policy,
+}
+
+/// An established session.
+pub(super) struct Link {
+    options: LinkOptions,
+    hello: ServerHello,
+    io: Io,
+    requests: SendRequest<Bytes>,
+    packets: Streaming<Packet>,
+    /// `dials, drain --Packet--> server`
+    control_tx: mpsc::Sender<Packet>,
+    tasks: TaskTracker,
+}
+
+/// What drives the session's bytes.
+struct Io {
+    connection: Connection<Watched<TlsStream<TcpStream>>>,
+    activity: Activity,
+}
+
+/// What the keeper of a link tells it, and hears from it.
+pub(super) struct LinkSignals {
+    /// Open no new connections; end with the last.
+    pub(super) drain: CancellationToken,
+    /// End now.
+    pub(super) end: CancellationToken,
+    /// Set by the link when the server asks for another session.
+    pub(super) asked_to_move: CancellationToken,
+}
+
+impl Link {
+    /// Connects and registers; every step is bounded in time.
+    pub(super) async fn establish(options: LinkOptions) -> anyhow::Result<Self> {
+        let server = options.server.clone();
+        let allowed = options.settings.dial_timeout * 2;
+        let establishing = Self::try_establish(options);
+        match timeout(allowed, establishing).await {
+            Ok(established) => established,
+            Err(_elapsed) => bail!("no session with {server} within {allowed:?}"),
+        }
+    }
+
+    pub(super) fn server_id(&self) -> &str {
+        &self.hello.id
+    }
+
+    /// Serves the session until it ends, and says why it did. Connections that it still carries
+    /// then are reset.
+    pub(super) async fn run(self, signals: &LinkSignals) -> &'static str {
+        let Self {
+            options,
+            io,
+            requests,
+            packets,
+            control_tx,
+            tasks,
+            hello: _,
+        } = self;
+        let Io {
+            mut connection,
+            activity,
+        } = io;
+        let ping_pong = connection.ping_pong().expect("taken once");
+        let settings = options.settings;
+        let server = options.server.clone();
+        let carried = TaskTracker::new();
+        let dialling = CancellationToken::new();
+        let dials = Dials::new(
+            options,
+            requests,
+            control_tx,
+            carried.clone(),
+            dialling.clone(),
+        );
+        let reason = {
+            let mut serving = pin!(dials.serve(packets, signals));
+            let mut silent = pin!(until_silent(ping_pong, activity, settings));
+            tokio::select! {
+                closed = &mut connection => match closed {
+                    Ok(()) => "closed by the server",
+                    Err(error) => {
+                        tracing::debug!(%server, %error, "connection failed");
+                        "connection failed"
+                    }
+                },
+                reason = &mut serving => reason,
+                _ = &mut silent => "the server fell silent",
+                () = signals.end.cancelled() => "ended by this agent",
+            }
+        };
+        // Every stream fails with its connection, and resets its target.
+        drop(connection);
+        dialling.cancel();
+        for tracker in [carried, tasks] {
+            tracker.close();
+            tracker.wait().await;
+        }
+        reason
+    }
+
+    async fn try_establish(options: LinkOptions) -> anyhow::Result<Self> {
+        let server = &options.server;
+        let stream = TcpStream::connect(server.host_and_port())
+            .await
+            .with_context(|| format!("cannot reach server {server}"))?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::clone(&options.tls))
+            .connect(options.server_name.clone(), stream)
+            .await
+            .with_context(|| format!("TLS with server {server}"))?;
+        let (stream, activity) = Watched::new(stream);
+        let (requests, connection) = http2::client(&options.settings)
+            .handshake(stream)
+            .await
+            .with_context(|| format!("HTTP/2 with server {server}"))?;
+        let tasks = TaskTracker::new();
+        let mut io = Io {
+            connection,
+            activity,
+        };
+        let registering = register(&options, requests.clone(), tasks.clone());
+        let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;
+        Ok(Self {
+            options,
+            hello,
+            io,
+            requests,
+            packets,
+            control_tx,
+            tasks,
+        })
+    }
+}
+
+/// Opens the control stream and registers what the certificate proves.
+async fn register(
+    options: &LinkOptions,
+    requests: SendRequest<Bytes>,
+    tasks: TaskTracker,
+) -> anyhow::Result<(ServerHello, Streaming<Packet>, mpsc::Sender<Packet>)> {
+    let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
+    let origin = origin(&options.server)?;
+    let channel = Channel::new(requests, tasks);
+    let mut client = agent_service_client::AgentServiceClient::with_origin(channel, origin);
+    let mut request = tonic::Request::new(ReceiverStream::new(control_rx));
+    AgentHello::of(&options.identity).write(request.metadata_mut());
+    let response = client
+        .connect(request)
+        .await
+        .map_err(|status| anyhow!("server {} refused: {}", options.server, status.message()))?;
+    let hello = ServerHello::read(response.metadata())
+        .with_context(|| format!("server {} is not a tunnel server", options.server))?;
+    if !hello.native {
+        bail!(
+            "server {} does not speak culvert's protocol: point --server at a culvert server",
+            options.server
+        );
+    }
+    Ok((hello, response.into_inner(), control_tx))
+}
+
+/// Nothing moves on an HTTP/2 connection unless somebody polls it.
+async fn while_driving<T>(
+    io: &mut Io,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        closed = &mut io.connection => match closed {
+            Ok(()) => bail!("the server closed the connection"),
+            Err(error) => Err(error).context("the connection failed"),
+        },
+    }
+}
+
+fn origin(server: &ServerAddr) -> anyhow::Result<Uri> {
+    let origin = Uri::builder()
+        .scheme("https")
+        .authority(server.host_and_port());
+    origin
+        .path_and_query("/")
+        .build()
+        .context("the server address is no URI authority")
+}

@@ -1,0 +1,217 @@
+//! The dials of one session, and the connections that come of them.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, client::SendRequest};
+use http::{Method, Request, StatusCode};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Streaming;
+
+use super::{LinkOptions, LinkSignals};
+use crate::tunnel::{
+    agent::dialer,
+    carry::{self, carry},
+    wire::{self, CARRY_PATH, Control, DIAL_HEADER, DialId, Packet},
+};
+
+/// Serves what the server asks for on the control stream.
+pub(super) struct Dials {
+    options: Arc<LinkOptions>,
+    requests: SendRequest<Bytes>,
+    /// `dials, drain --Packet--> server`
+    control_tx: mpsc::Sender<Packet>,
+    pending: Pending,
+    carried: TaskTracker,
+    dialling: CancellationToken,
+}
+
+/// Dials that the server may still take back.
+#[derive(Clone, Default)]
+struct Pending(Arc<Mutex<HashMap<DialId, CancellationToken>>>);
+
+/// One dial, and the connection if it succeeds.
+struct Dial {
+    id: DialId,
+    address: String,
+    options: Arc<LinkOptions>,
+    requests: SendRequest<Bytes>,
+    control_tx: mpsc::Sender<Packet>,
+}
+
+impl Dials {
+    pub(super) fn new(
+        options: LinkOptions,
+        requests: SendRequest<Bytes>,
+        control_tx: mpsc::Sender<Packet>,
+        carried: TaskTracker,
+        dialling: CancellationToken,
+    ) -> Self {
+        let pending = Pending::default();
+        Self {
+            options: Arc::new(options),
+            requests,
+            control_tx,
+            pending,
+            carried,
+            dialling,
+        }
+    }
+
+    /// Handles packets until the server stops sending them, or the last connection of a draining
+    /// session has ended.
+    pub(super) async fn serve(
+        self,
+        mut packets: Streaming<Packet>,
+        signals: &LinkSignals,
+    ) -> &'static str {
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                packet = packets.message() => match packet {
+                    Ok(Some(packet)) => self.handle(packet.into(), signals),
+                    Ok(None) => return "closed by the server",
+                    Err(status) => {
+                        let server = &self.options.server;
+                        tracing::debug!(%server, %status, "control stream failed");
+                        return "control stream failed";
+                    }
+                },
+                () = signals.drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.carried.close();
+                    // With a full queue the server finds out from the failing dials.
+                    let _ = self.control_tx.try_send(wire::drain());
+                }
+                () = self.carried.wait(), if draining => return "drained",
+            }
+        }
+    }
+
+    fn handle(&self, packet: Control, signals: &LinkSignals) {
+        match packet {
+            Control::Dial { id, address } => self.begin(id, address),
+            Control::CloseDial { id } => self.pending.take_back(id),
+            Control::Drain => signals.asked_to_move.cancel(),
+            Control::DialFailed { .. } | Control::Other => {}
+        }
+    }
+
+    fn begin(&self, id: DialId, address: String) {
+        let dial = Dial {
+            id,
+            address,
+            options: Arc::clone(&self.options),
+            requests: self.requests.clone(),
+            control_tx: self.control_tx.clone(),
+        };
+        let taken_back = self.dialling.child_token();
+        let pending = self.pending.clone();
+        pending.lock().insert(id, taken_back.clone());
+        self.carried.spawn(async move {
+            let dialled = tokio::select! {
+                dialled = dial.dial() => dialled,
+                () = taken_back.cancelled() => None,
+            };
+            pending.lock().remove(&id);
+            if let Some(target) = dialled {
+                dial.carry(target).await;
+            }
+        });
+    }
+}
+
+impl Pending {
+    fn take_back(&self, id: DialId) {
+        if let Some(taken_back) = self.lock().remove(&id) {
+            taken_back.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DialId, CancellationToken>> {
+        // The map is whole between any two of its operations, whatever panicked meanwhile.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dial {
+    /// Connects to the target, or tells the server why not.
+    async fn dial(&self) -> Option<TcpStream> {
+        let started = Instant::now();
+        let LinkOptions {
+            policy,
+            settings,
+            server,
+            ..
+        } = &*self.options;
+        match dialer::dial(&self.address, policy, settings.dial_timeout).await {
+            Ok(target) => Some(target),
+            Err(error) => {
+                tracing::info!(
+                    target_address = %self.address, %server, duration = ?started.elapsed(), %error,
+                    "cannot dial",
+                );
+                // Without a control stream there is no session, and the server knows.
+                let _ = self
+                    .control_tx
+                    .send(wire::dial_failed(self.id, error.to_string()))
+                    .await;
+                None
+            }
+        }
+    }
+
+    /// Opens the stream that answers the dial, and carries the target's bytes through it.
+    async fn carry(self, target: TcpStream) {
+        let address = self.address.clone();
+        let opened = self.open().await;
+        let (send, receive) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(target_address = %address, %error, "cannot open a stream");
+                carry::reset(&target);
+                return;
+            }
+        };
+        let transfer = carry(target, send, receive).await;
+        tracing::debug!(
+            target_address = %address, from_target = transfer.from_socket,
+            to_target = transfer.to_socket, end = ?transfer.end, "connection ended",
+        );
+    }
+
+    async fn open(
+        mut self,
+    ) -> Result<
+        (
+            h2::SendStream<Bytes>,
+            impl Future<Output = Result<RecvStream, h2::Error>>,
+        ),
+        h2::Error,
+    > {
+        let uri = format!("https://{}{CARRY_PATH}", self.options.server);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(uri)
+            .header(DIAL_HEADER, self.id.to_header())
+            .body(())
+            .expect("a server address makes a valid URI");
+        self.requests = self.requests.ready().await?;
+        let (response, send) = self.requests.send_request(request, false)?;
+        let receive = async move {
+            let response = response.await?;
+            match response.status() {
+                StatusCode::OK => Ok(response.into_body()),
+                // The client has left, or the server ran out of patience.
+                _ => Err(Reason::CANCEL.into()),
+            }
+        };
+        Ok((send, receive))
+    }
+}

@@ -1,0 +1,102 @@
+//! Socket to stream.
+
+use std::{
+    future::poll_fn,
+    io,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use h2::SendStream;
+use tokio::net::TcpStream;
+
+use super::CarryError;
+use crate::tunnel::settings::FRAME_SIZE;
+
+/// The first read of a connection, and every one after a short one: a request, a log line.
+const SMALL_READ: usize = 4 * 1024;
+/// A read never exceeds a frame.
+const LARGE_READ: usize = FRAME_SIZE as usize;
+
+/// The state that survives when [`Outbound::run`] is dropped and started again.
+pub(super) struct Outbound {
+    bytes: AtomicU64,
+    next_read: AtomicUsize,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            next_read: AtomicUsize::new(SMALL_READ),
+        }
+    }
+}
+
+impl Outbound {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sends until the socket's peer has closed, then ends the stream. Dropping it at any point
+    /// loses nothing: between a read and its sending there is no wait.
+    pub(super) async fn run(
+        &self,
+        socket: &TcpStream,
+        stream: &mut SendStream<Bytes>,
+    ) -> Result<(), CarryError> {
+        loop {
+            // An idle connection holds neither a buffer nor a share of the session's window.
+            tokio::select! {
+                ready = socket.readable() => ready.map_err(CarryError::Socket)?,
+                reason = reset_by_peer(stream) => return Err(reason),
+            }
+            let room = room(stream).await?;
+            match self.read(socket, room) {
+                Ok(data) if data.is_empty() => return Ok(stream.send_data(data, true)?),
+                Ok(data) => stream.send_data(data, false)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stream.reserve_capacity(0);
+                }
+                Err(error) => return Err(CarryError::Socket(error)),
+            }
+        }
+    }
+
+    /// Reads what is there, at most `room`; nothing means that the peer has closed. Buffers grow
+    /// with what the connection delivers and are never kept.
+    fn read(&self, socket: &TcpStream, room: usize) -> io::Result<Bytes> {
+        let size = self.next_read.load(Ordering::Relaxed).min(room);
+        let mut buffer = BytesMut::with_capacity(size);
+        let read = socket.try_read_buf(&mut buffer)?;
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        let next_read = if read == size {
+            (size * 4).clamp(SMALL_READ, LARGE_READ)
+        } else {
+            SMALL_READ
+        };
+        self.next_read.store(next_read, Ordering::Relaxed);
+        Ok(buffer.freeze())
+    }
+}
+
+/// Waits until flow control lets something through, and says how much.
+async fn room(stream: &mut SendStream<Bytes>) -> Result<usize, CarryError> {
+    stream.reserve_capacity(LARGE_READ);
+    while stream.capacity() == 0 {
+        match poll_fn(|cx| stream.poll_capacity(cx)).await {
+            Some(capacity) => drop(capacity?),
+            // No longer streaming: the other end has reset it.
+            None => return Err(reset_by_peer(stream).await),
+        }
+    }
+    Ok(stream.capacity())
+}
+
+/// Resolves when the other end has reset the stream, or the session has ended.
+pub(super) async fn reset_by_peer(stream: &mut SendStream<Bytes>) -> CarryError {
+    match poll_fn(|cx| stream.poll_reset(cx)).await {
+        Ok(reason) => CarryError::Reset(reason),
+        Err(error) => error.into(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Dials that the server has asked for and the agent has not answered yet.
+//!
+//! A pending dial always ends: with the stream that the agent opens, with its error, with the
+//! session, or with the time allowed. Whoever waits for it holds a [`PendingDial`], and dropping
+//! that (the client left, or time ran out) forgets the dial and tells the agent.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{http2::ServerStream, wire::DialId};
+use crate::model::NodeName;
+
+/// Why a client's connection could not be carried to its target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// No agent of that node is connected.
+    #[error("no agent of node {0} is connected")]
+    NoSession(NodeName),
+    /// The session carries as many connections as it may.
+    #[error("the session of node {node} carries {limit} connections, its limit")]
+    SessionFull {
+        /// The node.
+        node: NodeName,
+        /// The limit, a setting.
+        limit: u32,
+    },
+    /// The session ended while the dial was pending.
+    #[error("the session of node {0} ended during the dial")]
+    SessionEnded(NodeName),
+    /// The agent answered that it could not, or may not, dial the target.
+    #[error("the agent answered: {0}")]
+    Refused(String),
+    /// Nobody answered in time.
+    #[error("no answer from the agent within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// The agent's answer to one dial.
+pub(crate) type DialAnswer = Result<ServerStream, String>;
+
+/// The dials of one session that wait for an answer.
+#[derive(Clone, Default)]
+pub(crate) struct PendingDials {
+    waiting: Arc<Mutex<HashMap<DialId, oneshot::Sender<DialAnswer>>>>,
+}
+
+/// One dial's wait for its answer.
+pub(crate) struct PendingDial {
+    pub(crate) id: DialId,
+    answer: oneshot::Receiver<DialAnswer>,
+    dials: PendingDials,
+}
+
+impl PendingDials {
+    pub(crate) fn begin(&self) -> PendingDial {
+        let (answer_tx, answer) = oneshot::channel();
+        let id = DialId::random();
+        self.lock().insert(id, answer_tx);
+        PendingDial {
+            id,
+            answer,
+            dials: self.clone(),
+        }
+    }
+
+    /// Hands the answer to whoever waits; gives it back when nobody does any more.
+    pub(crate) fn answer(&self, id: DialId, answer: DialAnswer) -> Result<(), DialAnswer> {
+        match self.lock().remove(&id) {
+            Some(answer_tx) => answer_tx.send(answer),
+            None => Err(answer),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DialId, oneshot::Sender<DialAnswer>>> {
+        // The map is whole between any two of its operations, whatever panicked meanwhile.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PendingDial {
+    /// The answer; `None` if it can no longer come.
+    pub(crate) async fn answer(&mut self) -> Option<DialAnswer> {
+        (&mut self.answer).await.ok()
+    }
+
+    /// Whether the agent still works on this dial.
+    pub(crate) fn forget(&self) -> bool {
+        self.dials.lock().remove(&self.id).is_some()
+    }
+}
+
+impl Drop for PendingDial {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_reaches_the_dial_it_names() {
+        let dials = PendingDials::default();
+        let (mut first, mut second) = (dials.begin(), dials.begin());
+        assert!(dials.answer(second.id, Err("refused".into())).is_ok());
+        assert!(matches!(second.answer().await, Some(Err(error)) if error == "refused"));
+        assert_eq!(dials.len(), 1);
+        assert!(dials.answer(first.id, Err("late".into())).is_ok());
+        assert!(first.answer().await.is_some());
+    }
+
+    #[test]
+    fn an_answer_after_the_client_left_comes_back() {
+        let dials = PendingDials::default();
+        let id = dials.begin().id;
+        assert_eq!(dials.len(), 0);
+        assert!(matches!(dials.answer(id, Err("late".into())), Err(Err(_))));
+    }
+}

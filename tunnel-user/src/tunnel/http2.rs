@@ -1,0 +1,77 @@
+//! HTTP/2 as the tunnel uses it: the limits of a session, bodies for the gRPC calls on it, and
+//! the watch over its peer.
+//!
+//! The tunnel speaks to `h2` directly: a stream can then be reset at any moment, even while it
+//! waits for flow control, and its bytes reach the socket without a copy.
+
+mod activity;
+mod body;
+mod channel;
+mod keepalive;
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+
+pub(crate) use self::{
+    activity::{Activity, Watched},
+    body::{RecvBody, send_body},
+    channel::Channel,
+    keepalive::until_silent,
+};
+use super::{
+    Settings,
+    settings::{FRAME_SIZE, SESSION_WINDOW},
+};
+
+/// Streams that a session needs besides those of its connections: the control stream, and
+/// renewals.
+const OTHER_STREAMS: u32 = 16;
+/// Streams that a peer without a certificate may open: it has nothing to do but enrol.
+const STRANGER_STREAMS: u32 = 4;
+/// gRPC metadata is small; a peer that sends more is not one of ours.
+const HEADER_LIST_SIZE: u32 = 16 * 1024;
+
+/// A stream that the agent opened, on the server's side.
+pub(crate) struct ServerStream {
+    pub(crate) request: RecvStream,
+    pub(crate) respond: SendResponse<Bytes>,
+}
+
+/// The server's end of a session.
+pub(crate) fn server(settings: &Settings) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_connection_window_size(SESSION_WINDOW)
+        .initial_window_size(settings.connection_window)
+        .max_frame_size(FRAME_SIZE)
+        .max_header_list_size(HEADER_LIST_SIZE)
+        .max_concurrent_streams(settings.max_connections + OTHER_STREAMS)
+        // Clients leave while their streams wait to be accepted; that is no attack.
+        .max_pending_accept_reset_streams(settings.max_connections as usize)
+        .max_concurrent_reset_streams(settings.max_connections as usize)
+        .max_send_buffer_size(settings.connection_window as usize);
+    builder
+}
+
+/// The server's end of a connection whose peer has not proved who it is.
+pub(crate) fn server_for_strangers() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_header_list_size(HEADER_LIST_SIZE)
+        .max_concurrent_streams(STRANGER_STREAMS);
+    builder
+}
+
+/// The agent's end of a session.
+pub(crate) fn client(settings: &Settings) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_connection_window_size(SESSION_WINDOW)
+        .initial_window_size(settings.connection_window)
+        .max_frame_size(FRAME_SIZE)
+        .max_header_list_size(HEADER_LIST_SIZE)
+        .max_concurrent_reset_streams(settings.max_connections as usize)
+        .max_send_buffer_size(settings.connection_window as usize);
+    builder
+}

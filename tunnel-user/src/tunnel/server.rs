@@ -1,0 +1,14 @@
+//! The server's end: accepts sessions, knows which node has one, and dials through them.
+
+mod connection;
+mod control;
+mod listener;
+mod session;
+mod sessions;
+
+pub use self::{
+    connection::UnaryService,
+    listener::{AgentListener, ListenerOptions},
+    session::{Connection, Session, SessionReport},
+    sessions::Sessions,
+};

@@ -1,0 +1,232 @@
+//! One agent's TCP connection: TLS, HTTP/2, and what its peer may reach on it.
+//!
+//! | peer                              | reaches                                     |
+//! |-----------------------------------|---------------------------------------------|
+//! | without a certificate             | enrolment, for a short while                |
+//! | with a certificate that we trust  | the control stream, carrying, renewal       |
+//! | with any other certificate        | nothing: its handshake fails                |
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use h2::{RecvStream, server::SendResponse};
+use http::{Request, Response, StatusCode};
+use rustls_pki_types::CertificateDer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Status, body::Body};
+use tower_service::Service as _;
+
+use super::{control::ControlService, listener::Shared};
+use crate::{
+    model::{AgentIdentity, PeerAddr},
+    tunnel::{
+        http2::{self, RecvBody, ServerStream, Watched, send_body, until_silent},
+        wire::{CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, agent_service_server},
+    },
+};
+
+/// Answers the gRPC calls that are not the tunnel's own: enrolment and renewal. The request
+/// carries the client's certificate, if it has one, in its extensions.
+pub type UnaryService =
+    Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// The longest that a peer without a certificate may stay.
+const STRANGER_TIME: Duration = Duration::from_secs(30);
+/// The longest wait for a peer to take our last words.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// Someone who has connected to the agent port.
+pub(super) struct Caller {
+    pub(super) peer: PeerAddr,
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    pub(super) identity: Option<AgentIdentity>,
+}
+
+/// Serves the caller until its session ends, one way or another.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    caller: Caller,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let connection = Connection::new(caller, shared, shutdown.child_token(), tasks.clone());
+    let reason = connection.run(stream).await;
+    connection.ended.cancel();
+    if let Some(control) = &connection.control {
+        if let Some(session) = control.session.get() {
+            control.sessions.remove(session);
+            let node = &session.identity().node;
+            tracing::info!(
+                %node, peer = %connection.caller.peer, age = ?session.age(), reason,
+                "session ended",
+            );
+        }
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+struct Connection {
+    caller: Caller,
+    shared: Arc<Shared>,
+    control: Option<Arc<ControlService>>,
+    ended: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Connection {
+    fn new(
+        caller: Caller,
+        shared: Arc<Shared>,
+        ended: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        let control = caller.identity.clone().map(|identity| {
+            Arc::new(ControlService {
+                identity,
+                peer: caller.peer,
+                settings: shared.settings,
+                hello: shared.hello.clone(),
+                sessions: shared.sessions.clone(),
+                snapshots: shared.snapshots.clone(),
+                session: OnceLock::new(),
+                ended: ended.clone(),
+                tasks: tasks.clone(),
+            })
+        });
+        Self {
+            caller,
+            shared,
+            control,
+            ended,
+            tasks,
+        }
+    }
+
+    /// Accepts streams until the connection is over, and says why it is.
+    async fn run(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> &'static str {
+        let (stream, activity) = Watched::new(stream);
+        let settings = &self.shared.settings;
+        let builder = match self.control {
+            Some(_) => http2::server(settings),
+            None => http2::server_for_strangers(),
+        };
+        let handshake = tokio::time::timeout(STRANGER_TIME, builder.handshake(stream)).await;
+        let Ok(Ok(mut connection)) = handshake else {
+            return "HTTP/2 handshake failed";
+        };
+        let ping_pong = connection.ping_pong().expect("taken once");
+        let silent = until_silent(ping_pong, activity, *settings);
+        tokio::pin!(silent);
+        let overstayed = sleep(STRANGER_TIME);
+        tokio::pin!(overstayed);
+        loop {
+            tokio::select! {
+                accepted = connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => self.handle(request, respond),
+                    Some(Err(error)) => {
+                        tracing::debug!(peer = %self.caller.peer, %error, "connection failed");
+                        return "connection failed";
+                    }
+                    None => return "closed by the agent",
+                },
+                _ = &mut silent => return "the agent fell silent",
+                () = &mut overstayed, if self.control.is_none() => return "no certificate",
+                () = self.ended.cancelled() => break,
+            }
+        }
+        // What is still queued (a refusal, a drain) should reach the agent before the end.
+        connection.graceful_shutdown();
+        let farewell = async { while connection.accept().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL_TIME, farewell).await;
+        "ended by this server"
+    }
+
+    fn handle(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        match (request.uri().path(), &self.control) {
+            (CARRY_PATH, Some(control)) => take_up(control, request, respond),
+            (CONNECT_PATH, Some(control)) => {
+                let service = agent_service_server::AgentServiceServer::new(Arc::clone(control));
+                self.answer(request, respond, move |request| {
+                    let mut service = service;
+                    Box::pin(async move {
+                        let Ok(response) = service.call(request).await;
+                        response
+                    })
+                });
+            }
+            (CARRY_PATH | CONNECT_PATH, None) => {
+                tracing::warn!(peer = %self.caller.peer, "refused a caller without a certificate");
+                let status = Status::unauthenticated(
+                    "a client certificate is required: enrol this node with a token first",
+                );
+                let (head, _) = status.into_http::<Body>().into_parts();
+                // A caller that left needs no answer.
+                let _ = respond.send_response(Response::from_parts(head, ()), true);
+            }
+            (_, _) => {
+                let unary = Arc::clone(&self.shared.unary);
+                self.answer(request, respond, move |request| unary(request));
+            }
+        }
+    }
+
+    /// Runs one gRPC call beside the others.
+    fn answer<F>(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, service: F)
+    where
+        F: FnOnce(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + 'static,
+    {
+        let mut request = request.map(|stream| Body::new(RecvBody::new(stream)));
+        if let Some(certificate) = &self.caller.certificate {
+            request
+                .extensions_mut()
+                .insert(crate::pki::ClientCertificate(certificate.clone()));
+        }
+        let ended = self.ended.clone();
+        self.tasks.spawn(async move {
+            let call = async {
+                let (head, body) = service(request).await.into_parts();
+                let stream = respond.send_response(Response::from_parts(head, ()), false)?;
+                send_body(body, stream).await
+            };
+            tokio::select! {
+                sent = call => if let Err(error) = sent {
+                    tracing::debug!(%error, "a call was not answered to its end");
+                },
+                // The farewell still delivers what this has queued.
+                () = ended.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Hands the agent's stream to the dial that it answers.
+fn take_up(control: &ControlService, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let id = request
+        .headers()
+        .get(DIAL_HEADER)
+        .and_then(DialId::from_header);
+    let stream = ServerStream {
+        request: request.into_body(),
+        respond,
+    };
+    let unwanted = match (id, control.session.get()) {
+        (Some(id), Some(session)) => session.dials().answer(id, Ok(stream)).err(),
+        (_, _) => Some(Ok(stream)),
+    };
+    if let Some(Ok(mut stream)) = unwanted {
+        let head = Response::builder().status(StatusCode::GONE).body(());
+        let head = head.expect("a response without headers is valid");
+        // The client has left, or time ran out: the agent resets its target.
+        let _ = stream.respond.send_response(head, true);
+    }
+}

@@ -1,0 +1,128 @@
+//! The control stream: an agent registers on it, and dials go over it.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Session, Sessions};
+use crate::{
+    model::{AgentIdentity, PeerAddr, SnapshotReader},
+    tunnel::{
+        Refusal, Settings,
+        metadata::{AgentHello, ServerHello},
+        registration::admit,
+        wire::{Control, Packet, agent_service_server::AgentService},
+    },
+};
+
+/// What a connection of a proved agent may register, and with whom.
+pub(super) struct ControlService {
+    pub(super) identity: AgentIdentity,
+    pub(super) peer: PeerAddr,
+    pub(super) settings: Settings,
+    pub(super) hello: ServerHello,
+    pub(super) sessions: Sessions,
+    pub(super) snapshots: SnapshotReader,
+    /// The one session of this connection, once it is registered.
+    pub(super) session: OnceLock<Arc<Session>>,
+    pub(super) ended: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl ControlService {
+    /// Lets the agent in, or says why not, to it and to the log.
+    fn register(&self, hello: AgentHello) -> Result<PacketsToAgent, Status> {
+        let node = &self.identity.node;
+        let admitted = admit(&hello, &self.identity, &self.snapshots.borrow());
+        admitted.map_err(|refusal| self.refuse(&refusal))?;
+        if !hello.native {
+            tracing::warn!(%node, peer = %self.peer, "the agent does not speak culvert's protocol");
+            return Err(Status::failed_precondition(
+                "this server carries connections of culvert's agents only: run `culvert agent`",
+            ));
+        }
+        let (session, control_rx) = Session::new(
+            self.identity.clone(),
+            self.peer,
+            hello.version,
+            self.settings,
+            self.ended.clone(),
+        );
+        if self.session.set(Arc::clone(&session)).is_err() {
+            return Err(Status::already_exists(
+                "this connection has a session already",
+            ));
+        }
+        self.sessions
+            .register(&session)
+            .map_err(|refusal| self.refuse(&refusal))?;
+        tracing::info!(%node, peer = %self.peer, "session established");
+        Ok(ReceiverStream::new(control_rx).map(Ok))
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Status {
+        let node = &self.identity.node;
+        tracing::warn!(%node, peer = %self.peer, reason = %refusal, "refused an agent");
+        Status::permission_denied(refusal.to_string())
+    }
+}
+
+type PacketsToAgent =
+    futures_util::stream::Map<ReceiverStream<Packet>, fn(Packet) -> Result<Packet, Status>>;
+
+#[tonic::async_trait]
+impl AgentService for Arc<ControlService> {
+    type ConnectStream = PacketsToAgent;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<Packet>>,
+    ) -> Result<Response<PacketsToAgent>, Status> {
+        let hello = AgentHello::read(request.metadata())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut response = Response::new(self.register(hello)?);
+        self.hello.write(response.metadata_mut());
+        let service = Self::clone(self);
+        self.tasks
+            .spawn(async move { service.read(request.into_inner()).await });
+        Ok(response)
+    }
+}
+
+impl ControlService {
+    /// Reads the agent's packets until the stream ends, and the session with it.
+    async fn read(&self, mut packets: Streaming<Packet>) {
+        let Some(session) = self.session.get() else {
+            return;
+        };
+        loop {
+            let packet = tokio::select! {
+                packet = packets.message() => packet,
+                () = self.ended.cancelled() => break,
+            };
+            match packet {
+                Ok(Some(packet)) => handle(session, packet.into()),
+                Ok(None) => break,
+                Err(status) => {
+                    tracing::debug!(node = %self.identity.node, %status, "control stream failed");
+                    break;
+                }
+            }
+        }
+        self.ended.cancel();
+    }
+}
+
+fn handle(session: &Session, packet: Control) {
+    match packet {
+        Control::DialFailed { id, error } => {
+            // Nobody waits any more for what nobody takes.
+            let _ = session.dials().answer(id, Err(error));
+        }
+        Control::Drain => session.agent_drains(),
+        Control::Dial { .. } | Control::CloseDial { .. } | Control::Other => {}
+    }
+}

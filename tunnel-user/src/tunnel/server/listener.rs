@@ -1,0 +1,186 @@
+//! The agent port: TCP and TLS for everyone, then one task per caller.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Sessions, UnaryService,
+    connection::{self, Caller},
+};
+use crate::{
+    model::{PeerAddr, SnapshotReader},
+    pki,
+    tunnel::{Settings, metadata::ServerHello},
+};
+
+/// Callers that are shaking hands at the same time; more wait in the kernel's queue.
+const HANDSHAKES: usize = 512;
+/// The longest that a TLS handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// The pause after a failed accept: usually the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the agent port needs.
+pub struct ListenerOptions {
+    /// The server's TLS configuration, replaced whole when a certificate is.
+    pub tls: watch::Receiver<Arc<ServerConfig>>,
+    /// Limits of each session.
+    pub settings: Settings,
+    /// Tells servers apart; told to agents.
+    pub server_id: String,
+    /// How many servers there are; told to agents.
+    pub server_count: u32,
+    /// Where sessions are kept.
+    pub sessions: Sessions,
+    /// Who may register.
+    pub snapshots: SnapshotReader,
+    /// Enrolment and renewal.
+    pub unary: UnaryService,
+}
+
+/// Accepts agents.
+pub struct AgentListener {
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    shared: Arc<Shared>,
+}
+
+/// What all callers share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) hello: ServerHello,
+    pub(super) sessions: Sessions,
+    pub(super) snapshots: SnapshotReader,
+    pub(super) unary: UnaryService,
+}
+
+impl AgentListener {
+    /// Serves agents on a bound listener.
+    pub fn new(listener: TcpListener, options: ListenerOptions) -> Self {
+        let ListenerOptions {
+            tls,
+            settings,
+            server_id,
+            server_count,
+            sessions,
+            snapshots,
+            unary,
+        } = options;
+        let hello = ServerHello {
+            id: server_id,
+            count: server_count,
+            native: true,
+        };
+        let shared = Shared {
+            settings,
+            hello,
+            sessions,
+            snapshots,
+            unary,
+        };
+        Self {
+            listener,
+            tls,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Accepts until `stop_accepting`; then serves what it has until `shutdown`, which ends every
+    /// session.
+    pub async fn run(self, stop_accepting: CancellationToken, shutdown: CancellationToken) {
+        let callers = TaskTracker::new();
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(&handshakes) => accepted,
+                () = stop_accepting.cancelled() => break,
+            };
+            let Some((stream, peer, permit)) = accepted else {
+                continue;
+            };
+            let acceptor = TlsAcceptor::from(Arc::clone(&self.tls.borrow()));
+            let (shared, shutdown) = (Arc::clone(&self.shared), shutdown.clone());
+            callers.spawn(async move {
+                let shaken = shake_hands(stream, peer, &acceptor).await;
+                drop(permit);
+                if let Some((stream, caller)) = shaken {
+                    connection::serve(stream, caller, shared, shutdown).await;
+                }
+            });
+        }
+        drop(self.listener);
+        callers.close();
+        callers.wait().await;
+    }
+
+    async fn accept(
+        &self,
+        handshakes: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, PeerAddr, tokio::sync::OwnedSemaphorePermit)> {
+        let permit = Arc::clone(handshakes).acquire_owned().await.ok()?;
+        match self.listener.accept().await {
+            Ok((stream, peer)) => Some((stream, canonical(peer), permit)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept agents");
+                sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    peer: PeerAddr,
+    acceptor: &TlsAcceptor,
+) -> Option<(TlsStream<TcpStream>, Caller)> {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
+    }
+    let stream = match timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(%peer, %error, "TLS handshake failed");
+            return None;
+        }
+        Err(_elapsed) => {
+            tracing::info!(%peer, "TLS handshake took too long");
+            return None;
+        }
+    };
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .cloned();
+    let certificate = certificate.map(rustls_pki_types::CertificateDer::into_owned);
+    let identity = match certificate.as_ref().map(pki::agent_identity).transpose() {
+        Ok(identity) => identity,
+        Err(error) => {
+            tracing::warn!(%peer, %error, "refused a certificate that names no node");
+            return None;
+        }
+    };
+    Some((
+        stream,
+        Caller {
+            peer,
+            certificate,
+            identity,
+        },
+    ))
+}
+
+/// A dual-stack listener shows IPv4 peers as v4-mapped IPv6.
+fn canonical(peer: SocketAddr) -> PeerAddr {
+    PeerAddr(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+}

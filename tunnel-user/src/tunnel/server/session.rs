@@ -1,0 +1,290 @@
+//! One agent's session, as everything else on the server sees it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{Response, StatusCode};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    model::{AgentIdentity, NodeName, PeerAddr, Target},
+    tunnel::{
+        DialError, Settings, Transfer,
+        carry::{self, carry},
+        dial::{PendingDial, PendingDials},
+        http2::ServerStream,
+        wire::{self, Packet},
+    },
+};
+
+/// Control packets on their way to the agent. A full channel delays the dial that comes next, and
+/// that dial's own timeout bounds the delay.
+pub(super) const CONTROL_QUEUE: usize = 256;
+
+/// A live session.
+pub struct Session {
+    identity: AgentIdentity,
+    peer: PeerAddr,
+    agent_version: String,
+    since: SystemTime,
+    established: Instant,
+    settings: Settings,
+    /// `dials --Packet--> agent`
+    control_tx: mpsc::Sender<Packet>,
+    dials: PendingDials,
+    open: AtomicU32,
+    carried: AtomicU64,
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    superseded: AtomicBool,
+    draining: AtomicBool,
+    ended: CancellationToken,
+}
+
+/// What `culvert status` shows of a session.
+#[derive(Clone, Debug)]
+pub struct SessionReport {
+    /// The node.
+    pub node: NodeName,
+    /// Where the agent's connection comes from: the NAT, usually.
+    pub peer: PeerAddr,
+    /// The agent's version.
+    pub agent_version: String,
+    /// When it was established.
+    pub since: SystemTime,
+    /// Connections open now.
+    pub open: u32,
+    /// Connections carried so far, the open ones included.
+    pub carried: u64,
+    /// Bytes from clients to the node, of connections that have ended.
+    pub bytes_up: u64,
+    /// Bytes from the node to clients, of connections that have ended.
+    pub bytes_down: u64,
+    /// A newer session of the node, or a drain, keeps new connections away.
+    pub retiring: bool,
+}
+
+/// A connection that the agent has dialled and that waits for its client's bytes.
+pub struct Connection {
+    session: Arc<Session>,
+    stream: ServerStream,
+    place: Place,
+}
+
+/// One of the session's places for a connection, pending or open.
+struct Place {
+    session: Arc<Session>,
+}
+
+impl Session {
+    pub(super) fn new(
+        identity: AgentIdentity,
+        peer: PeerAddr,
+        agent_version: String,
+        settings: Settings,
+        ended: CancellationToken,
+    ) -> (Arc<Self>, mpsc::Receiver<Packet>) {
+        let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
+        let session = Self {
+            identity,
+            peer,
+            agent_version,
+            since: SystemTime::now(),
+            established: Instant::now(),
+            settings,
+            control_tx,
+            dials: PendingDials::default(),
+            open: AtomicU32::new(0),
+            carried: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
+            superseded: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            ended,
+        };
+        (Arc::new(session), control_rx)
+    }
+
+    /// Who the agent has proved to be.
+    pub fn identity(&self) -> &AgentIdentity {
+        &self.identity
+    }
+
+    /// Where the agent's connection comes from.
+    pub fn peer(&self) -> PeerAddr {
+        self.peer
+    }
+
+    /// How long the session has lasted.
+    pub fn age(&self) -> Duration {
+        self.established.elapsed()
+    }
+
+    /// Figures for `culvert status`.
+    pub fn report(&self) -> SessionReport {
+        SessionReport {
+            node: self.identity.node.clone(),
+            peer: self.peer,
+            agent_version: self.agent_version.clone(),
+            since: self.since,
+            open: self.open.load(Ordering::Relaxed),
+            carried: self.carried.load(Ordering::Relaxed),
+            bytes_up: self.bytes_up.load(Ordering::Relaxed),
+            bytes_down: self.bytes_down.load(Ordering::Relaxed),
+            retiring: self.is_retiring(),
+        }
+    }
+
+    /// Asks the agent to dial, and waits for the stream that carries the connection.
+    pub async fn dial(
+        self: &Arc<Self>,
+        target: &Target,
+        allowed: Duration,
+    ) -> Result<Connection, DialError> {
+        let place = Place::take(self)?;
+        let mut pending = self.dials.begin();
+        let answer = tokio::select! {
+            answer = timeout(allowed, self.ask(target, &mut pending)) => answer,
+            () = self.ended.cancelled() => return Err(self.has_ended()),
+        };
+        match answer {
+            Ok(Some(Ok(stream))) => {
+                self.carried.fetch_add(1, Ordering::Relaxed);
+                Ok(Connection {
+                    session: Arc::clone(self),
+                    stream,
+                    place,
+                })
+            }
+            Ok(Some(Err(error))) => Err(DialError::Refused(error)),
+            Ok(None) => Err(self.has_ended()),
+            Err(_elapsed) => {
+                self.give_up(&pending);
+                Err(DialError::TimedOut(allowed))
+            }
+        }
+    }
+
+    /// Ends the session and resets what it carries.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Tells the agent to open another session, and to use this one only for what it carries.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        // A full queue means an agent that does not listen; keepalive deals with that one.
+        let _ = self.control_tx.try_send(wire::drain());
+    }
+
+    /// The agent is about to leave: others of the node come first.
+    pub(super) fn agent_drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// A newer session has taken the node over: this one ends with its last connection.
+    pub(super) fn supersede(&self) {
+        self.superseded.store(true, Ordering::SeqCst);
+        if self.open.load(Ordering::SeqCst) == 0 {
+            self.end();
+        }
+    }
+
+    pub(super) fn is_retiring(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed) || self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn dials(&self) -> &PendingDials {
+        &self.dials
+    }
+
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    async fn ask(
+        &self,
+        target: &Target,
+        pending: &mut PendingDial,
+    ) -> Option<Result<ServerStream, String>> {
+        self.control_tx
+            .send(wire::dial(pending.id, target))
+            .await
+            .ok()?;
+        pending.answer().await
+    }
+
+    fn give_up(&self, pending: &PendingDial) {
+        if pending.forget() {
+            let _ = self.control_tx.try_send(wire::close_dial(pending.id));
+        }
+    }
+
+    fn has_ended(&self) -> DialError {
+        DialError::SessionEnded(self.identity.node.clone())
+    }
+}
+
+impl Connection {
+    /// Carries the client's bytes until both sides have closed, or either is reset.
+    pub async fn carry(mut self, client: TcpStream) -> Transfer {
+        let head = Response::builder().status(StatusCode::OK).body(());
+        let head = head.expect("a response without headers is valid");
+        let send = match self.stream.respond.send_response(head, false) {
+            Ok(send) => send,
+            Err(error) => {
+                carry::reset(&client);
+                return Transfer {
+                    from_socket: 0,
+                    to_socket: 0,
+                    end: Err(error.into()),
+                };
+            }
+        };
+        let request = self.stream.request;
+        let transfer = carry(client, send, async { Ok(request) }).await;
+        self.session
+            .bytes_up
+            .fetch_add(transfer.from_socket, Ordering::Relaxed);
+        self.session
+            .bytes_down
+            .fetch_add(transfer.to_socket, Ordering::Relaxed);
+        drop(self.place);
+        transfer
+    }
+}
+
+impl Place {
+    fn take(session: &Arc<Session>) -> Result<Self, DialError> {
+        let limit = session.settings.max_connections;
+        let taken = session
+            .open
+            .try_update(Ordering::SeqCst, Ordering::SeqCst, |open| {
+                (open < limit).then_some(open + 1)
+            });
+        match taken {
+            Ok(_) => Ok(Self {
+                session: Arc::clone(session),
+            }),
+            Err(_) => Err(DialError::SessionFull {
+                node: session.identity.node.clone(),
+                limit,
+            }),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let left = self.session.open.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == 0 && self.session.superseded.load(Ordering::SeqCst) {
+            self.session.end();
+        }
+    }
+}

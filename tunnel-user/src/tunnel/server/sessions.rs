@@ -1,0 +1,273 @@
+//! Which node has which sessions.
+//!
+//! A node normally has one. It has two while an agent moves from one to the other: the newest
+//! gets the new connections, an older one ends with its last. A session of another identity never
+//! displaces a live one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Connection, Session, SessionReport};
+use crate::{
+    model::{NodeName, SnapshotReader, Target},
+    tunnel::{DialError, Refusal, registration::still_admitted},
+};
+
+/// The live sessions of this server.
+#[derive(Clone)]
+pub struct Sessions {
+    by_node: Arc<Mutex<HashMap<NodeName, Vec<Arc<Session>>>>>,
+    changes: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            by_node: Arc::default(),
+            changes: Arc::new(watch::Sender::new(0)),
+        }
+    }
+}
+
+impl Sessions {
+    /// Dials through the node's newest session. Where there is none, waits for one until
+    /// `patience` is over: a server that has just taken over from another gives agents the time
+    /// to come along.
+    pub async fn dial(
+        &self,
+        node: &NodeName,
+        target: &Target,
+        allowed: Duration,
+        patience: Duration,
+    ) -> Result<Connection, DialError> {
+        match self.wait_for(node, patience).await {
+            Some(session) => session.dial(target, allowed).await,
+            None => Err(DialError::NoSession(node.clone())),
+        }
+    }
+
+    /// Whether the node has a session now.
+    pub fn has(&self, node: &NodeName) -> bool {
+        self.lock().contains_key(node)
+    }
+
+    /// Every node with a session, in no particular order.
+    pub fn nodes(&self) -> Vec<NodeName> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Ticks whenever a session comes or goes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Figures of every session, by node.
+    pub fn reports(&self) -> Vec<SessionReport> {
+        let mut reports: Vec<_> = self
+            .lock()
+            .values()
+            .flatten()
+            .map(|session| session.report())
+            .collect();
+        reports.sort_by(|a, b| (&a.node, a.since).cmp(&(&b.node, b.since)));
+        reports
+    }
+
+    /// Asks every agent to open another session, to whoever listens by then.
+    pub fn drain(&self) {
+        self.lock()
+            .values()
+            .flatten()
+            .for_each(|session| session.drain());
+    }
+
+    /// Ends every session and what it carries.
+    pub fn end(&self) {
+        self.lock()
+            .values()
+            .flatten()
+            .for_each(|session| session.end());
+    }
+
+    /// Ends the sessions of nodes that the snapshot no longer admits, as it changes.
+    pub async fn follow(self, mut snapshots: SnapshotReader, shutdown: CancellationToken) {
+        loop {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            let sessions: Vec<_> = self.lock().values().flatten().cloned().collect();
+            for session in sessions {
+                if let Err(refusal) = still_admitted(session.identity(), &snapshot) {
+                    let node = &session.identity().node;
+                    tracing::info!(%node, reason = %refusal, "ending the session");
+                    session.end();
+                }
+            }
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    pub(super) fn register(&self, session: &Arc<Session>) -> Result<(), Refusal> {
+        let identity = session.identity();
+        {
+            let mut by_node = self.lock();
+            let held = by_node.entry(identity.node.clone()).or_default();
+            if let Some(holder) = held
+                .iter()
+                .find(|holder| holder.identity().key != identity.key)
+            {
+                tracing::warn!(
+                    node = %identity.node, holder = %holder.peer(), claimant = %session.peer(),
+                    "two identities claim the node: the one with the live session keeps it",
+                );
+                return Err(Refusal::HeldByOther(identity.node.clone()));
+            }
+            for older in held.iter() {
+                tracing::info!(
+                    node = %identity.node, older = %older.peer(), newer = %session.peer(),
+                    "a newer session of the same identity takes the node over",
+                );
+                older.supersede();
+            }
+            held.push(Arc::clone(session));
+        }
+        self.changed();
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, session: &Arc<Session>) {
+        {
+            let mut by_node = self.lock();
+            let node = &session.identity().node;
+            if let Some(held) = by_node.get_mut(node) {
+                held.retain(|other| !Arc::ptr_eq(other, session));
+                if held.is_empty() {
+                    by_node.remove(node);
+                }
+            }
+        }
+        self.changed();
+    }
+
+    async fn wait_for(&self, node: &NodeName, patience: Duration) -> Option<Arc<Session>> {
+        let deadline = Instant::now() + patience;
+        let mut changes = self.changes.subscribe();
+        loop {
+            if let Some(session) = self.newest(node) {
+                return Some(session);
+            }
+            let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+            changed.ok()?.ok()?;
+        }
+    }
+
+    /// The newest session that is not about to leave, or else the newest.
+    fn newest(&self, node: &NodeName) -> Option<Arc<Session>> {
+        let by_node = self.lock();
+        let held = by_node.get(node)?;
+        let staying = held.iter().rev().find(|session| !session.is_retiring());
+        staying.or(held.last()).cloned()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|change| *change += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Vec<Arc<Session>>>> {
+        // The map is whole between any two of its operations, whatever panicked meanwhile.
+        self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{AgentIdentity, IdentityKey, PeerAddr},
+        tunnel::Settings,
+    };
+
+    fn session(key: &str) -> Arc<Session> {
+        let identity = AgentIdentity {
+            node: "edge-1".parse().unwrap(),
+            addresses: Vec::new(),
+            key: IdentityKey::from(key),
+        };
+        let peer = PeerAddr("192.0.2.1:1".parse().unwrap());
+        let ended = CancellationToken::new();
+        Session::new(identity, peer, String::new(), Settings::default(), ended).0
+    }
+
+    #[test]
+    fn the_newest_of_one_identity_wins_and_the_older_retires() {
+        let sessions = Sessions::default();
+        let (older, newer) = (session("k"), session("k"));
+        sessions.register(&older).unwrap();
+        sessions.register(&newer).unwrap();
+        let node = "edge-1".parse().unwrap();
+        assert!(Arc::ptr_eq(&sessions.newest(&node).unwrap(), &newer));
+        assert!(
+            older.ended().is_cancelled(),
+            "it carried nothing, so it ends at once"
+        );
+        sessions.remove(&older);
+        assert!(sessions.has(&node));
+        sessions.remove(&newer);
+        assert!(!sessions.has(&node));
+    }
+
+    #[test]
+    fn another_identity_does_not_displace_a_live_session() {
+        let sessions = Sessions::default();
+        let holder = session("k");
+        sessions.register(&holder).unwrap();
+        assert!(matches!(
+            sessions.register(&session("other")),
+            Err(Refusal::HeldByOther(_))
+        ));
+        assert!(!holder.ended().is_cancelled());
+        sessions.remove(&holder);
+        sessions.register(&session("other")).unwrap();
+    }
+
+    #[test]
+    fn a_draining_session_is_the_last_choice() {
+        let sessions = Sessions::default();
+        let draining = session("k");
+        sessions.register(&draining).unwrap();
+        draining.agent_drains();
+        let node = "edge-1".parse().unwrap();
+        assert!(Arc::ptr_eq(&sessions.newest(&node).unwrap(), &draining));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dial_waits_for_a_session_no_longer_than_its_patience() {
+        let sessions = Sessions::default();
+        let node = "edge-1".parse().unwrap();
+        assert!(
+            sessions
+                .wait_for(&node, Duration::from_secs(1))
+                .await
+                .is_none()
+        );
+        let coming = sessions.clone();
+        let registered = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            coming.register(&session("k")).unwrap();
+        });
+        assert!(
+            sessions
+                .wait_for(&node, Duration::from_secs(2))
+                .await
+                .is_some()
+        );
+        registered.await.unwrap();
+    }
+}

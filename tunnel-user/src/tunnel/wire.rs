@@ -1,0 +1,163 @@
+//! What travels on the wire: konnectivity's packets on the control stream, and the request that
+//! opens the stream of one connection.
+
+use http::{HeaderName, HeaderValue};
+use rand::RngExt as _;
+
+use crate::model::Target;
+
+#[expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/agent.proto"
+)]
+mod generated {
+    tonic::include_proto!("_");
+}
+
+pub(crate) use generated::{
+    CloseDial, DialRequest, DialResponse, Drain, Packet, PacketType, agent_service_client,
+    agent_service_server, packet::Payload,
+};
+
+/// The gRPC path of the control stream.
+pub(crate) const CONNECT_PATH: &str = "/AgentService/Connect";
+/// The path of the request whose stream carries one connection, both ways, without any framing
+/// of its own.
+pub(crate) const CARRY_PATH: &str = "/culvert.v1.Tunnel/Carry";
+/// Names the dial that a carrying stream answers.
+pub(crate) const DIAL_HEADER: HeaderName = HeaderName::from_static("culvert-dial");
+
+/// Names one dial within its session; chosen by the server, never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DialId(i64);
+
+impl DialId {
+    pub(crate) fn random() -> Self {
+        Self(rand::rng().random_range(1..=i64::MAX))
+    }
+
+    pub(crate) fn from_wire(id: i64) -> Self {
+        Self(id)
+    }
+
+    pub(crate) fn to_header(self) -> HeaderValue {
+        HeaderValue::from(self.0)
+    }
+
+    pub(crate) fn from_header(value: &HeaderValue) -> Option<Self> {
+        value.to_str().ok()?.parse().ok().map(Self)
+    }
+}
+
+/// What a packet asks for, once it is known to be well-formed.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Server to agent: dial this.
+    Dial { id: DialId, address: String },
+    /// Agent to server: the dial failed, and why.
+    DialFailed { id: DialId, error: String },
+    /// Either way: forget the dial.
+    CloseDial { id: DialId },
+    /// The sender is about to leave: open no new connections through it.
+    Drain,
+    /// Nothing that a native session uses; konnectivity's peers ignore what they do not know, and
+    /// so do we.
+    Other,
+}
+
+impl From<Packet> for Control {
+    fn from(packet: Packet) -> Self {
+        match packet.payload {
+            Some(Payload::DialRequest(dial)) => Self::Dial {
+                id: DialId(dial.random),
+                address: dial.address,
+            },
+            Some(Payload::DialResponse(answer)) => Self::DialFailed {
+                id: DialId(answer.random),
+                error: answer.error,
+            },
+            Some(Payload::CloseDial(dial)) => Self::CloseDial {
+                id: DialId(dial.random),
+            },
+            Some(Payload::Drain(_)) => Self::Drain,
+            Some(Payload::Data(_) | Payload::CloseRequest(_) | Payload::CloseResponse(_))
+            | None => Self::Other,
+        }
+    }
+}
+
+pub(crate) fn dial(id: DialId, target: &Target) -> Packet {
+    let request = DialRequest {
+        protocol: "tcp".into(),
+        address: target.to_string(),
+        random: id.0,
+    };
+    packet(PacketType::DialReq, Payload::DialRequest(request))
+}
+
+pub(crate) fn dial_failed(id: DialId, error: String) -> Packet {
+    let response = DialResponse {
+        error,
+        connect_id: 0,
+        random: id.0,
+    };
+    packet(PacketType::DialRsp, Payload::DialResponse(response))
+}
+
+pub(crate) fn close_dial(id: DialId) -> Packet {
+    packet(
+        PacketType::DialCls,
+        Payload::CloseDial(CloseDial { random: id.0 }),
+    )
+}
+
+pub(crate) fn drain() -> Packet {
+    packet(PacketType::Drain, Payload::Drain(Drain {}))
+}
+
+fn packet(kind: PacketType, payload: Payload) -> Packet {
+    Packet {
+        r#type: kind.into(),
+        payload: Some(payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_packet_is_not_a_dial() {
+        // DIAL_REQ is type 0, so a packet without a payload decodes as one.
+        let packet = Packet::decode(&[][..]).unwrap();
+        assert_eq!(packet.r#type, i32::from(PacketType::DialReq));
+        assert!(matches!(Control::from(packet), Control::Other));
+    }
+
+    #[test]
+    fn a_dial_reads_as_konnectivity_writes_it() {
+        let id = DialId(7);
+        let encoded = dial(id, &"10.0.0.1:10250".parse().unwrap()).encode_to_vec();
+        let by_hand = [
+            &[0x12, 0x17, 0x0a, 3][..],
+            b"tcp",
+            &[0x12, 14],
+            b"10.0.0.1:10250",
+            &[0x18, 7],
+        ]
+        .concat();
+        assert_eq!(encoded, by_hand);
+    }
+
+    #[test]
+    fn dial_ids_survive_the_header() {
+        let id = DialId::random();
+        assert_eq!(DialId::from_header(&id.to_header()), Some(id));
+        assert_eq!(DialId::from_header(&HeaderValue::from_static("x")), None);
+    }
+}
