@@ -8,6 +8,13 @@
 //! pki, observability, model          depend on nothing above them
 //! ```
 
+pub mod app;
+pub mod cli;
+pub mod frontend;
 pub mod model;
+pub mod observability;
 pub mod pki;
 pub mod tunnel;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,1 +1,45 @@
-fn main() {}
+//! The binary: reads the command line, starts logging and the runtime, and turns the outcome into
+//! an exit code.
+
+use std::process::ExitCode;
+
+use tunnel_user::{
+    app,
+    cli::{self, Command, Environment},
+    observability::logging,
+};
+
+/// The command did what it was asked to do.
+const EXIT_OK: u8 = 0;
+/// The command was understood, and failed.
+const EXIT_FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os(), &Environment::of_this_process()) {
+        Ok(command) => command,
+        Err(error) => return ExitCode::from(error.print()),
+    };
+    match run(command) {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) => {
+            cli::print_error(&error);
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    if let Some(log) = command.log() {
+        logging::init(&log.log_level, log.log_format)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Server(args) => app::server::run(*args).await,
+            Command::Agent(args) => app::agent::run(*args).await,
+            Command::Status(args) => cli::status::run(&args).await,
+        }
+    })
+}

@@ -1,0 +1,131 @@
+//! The command line: `culvert server|agent|token|node|status`.
+//!
+//! ```text
+//! flag  >  environment CULVERT_<FLAG>  >  --config FILE (YAML, same names)  >  default
+//! ```
+//! Environment and file become defaults of the clap command before it parses, so that each value
+//! passes the same parser wherever it came from; a value that does not is reported where it stands.
+
+mod agent;
+mod allowed_targets;
+mod byte_size;
+mod config_file;
+mod environment;
+mod layers;
+mod mark;
+mod secret;
+mod server;
+mod shared;
+pub mod status;
+#[cfg(test)]
+mod tests;
+mod validation;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use agent::AgentArgs;
+pub use allowed_targets::{AllowedTargets, InvalidAllowedTargets};
+pub use byte_size::{ByteSize, InvalidByteSize};
+pub use environment::Environment;
+pub use mark::{InvalidMark, Mark};
+pub use secret::Secret;
+pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
+pub use shared::{LogArgs, SessionArgs};
+pub use status::StatusArgs;
+
+/// The exit code for a command line, environment or configuration file that is not understood.
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "culvert",
+    version,
+    about = "Carries a control plane's connections to edge nodes behind NAT",
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What culvert was asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server on a control-plane machine: captures connects to edge nodes and carries them
+    Server(Box<ServerArgs>),
+    /// Run the agent on an edge node: keeps a session to every server and dials for it
+    Agent(Box<AgentArgs>),
+    /// Show what a running server or agent is doing
+    Status(StatusArgs),
+}
+
+/// Why there is no [`Command`].
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// Clap's own answer: help, version, or a command line it does not understand.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
+    /// The environment, the configuration file, or flags that contradict each other.
+    #[error(transparent)]
+    Settings(#[from] anyhow::Error),
+}
+
+impl Command {
+    /// How a long-running command logs; `None` for commands that only print.
+    pub fn log(&self) -> Option<&LogArgs> {
+        match self {
+            Self::Server(args) => Some(&args.log),
+            Self::Agent(args) => Some(&args.log),
+            Self::Status(_) => None,
+        }
+    }
+
+    fn validate(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Server(args) => args.validate(),
+            Self::Agent(args) => args.validate(),
+            Self::Status(_) => Ok(()),
+        }
+    }
+}
+
+impl ParseError {
+    /// Prints the error, or the help that was asked for, and returns the exit code.
+    pub fn print(&self) -> u8 {
+        match self {
+            Self::CommandLine(answer) => {
+                // Nothing is left to tell anybody when the terminal is gone.
+                let _ = answer.print();
+                u8::try_from(answer.exit_code()).unwrap_or(EXIT_USAGE)
+            }
+            Self::Settings(error) => {
+                print_error(error);
+                EXIT_USAGE
+            }
+        }
+    }
+}
+
+/// Reads the command line (its first item is the program's name), completed by the environment and
+/// the configuration file.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Command, ParseError> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let mut root = Cli::command();
+    layers::apply(&mut root, &args, environment)?;
+    let matches = root.try_get_matches_from_mut(&args)?;
+    let command = Cli::from_arg_matches(&matches)?.command;
+    command.validate()?;
+    Ok(command)
+}
+
+/// Prints an error to stderr as one line, cause after cause.
+pub fn print_error(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -1,0 +1,179 @@
+//! `culvert agent`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use clap::{ArgAction, Args};
+
+use super::{
+    AllowedTargets, Mark, Secret,
+    server::SETTINGS_HELP,
+    shared::{ConfigArgs, LogArgs, SessionArgs},
+};
+use crate::model::{NodeName, Target};
+
+/// The server's port for agents, where an address names none.
+const DEFAULT_SERVER_PORT: u16 = 10262;
+
+/// The settings of an agent.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SETTINGS_HELP)]
+pub struct AgentArgs {
+    /// The file that completes flags and environment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Server to keep a session to, port 10262 unless given (repeatable, or a comma list)
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = server_address)]
+    pub server: Vec<Target>,
+
+    /// Directory of the agent's key and certificate
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/culvert-agent")]
+    pub state_dir: PathBuf,
+
+    /// Directory of the admin socket that `culvert status --agent` talks to
+    #[arg(long, value_name = "DIR", default_value = "/run/culvert-agent")]
+    pub run_dir: PathBuf,
+
+    /// Name of this node; `NODE_NAME` in the environment serves too [default: the host name]
+    #[arg(long, value_name = "NAME", help_heading = "Identity")]
+    pub node_name: Option<NodeName>,
+
+    /// Address of this node under which clients dial it; `NODE_IP` in the environment serves too
+    /// (repeatable, or a comma list) [default: this machine's addresses]
+    #[arg(
+        long,
+        value_name = "IP",
+        value_delimiter = ',',
+        help_heading = "Identity"
+    )]
+    pub node_ip: Vec<IpAddr>,
+
+    /// Token to enrol with, from `culvert token create`; unneeded once the agent is enrolled
+    ///
+    /// Other users of this machine can read the command line of a running agent: prefer
+    /// --token-file for a token that is not spent at once.
+    #[arg(long, value_name = "TOKEN", help_heading = "Identity")]
+    pub token: Option<Secret>,
+
+    /// File that holds the token
+    #[arg(long, value_name = "FILE", help_heading = "Identity")]
+    pub token_file: Option<PathBuf>,
+
+    /// Hash of the server's CA, from `culvert token create`: the agent enrols with no other server
+    #[arg(long, value_name = "sha256:HEX", value_parser = ca_hash, help_heading = "Identity")]
+    pub ca_hash: Option<String>,
+
+    /// What the agent may dial besides this node's own addresses and loopback (repeatable, in the
+    /// environment a list with ';')
+    ///
+    /// Ports are numbers and ranges, as in 10.0.0.0/8:443,8000-8100; without them all are allowed.
+    #[arg(
+        long,
+        value_name = "CIDR[:PORTS]",
+        value_delimiter = ';',
+        help_heading = "Targets"
+    )]
+    pub allow: Vec<AllowedTargets>,
+
+    /// Allow only what --allow names, not this node's own addresses and loopback
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true, help_heading = "Targets")]
+    pub no_default_targets: bool,
+
+    /// Mark of the agent's own sockets, by which a culvert server on the same machine leaves them
+    /// alone
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "0xc17",
+        help_heading = "Targets"
+    )]
+    pub mark: Mark,
+
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into(),
+          help_heading = "Meta")]
+    pub meta_address: IpAddr,
+
+    /// Port of /metrics, /healthz and /readyz
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 10266,
+        help_heading = "Meta"
+    )]
+    pub meta_port: u16,
+
+    /// How sessions are carried.
+    #[command(flatten)]
+    pub session: SessionArgs,
+
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl AgentArgs {
+    /// The node's name: as given, or this machine's host name.
+    pub fn node_name(&self) -> anyhow::Result<NodeName> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.clone());
+        }
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy().to_lowercase();
+        host.parse()
+            .context("the host name cannot serve as the node's name, give one with --node-name")
+    }
+
+    /// The token to enrol with, from the flag or the file.
+    pub fn token(&self) -> anyhow::Result<Option<Secret>> {
+        let Some(file) = &self.token_file else {
+            return Ok(self.token.clone());
+        };
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read --token-file {}", file.display()))?;
+        anyhow::ensure!(
+            !text.trim().is_empty(),
+            "--token-file {} is empty: put the token from `culvert token create` into it",
+            file.display()
+        );
+        Ok(Some(text.parse()?))
+    }
+}
+
+/// Reads `host`, `host:port`, an address of either family, or `[v6]:port`.
+fn server_address(text: &str) -> Result<Target, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, DEFAULT_SERVER_PORT).into());
+    }
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
+        return Ok(SocketAddr::new(ip.into(), DEFAULT_SERVER_PORT).into());
+    }
+    let with_port = if text.contains(':') {
+        text.to_owned()
+    } else {
+        format!("{text}:{DEFAULT_SERVER_PORT}")
+    };
+    match with_port.parse::<Target>() {
+        Ok(target) if target.port != 0 => Ok(target),
+        _ => Err("expected HOST or HOST:PORT, with an IPv6 address in brackets".to_owned()),
+    }
+}
+
+fn ca_hash(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").map(str::as_bytes);
+    match digits {
+        Some(digits) if digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit) => {
+            Ok(text.to_ascii_lowercase())
+        }
+        _ => Err("expected sha256: and 64 hexadecimal digits".to_owned()),
+    }
+}

@@ -1,0 +1,205 @@
+//! `culvert server`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::{
+    Mark,
+    shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
+};
+use crate::model::{GatePolicy, PortSet, TunnelPort};
+
+/// The settings of a server.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SETTINGS_HELP)]
+pub struct ServerArgs {
+    /// The file that completes flags and environment.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Directory of the server's CA, certificates, tokens and registered nodes
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/culvert")]
+    pub state_dir: PathBuf,
+
+    /// Directory of the admin socket that `culvert status` talks to
+    #[arg(long, value_name = "DIR", default_value = "/run/culvert")]
+    pub run_dir: PathBuf,
+
+    /// Remove culvert's programs, maps and links from the kernel, then exit
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true)]
+    pub uninstall: bool,
+
+    /// Address on which agents are received [default: every address, IPv4 and IPv6]
+    #[arg(long, value_name = "IP", help_heading = "Agents")]
+    pub bind_address: Option<IpAddr>,
+
+    /// Port on which agents are received
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 10262,
+        help_heading = "Agents"
+    )]
+    pub agent_port: u16,
+
+    /// How long a certificate of an agent is valid; the agent renews it long before
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = positive_duration,
+          help_heading = "Agents")]
+    pub agent_certificate_ttl: Duration,
+
+    /// Ports of the nodes that are tunnelled, besides 10250 and 10255 (repeatable, or a comma list)
+    #[arg(
+        long,
+        alias = "port",
+        value_name = "PORT",
+        value_delimiter = ',',
+        help_heading = "Redirect"
+    )]
+    pub ports: Vec<TunnelPort>,
+
+    /// Address of this machine that receives redirected connections, at most one of each family
+    /// (repeatable, or a comma list) [default: this machine's primary addresses]
+    ///
+    /// Pods must be able to reach it. An address that the machine does not have is put on `lo`
+    /// while the server runs.
+    #[arg(
+        long,
+        value_name = "IP",
+        value_delimiter = ',',
+        help_heading = "Redirect"
+    )]
+    pub redirect_address: Vec<IpAddr>,
+
+    /// Port that receives redirected connections
+    #[arg(long, value_name = "PORT", default_value_t = const { NonZeroU16::new(10270).unwrap() },
+          help_heading = "Redirect")]
+    pub redirect_port: NonZeroU16,
+
+    /// What a connect to a node gets while no server is there to take it
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "bypass",
+        value_enum,
+        help_heading = "Redirect"
+    )]
+    pub gate_policy: GatePolicy,
+
+    /// What a connect to a node gets while that node has no session
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "reset",
+        value_enum,
+        help_heading = "Redirect"
+    )]
+    pub offline_nodes: OfflineNodes,
+
+    /// cgroup whose processes are captured [default: the root of the cgroup2 hierarchy]
+    #[arg(long, value_name = "PATH", help_heading = "Redirect")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Directory in a BPF file system under which programs, maps and links are pinned
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/culvert",
+        help_heading = "Redirect"
+    )]
+    pub pin_root: PathBuf,
+
+    /// Mark of the server's own sockets, by which the kernel programs leave them alone
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "0xc17",
+        help_heading = "Redirect"
+    )]
+    pub mark: Mark,
+
+    /// Load the kernel programs that log each decision, down to this level
+    ///
+    /// They are slower than the plain ones, and may need `CAP_PERFMON` besides.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "off",
+        value_enum,
+        help_heading = "Redirect"
+    )]
+    pub ebpf_log_level: EbpfLogLevel,
+
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into(),
+          help_heading = "Meta")]
+    pub meta_address: IpAddr,
+
+    /// Port of /metrics, /healthz and /readyz
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 10265,
+        help_heading = "Meta"
+    )]
+    pub meta_port: u16,
+
+    /// How sessions are carried.
+    #[command(flatten)]
+    pub session: SessionArgs,
+
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What a connect to a node without a session gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OfflineNodes {
+    /// It is captured and reset at once; the log names the node and the reason
+    Reset,
+    /// It passes untouched, as if culvert were not there
+    Bypass,
+    /// It fails at once with ECONNREFUSED, without reaching the server
+    Refuse,
+}
+
+/// How much the kernel programs log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum EbpfLogLevel {
+    /// Nothing: the plain programs, which cannot log, are loaded
+    Off,
+    /// What should not happen
+    Error,
+    /// The same, and what a human should look at
+    Warn,
+    /// The same, and each redirected connect
+    Info,
+    /// The same, and each connect to a node that passed, with the gate that let it pass
+    Debug,
+    /// Everything
+    Trace,
+}
+
+/// Ends the help of every command that reads a configuration file.
+pub(super) const SETTINGS_HELP: &str = "\
+Every flag is also read from the environment (--agent-port from CULVERT_AGENT_PORT) and from the \
+YAML file that --config names (agent-port: 10262). A flag wins over the environment, the \
+environment over the file.";
+
+impl ServerArgs {
+    /// All tunnelled ports: the kubelet's two and those that were asked for.
+    pub fn tunnel_ports(&self) -> PortSet {
+        [TunnelPort::KUBELET, TunnelPort::KUBELET_READ_ONLY]
+            .into_iter()
+            .chain(self.ports.iter().copied())
+            .collect()
+    }
+}

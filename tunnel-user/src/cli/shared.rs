@@ -1,0 +1,103 @@
+//! Flags that server and agent have in common.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{ByteSize, InvalidByteSize};
+use crate::observability::logging::{LogFilter, LogFormat};
+
+const MIN_WINDOW: ByteSize = ByteSize::new(16 << 10);
+const MAX_WINDOW: ByteSize = ByteSize::new(64 << 20);
+
+/// Where settings come from besides flags and environment.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// YAML file with settings: the names of the flags without the dashes, one to a line
+    ///
+    /// Repeatable flags take lists, switches take true or false. Precedence, from high to low:
+    /// flag, environment variable CULVERT_<FLAG> (capitals, `_` for `-`), this file, default.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// How sessions, and connections inside them, are carried.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Tunnel")]
+pub struct SessionArgs {
+    /// Give a dial up after this long
+    ///
+    /// It fails at once, not after this time, when the node's session ends.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
+    pub dial_timeout: Duration,
+
+    /// Bytes in flight in one direction of one connection (16KiB to 64MiB)
+    ///
+    /// One connection holds at most this much memory in each direction at each end. A single
+    /// connection carries at most this much per round trip: 256KiB is 100 Mbit/s at 20 ms.
+    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = window)]
+    pub connection_window: ByteSize,
+
+    /// Connections that one session carries at the same time; further dials are refused
+    #[arg(long, value_name = "N", default_value_t = 8192,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections_per_session: u32,
+
+    /// Ask the other end for a sign of life after this long without one
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
+    pub keepalive_interval: Duration,
+
+    /// End the session when the sign of life does not come within this time
+    ///
+    /// A link that went dead is noticed after the interval and this time together, at most.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
+    pub keepalive_timeout: Duration,
+
+    /// At a graceful stop, give open connections this long to end by themselves
+    ///
+    /// A second SIGTERM or SIGINT ends them at once. 0s ends them at the first.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+}
+
+/// How to log.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// off, error, warn, info, debug or trace; or a list by module, as in `info,tunnel_user::tunnel=debug`
+    ///
+    /// info tells of start and stop, nodes and sessions; debug tells of each connection.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogFilter,
+
+    /// Lines for people, or one JSON object to a line
+    #[arg(long, value_name = "FORMAT", default_value_t = LogFormat::Text, value_enum)]
+    pub log_format: LogFormat,
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = self.to_possible_value().expect("no format is hidden");
+        f.write_str(value.get_name())
+    }
+}
+
+/// A duration that is not zero.
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be more than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}, as in 5s, 1m30s or 90d")),
+    }
+}
+
+fn window(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text
+        .parse()
+        .map_err(|error: InvalidByteSize| error.to_string())?;
+    if (MIN_WINDOW..=MAX_WINDOW).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("it must be from {MIN_WINDOW} to {MAX_WINDOW}"))
+    }
+}

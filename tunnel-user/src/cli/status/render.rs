@@ -1,0 +1,229 @@
+//! Status for people: aligned columns, sizes and ages rounded to what an eye takes in.
+
+use std::{
+    fmt::{self, Display, Write as _},
+    time::Duration,
+};
+
+use time::OffsetDateTime;
+
+use crate::observability::status::{
+    CertificateStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
+};
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// The report as text, one section to a subject.
+pub(super) fn table(report: &StatusReport) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_report(&mut text, report);
+    text
+}
+
+fn write_report(out: &mut String, report: &StatusReport) -> fmt::Result {
+    let now = report.reported_at;
+    let role = match report.role {
+        Role::Server => "server",
+        Role::Agent => "agent",
+    };
+    let (version, pid) = (&report.version, report.pid);
+    let up = Age(now - report.started_at);
+    writeln!(out, "culvert {role} {version}, pid {pid}, up {up}")?;
+    for condition in &report.conditions {
+        match (&condition.reason, condition.ready) {
+            (_, true) => writeln!(out, "  [+] {}", condition.name)?,
+            (reason, false) => {
+                let reason = reason.as_deref().unwrap_or("not ready");
+                writeln!(out, "  [-] {}: {reason}", condition.name)?;
+            }
+        }
+    }
+    nodes(out, &report.nodes)?;
+    sessions(out, &report.sessions, now)?;
+    if let Some(redirect) = &report.redirect {
+        write_redirect(out, redirect)?;
+    }
+    certificates(out, &report.certificates, now)
+}
+
+fn nodes(out: &mut String, nodes: &[NodeStatus]) -> fmt::Result {
+    let rows = nodes.iter().map(|node| {
+        let state = if node.connected {
+            "connected"
+        } else {
+            "offline"
+        };
+        let policy = match node.closed_gate {
+            Some(policy) => lower(policy),
+            None => "default".to_owned(),
+        };
+        [
+            node.name.to_string(),
+            state.to_owned(),
+            list(&node.addresses),
+            policy,
+        ]
+    });
+    section(out, "NODES", nodes.len())?;
+    columns(out, ["NAME", "STATE", "ADDRESSES", "CLOSED GATE"], rows)
+}
+
+fn sessions(out: &mut String, sessions: &[SessionStatus], now: OffsetDateTime) -> fmt::Result {
+    let rows = sessions.iter().map(|session| {
+        [
+            session.node.to_string(),
+            session.remote.to_string(),
+            Age(now - session.connected_at).to_string(),
+            session.open_connections.to_string(),
+            Bytes(session.bytes_to_target).to_string(),
+            Bytes(session.bytes_to_client).to_string(),
+            session
+                .peer_version
+                .clone()
+                .unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    section(out, "SESSIONS", sessions.len())?;
+    let head = [
+        "NODE",
+        "REMOTE",
+        "SINCE",
+        "OPEN",
+        "TO TARGET",
+        "TO CLIENT",
+        "PEER",
+    ];
+    columns(out, head, rows)
+}
+
+fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
+    let gate = if redirect.gate_open {
+        "open".to_owned()
+    } else {
+        format!(
+            "closed: connects to nodes get {}",
+            lower(redirect.closed_gate)
+        )
+    };
+    writeln!(out, "\nREDIRECT")?;
+    let facts = [
+        ("gate", gate),
+        ("listens on", list(&redirect.listeners)),
+        ("captures", redirect.cgroup.display().to_string()),
+        ("pinned at", redirect.pinned_at.display().to_string()),
+        ("ports", list(&redirect.ports)),
+        ("entries", redirect.entries.to_string()),
+    ];
+    for (name, fact) in facts {
+        writeln!(out, "  {name:<10}  {fact}")?;
+    }
+    section(out, "COUNTERS", redirect.counters.len())?;
+    let rows = redirect
+        .counters
+        .iter()
+        .map(|(event, count)| [event.clone(), count.to_string()]);
+    columns(out, ["EVENT", "COUNT"], rows)
+}
+
+fn certificates(
+    out: &mut String,
+    certificates: &[CertificateStatus],
+    now: OffsetDateTime,
+) -> fmt::Result {
+    let rows = certificates.iter().map(|certificate| {
+        let left = certificate.expires_at - now;
+        let left = if left.is_positive() {
+            format!("in {}", Age(left))
+        } else {
+            "EXPIRED".to_owned()
+        };
+        [
+            certificate.name.clone(),
+            certificate.expires_at.date().to_string(),
+            left,
+        ]
+    });
+    section(out, "CERTIFICATES", certificates.len())?;
+    columns(out, ["NAME", "EXPIRES", ""], rows)
+}
+
+fn section(out: &mut String, title: &str, count: usize) -> fmt::Result {
+    if count == 0 {
+        writeln!(out, "\n{title}\n  none")
+    } else {
+        writeln!(out, "\n{title} ({count})")
+    }
+}
+
+/// Prints rows under a head, each column as wide as its widest cell; nothing without rows.
+fn columns<const N: usize>(
+    out: &mut String,
+    head: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> fmt::Result {
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rows);
+    if lines.len() == 1 {
+        return Ok(());
+    }
+    let mut widths = [0; N];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for line in &lines {
+        let mut text = String::new();
+        for (width, cell) in widths.iter().zip(line) {
+            write!(text, "  {cell:<width$}")?;
+        }
+        writeln!(out, "{}", text.trim_end())?;
+    }
+    Ok(())
+}
+
+fn list(items: &[impl Display]) -> String {
+    if items.is_empty() {
+        return "-".to_owned();
+    }
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
+
+fn lower(policy: impl fmt::Debug) -> String {
+    format!("{policy:?}").to_lowercase()
+}
+
+/// A length of time by its two largest units.
+struct Age(time::Duration);
+
+impl Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = Duration::try_from(self.0).unwrap_or_default().as_secs();
+        let (days, hours) = (seconds / DAY, seconds / 3600 % 24);
+        let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => write!(f, "{seconds}s"),
+            (0, 0, _) => write!(f, "{minutes}m{seconds}s"),
+            (0, _, _) => write!(f, "{hours}h{minutes}m"),
+            _ => write!(f, "{days}d{hours}h"),
+        }
+    }
+}
+
+/// A number of bytes by the unit in which it has up to four digits.
+struct Bytes(u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        for unit in ["B", "KiB", "MiB", "GiB"] {
+            if rest < 10_000 {
+                return write!(f, "{rest} {unit}");
+            }
+            rest /= 1024;
+        }
+        write!(f, "{rest} TiB")
+    }
+}

@@ -1,0 +1,99 @@
+//! Rules between flags: each error names the flags and the way out.
+
+use std::net::IpAddr;
+
+use anyhow::{bail, ensure};
+
+use super::{AgentArgs, ServerArgs};
+
+impl ServerArgs {
+    /// Checks what no flag can check alone.
+    pub(super) fn validate(&self) -> anyhow::Result<()> {
+        check_redirect_addresses(&self.redirect_address)?;
+        let redirect_port = self.redirect_port.get();
+        if self
+            .tunnel_ports()
+            .iter()
+            .any(|port| port.number() == redirect_port)
+        {
+            bail!(
+                "--redirect-port {redirect_port} is among the tunnelled ports: \
+                 choose another --redirect-port or take it out of --ports"
+            );
+        }
+        distinct(&[
+            ("--agent-port", self.agent_port),
+            ("--redirect-port", redirect_port),
+            ("--meta-port", self.meta_port),
+        ])
+    }
+}
+
+impl AgentArgs {
+    /// Checks what no flag can check alone.
+    pub(super) fn validate(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.server.is_empty(),
+            "--server is missing: give the address of the server, as in the line that \
+             `culvert token create` prints there"
+        );
+        ensure!(
+            self.token.is_none() || self.token_file.is_none(),
+            "--token and --token-file are both set: give one of them"
+        );
+        ensure!(
+            self.ca_hash.is_some() || (self.token.is_none() && self.token_file.is_none()),
+            "--ca-hash is missing: without it the token could go to a stranger; take it from the \
+             line that `culvert token create` printed"
+        );
+        ensure!(
+            !self.no_default_targets || !self.allow.is_empty(),
+            "--no-default-targets without --allow leaves nothing to dial: add --allow CIDR[:PORTS]"
+        );
+        check_node_addresses(&self.node_ip)
+    }
+}
+
+fn check_redirect_addresses(addresses: &[IpAddr]) -> anyhow::Result<()> {
+    for ip in addresses {
+        ensure!(
+            !ip.is_unspecified() && !ip.is_multicast(),
+            "--redirect-address {ip} is not an address that a client can be sent to: give one of \
+             this machine's own"
+        );
+    }
+    for (family, is_of_family) in [
+        ("IPv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
+        ("IPv6", IpAddr::is_ipv6),
+    ] {
+        ensure!(
+            addresses.iter().filter(|ip| is_of_family(ip)).count() <= 1,
+            "--redirect-address is given twice for {family}: give at most one of each family"
+        );
+    }
+    Ok(())
+}
+
+fn check_node_addresses(addresses: &[IpAddr]) -> anyhow::Result<()> {
+    for ip in addresses {
+        ensure!(
+            !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback(),
+            "--node-ip {ip} is not an address under which clients dial this node: give the one \
+             that the control plane knows"
+        );
+    }
+    Ok(())
+}
+
+/// Port 0 stands for any free port, and never collides.
+fn distinct(ports: &[(&str, u16)]) -> anyhow::Result<()> {
+    for (i, (flag, port)) in ports.iter().enumerate() {
+        for (other, same) in &ports[i + 1..] {
+            ensure!(
+                *port == 0 || port != same,
+                "{flag} and {other} are both {port}: choose different ports"
+            );
+        }
+    }
+    Ok(())
+}

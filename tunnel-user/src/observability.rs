@@ -1,0 +1,10 @@
+//! What a person and a monitoring system see of culvert: logs, metrics, health, status.
+//!
+//! Nothing here knows the parts it shows; they hand in handles, counters and closures.
+
+pub mod admin;
+pub mod logging;
+pub mod meta;
+pub mod metrics;
+pub mod readiness;
+pub mod status;

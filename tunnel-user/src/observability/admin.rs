@@ -1,0 +1,168 @@
+//! The admin socket: what `culvert status` talks to, for root on this machine alone.
+//!
+//! The socket is made under a name of its own and then renamed into place, with its mode already
+//! set: there is no moment at which others may connect, and a successor can take the name over
+//! from a running process without a gap.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Json, Router, extract::State, routing::get};
+use futures_util::future::BoxFuture;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::status::StatusReport;
+
+/// The socket's name in the run directory.
+const SOCKET: &str = "admin.sock";
+
+/// How long an answer that is under way may take to end after the stop.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Makes the report of the moment it is called.
+pub type MakeStatus = Arc<dyn Fn() -> BoxFuture<'static, StatusReport> + Send + Sync>;
+
+/// What to do when another process listens on the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incumbent {
+    /// Leave it alone and fail.
+    Respect,
+    /// Take the name from it: it hands over to us.
+    Replace,
+}
+
+/// Serves the admin socket. The socket's file is removed when this is dropped, unless a successor
+/// took the name.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: UnixListener,
+    routes: Router,
+    file: SocketFile,
+}
+
+/// Why there is no admin socket.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Another process serves it.
+    #[error(
+        "already running{}: {} is in use; stop that process, or give this one another --run-dir",
+        pid.map_or_else(String::new, |pid| format!(" (pid {pid})")),
+        socket.display()
+    )]
+    AlreadyRunning {
+        /// The socket in use.
+        socket: PathBuf,
+        /// Who uses it, if the kernel tells.
+        pid: Option<i32>,
+    },
+    /// The file system or the kernel does not let us have it.
+    #[error(
+        "cannot make the admin socket {}: give a --run-dir that this user may write to",
+        socket.display()
+    )]
+    Unusable {
+        /// The socket wanted.
+        socket: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl AdminServer {
+    /// Makes the socket in `run_dir`, and the directory if it is missing. What a dead process left
+    /// behind is replaced.
+    pub async fn new(
+        run_dir: &Path,
+        incumbent: Incumbent,
+        make_status: MakeStatus,
+    ) -> Result<Self, AdminError> {
+        let socket = socket_path(run_dir);
+        if incumbent == Incumbent::Respect
+            && let Ok(stream) = UnixStream::connect(&socket).await
+        {
+            let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            return Err(AdminError::AlreadyRunning { socket, pid });
+        }
+        let (listener, file) =
+            listen(run_dir, &socket).map_err(|source| AdminError::Unusable { socket, source })?;
+        let routes = Router::new()
+            .route("/status", get(status))
+            .with_state(make_status);
+        Ok(Self {
+            listener,
+            routes,
+            file,
+        })
+    }
+
+    /// Serves until the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
+        let _removed_at_the_end = self.file;
+        let stop = shutdown.clone().cancelled_owned();
+        let serve = axum::serve(self.listener, self.routes).with_graceful_shutdown(stop);
+        tokio::select! {
+            ended = serve.into_future() => ended,
+            () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        }
+    }
+}
+
+/// Where the admin socket of a run directory is.
+pub fn socket_path(run_dir: &Path) -> PathBuf {
+    run_dir.join(SOCKET)
+}
+
+async fn status(State(make_status): State<MakeStatus>) -> Json<StatusReport> {
+    Json(make_status().await)
+}
+
+fn listen(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    fs::create_dir_all(run_dir)?;
+    let own_name = run_dir.join(format!("{SOCKET}.{}", std::process::id()));
+    match fs::remove_file(&own_name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&own_name)?;
+    let in_place = fs::set_permissions(&own_name, fs::Permissions::from_mode(0o600))
+        .and_then(|()| fs::metadata(&own_name))
+        .and_then(|made| fs::rename(&own_name, socket).map(|()| made));
+    match in_place {
+        Ok(made) => {
+            let file = SocketFile {
+                path: socket.to_owned(),
+                inode: made.ino(),
+            };
+            Ok((listener, file))
+        }
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = fs::remove_file(&own_name);
+            Err(error)
+        }
+    }
+}
+
+/// The socket's file, while it is ours.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "cannot remove the admin socket");
+        }
+    }
+}

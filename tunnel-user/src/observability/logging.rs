@@ -1,0 +1,97 @@
+//! Logs: one line per event, on stderr.
+
+use std::{fmt, io, str::FromStr};
+
+use anyhow::anyhow;
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal
+    #[default]
+    Text,
+    /// One JSON object to a line
+    Json,
+}
+
+/// Which events are logged: a level, or a list of `module=level` with one level for the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+/// Why a text is not a [`LogFilter`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a level: use off, error, warn, info, debug or trace, or a list such as \
+     info,tunnel_user::tunnel=debug"
+)]
+pub struct InvalidLogFilter(String);
+
+impl FromStr for LogFilter {
+    type Err = InvalidLogFilter;
+
+    /// Stricter than tracing, which takes a misspelt level for the name of a module.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        for directive in text.split(',') {
+            let level = directive
+                .rsplit_once('=')
+                .map_or(directive, |(_, level)| level);
+            if level.parse::<u8>().is_ok() || level.parse::<LevelFilter>().is_err() {
+                return Err(InvalidLogFilter(directive.to_owned()));
+            }
+        }
+        EnvFilter::builder()
+            .parse(text)
+            .map_err(|_| InvalidLogFilter(text.to_owned()))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Sends this process's logs to stderr from now on. Works once in a process.
+pub fn init(filter: &LogFilter, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder().parse(&filter.0)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    let started = match format {
+        LogFormat::Text => {
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            lines.with_ansi(colours).try_init()
+        }
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|cause| anyhow!("cannot start logging: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_levels_and_lists() {
+        for text in [
+            "off",
+            "info",
+            "DEBUG",
+            "info,h2=debug",
+            "warn,tunnel_user::tunnel=trace",
+        ] {
+            assert_eq!(text.parse::<LogFilter>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn refuses_what_tracing_would_take_for_a_module() {
+        for text in ["", "ingo", "3", "info,", "info,h2", "h2=loud"] {
+            assert!(text.parse::<LogFilter>().is_err(), "{text:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Metrics: one struct for each role, registered under a prefix of its own.
+//!
+//! Every label takes its values from an enum, so that no client, node or address can make the
+//! number of series grow. What is counted once for each read or write is handed out as plain
+//! counters, to be held by whoever carries the bytes.
+
+mod agent;
+mod certificates;
+mod connections;
+mod dials;
+mod labels;
+mod redirect;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use prometheus_client::{metrics::info::Info, registry::Registry};
+
+pub use agent::AgentMetrics;
+pub use certificates::Certificates;
+pub use connections::{AgentConnections, Carried, Connections, OpenConnection};
+pub use dials::Dials;
+pub use labels::{DialFailure, Direction, Frontend, Outcome};
+pub use redirect::ReadCounters;
+pub use server::ServerMetrics;
+
+/// Says which build runs: `<prefix>_build_info{version="..."} 1`.
+fn register_build(registry: &mut Registry) {
+    let build = Info::new([("version", crate::VERSION)]);
+    registry.register("build", "The build that runs", build);
+}

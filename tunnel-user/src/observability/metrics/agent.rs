@@ -1,0 +1,48 @@
+//! What an agent counts.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{AgentConnections, Carried, Certificates, Dials, register_build};
+
+/// The metrics of an agent, `culvert_agent_*`. Clones count into the same numbers.
+#[derive(Clone, Debug)]
+pub struct AgentMetrics {
+    /// Sessions to servers that are open.
+    pub sessions: Gauge,
+    /// Attempts to open a session that failed.
+    pub session_failures: Counter,
+    /// Connections to targets.
+    pub connections: AgentConnections,
+    /// Bytes of those connections.
+    pub carried: Carried,
+    /// Dials of targets.
+    pub dials: Dials,
+    /// Expiry of `ca` and `agent`.
+    pub certificates: Certificates,
+}
+
+impl AgentMetrics {
+    /// Registers the metrics of an agent.
+    pub fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("culvert_agent");
+        register_build(registry);
+        let metrics = Self {
+            sessions: Gauge::default(),
+            session_failures: Counter::default(),
+            connections: AgentConnections::register(registry),
+            carried: Carried::register(registry),
+            dials: Dials::register(registry),
+            certificates: Certificates::register(registry),
+        };
+        registry.register("sessions", "Open sessions", metrics.sessions.clone());
+        registry.register(
+            "session_failures",
+            "Attempts to open a session that failed",
+            metrics.session_failures.clone(),
+        );
+        metrics
+    }
+}

@@ -1,0 +1,157 @@
+//! How many connections are open, how they ended, and the bytes they carried.
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::labels::{
+    ByDirection, ByFrontend, ByFrontendAndOutcome, ByOutcome, Direction, Frontend, Outcome,
+};
+
+/// Counts a server's connections, by the frontend that they came in through.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    open: Family<ByFrontend, Gauge>,
+    ended: Family<ByFrontendAndOutcome, Counter>,
+}
+
+/// Counts an agent's connections. It does not know the frontend.
+#[derive(Clone, Debug, Default)]
+pub struct AgentConnections {
+    open: Gauge,
+    ended: Family<ByOutcome, Counter>,
+}
+
+/// One open connection: counted as open until it is dropped, then by its outcome.
+#[derive(Debug)]
+#[must_use = "the connection counts as open only as long as this lives"]
+pub struct OpenConnection {
+    open: Gauge,
+    ended: Ended,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Ended {
+    OfServer(Family<ByFrontendAndOutcome, Counter>, Frontend),
+    OfAgent(Family<ByOutcome, Counter>),
+}
+
+/// Bytes carried, as plain counters.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// From clients to targets.
+    pub to_target: Counter,
+    /// From targets to clients.
+    pub to_client: Counter,
+}
+
+impl Connections {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let connections = Self::default();
+        registry.register(
+            "connections_open",
+            "Connections that are open",
+            connections.open.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections that ended",
+            connections.ended.clone(),
+        );
+        connections
+    }
+
+    /// Counts a connection as open.
+    pub fn open(&self, frontend: Frontend) -> OpenConnection {
+        let open = self.open.get_or_create_owned(&ByFrontend { frontend });
+        OpenConnection::new(open, Ended::OfServer(self.ended.clone(), frontend))
+    }
+
+    /// How many are open now, through every frontend.
+    pub fn open_now(&self) -> u64 {
+        let open = |frontend| {
+            let gauge = self.open.get(&ByFrontend { frontend });
+            gauge.map_or(0, |gauge| gauge.get())
+        };
+        let all: i64 = Frontend::ALL.iter().copied().map(open).sum();
+        u64::try_from(all).unwrap_or(0)
+    }
+}
+
+impl AgentConnections {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let connections = Self::default();
+        registry.register(
+            "connections_open",
+            "Connections that are open",
+            connections.open.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections that ended",
+            connections.ended.clone(),
+        );
+        connections
+    }
+
+    /// Counts a connection as open.
+    pub fn open(&self) -> OpenConnection {
+        OpenConnection::new(self.open.clone(), Ended::OfAgent(self.ended.clone()))
+    }
+
+    /// How many are open now.
+    pub fn open_now(&self) -> u64 {
+        u64::try_from(self.open.get()).unwrap_or(0)
+    }
+}
+
+impl OpenConnection {
+    fn new(open: Gauge, ended: Ended) -> Self {
+        open.inc();
+        Self {
+            open,
+            ended,
+            outcome: Outcome::Abandoned,
+        }
+    }
+
+    /// Ends the connection with its outcome.
+    pub fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let outcome = self.outcome;
+        self.open.dec();
+        match &self.ended {
+            Ended::OfServer(ended, frontend) => {
+                let frontend = *frontend;
+                let labels = ByFrontendAndOutcome { frontend, outcome };
+                ended.get_or_create(&labels).inc();
+            }
+            Ended::OfAgent(ended) => {
+                ended.get_or_create(&ByOutcome { outcome }).inc();
+            }
+        }
+    }
+}
+
+impl Carried {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let bytes = Family::<ByDirection, Counter>::default();
+        let carried = Self {
+            to_target: bytes.get_or_create_owned(&ByDirection {
+                direction: Direction::ToTarget,
+            }),
+            to_client: bytes.get_or_create_owned(&ByDirection {
+                direction: Direction::ToClient,
+            }),
+        };
+        registry.register("carried_bytes", "Bytes carried", bytes);
+        carried
+    }
+}

@@ -1,0 +1,138 @@
+//! The values that labels take.
+
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+macro_rules! label_values {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The value as it stands in the metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    };
+}
+
+label_values! {
+    /// A way in.
+    Frontend {
+        /// Connects that the kernel redirected.
+        Transparent = "transparent",
+        /// HTTP requests.
+        Http = "http",
+        /// HTTPS requests.
+        Https = "https",
+        /// HTTP CONNECT.
+        Connect = "connect",
+        /// konnectivity's `ProxyService`.
+        Grpc = "grpc",
+    }
+}
+
+label_values! {
+    /// How a connection ended.
+    Outcome {
+        /// Both directions ended in order.
+        Completed = "completed",
+        /// One end reset it.
+        Reset = "reset",
+        /// Its session ended under it.
+        SessionLost = "session_lost",
+        /// It was still open when the time for draining was over.
+        Drained = "drained",
+        /// The agent could not dial the target, or was not asked to: see the dial failures.
+        DialFailed = "dial_failed",
+        /// A limit was reached.
+        Limited = "limited",
+        /// Whoever carried it let it go without saying how it ended.
+        Abandoned = "abandoned",
+    }
+}
+
+label_values! {
+    /// Why a dial failed.
+    DialFailure {
+        /// No node has the address that the client asked for.
+        UnknownNode = "unknown_node",
+        /// The node has no session.
+        NoSession = "no_session",
+        /// The session ended while the dial was pending.
+        SessionLost = "session_lost",
+        /// The session carries as many connections as it may.
+        SessionFull = "session_full",
+        /// The agent's policy does not allow the target.
+        Denied = "denied",
+        /// The target refused.
+        Refused = "refused",
+        /// The target cannot be reached from the edge.
+        Unreachable = "unreachable",
+        /// The target's name does not resolve on the edge.
+        Unresolved = "unresolved",
+        /// It took too long.
+        TimedOut = "timed_out",
+        /// The other end broke the protocol.
+        Protocol = "protocol",
+        /// The agent ran out of something: descriptors, memory, ports.
+        Exhausted = "exhausted",
+    }
+}
+
+label_values! {
+    /// Which way bytes went.
+    Direction {
+        /// From the client to the target.
+        ToTarget = "to_target",
+        /// From the target to the client.
+        ToClient = "to_client",
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByFrontend {
+    pub(super) frontend: Frontend,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByFrontendAndOutcome {
+    pub(super) frontend: Frontend,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByOutcome {
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByCause {
+    pub(super) cause: DialFailure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByDirection {
+    pub(super) direction: Direction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByCertificate {
+    pub(super) certificate: String,
+}

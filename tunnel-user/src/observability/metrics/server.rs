@@ -1,0 +1,78 @@
+//! What a server counts.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{
+    Carried, Certificates, Connections, Dials, ReadCounters, redirect::RedirectEvents,
+    register_build,
+};
+
+/// The metrics of a server, `culvert_server_*`. Clones count into the same numbers.
+#[derive(Clone, Debug)]
+pub struct ServerMetrics {
+    /// Sessions of agents that are open.
+    pub sessions: Gauge,
+    /// Sessions that were refused: the identity does not prove what the agent claims.
+    pub sessions_refused: Counter,
+    /// Connections of clients.
+    pub connections: Connections,
+    /// Bytes of those connections.
+    pub carried: Carried,
+    /// Dials through sessions.
+    pub dials: Dials,
+    /// Accepted connections that the kernel programs know nothing of; they are closed.
+    pub without_original_destination: Counter,
+    /// Nodes of the current snapshot.
+    pub nodes: Gauge,
+    /// Addresses in the kernel's table of nodes.
+    pub redirect_entries: Gauge,
+    /// Expiry of `ca` and `server`.
+    pub certificates: Certificates,
+}
+
+impl ServerMetrics {
+    /// Registers the metrics of a server.
+    pub fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("culvert_server");
+        register_build(registry);
+        let metrics = Self {
+            sessions: Gauge::default(),
+            sessions_refused: Counter::default(),
+            connections: Connections::register(registry),
+            carried: Carried::register(registry),
+            dials: Dials::register(registry),
+            without_original_destination: Counter::default(),
+            nodes: Gauge::default(),
+            redirect_entries: Gauge::default(),
+            certificates: Certificates::register(registry),
+        };
+        registry.register("sessions", "Open sessions", metrics.sessions.clone());
+        registry.register(
+            "sessions_refused",
+            "Sessions refused because the identity does not prove what the agent claims",
+            metrics.sessions_refused.clone(),
+        );
+        registry.register(
+            "without_original_destination",
+            "Accepted connections closed because the kernel programs know nothing of them",
+            metrics.without_original_destination.clone(),
+        );
+        registry.register("nodes", "Nodes known", metrics.nodes.clone());
+        registry.register(
+            "redirect_entries",
+            "Addresses of nodes in the kernel's table",
+            metrics.redirect_entries.clone(),
+        );
+        metrics
+    }
+
+    /// Publishes the kernel programs' counters, read at each scrape. Call it once.
+    pub fn register_redirect(registry: &mut Registry, read: ReadCounters) {
+        registry
+            .sub_registry_with_prefix("culvert_server")
+            .register_collector(Box::new(RedirectEvents(read)));
+    }
+}

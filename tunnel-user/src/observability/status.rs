@@ -1,0 +1,165 @@
+//! What `culvert status` shows: the JSON that travels over the admin socket.
+//!
+//! Fields are only ever added, so that an older `culvert status` reads a newer server's report.
+
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::model::{GatePolicy, NodeName};
+
+/// What a server or agent is doing at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Whose report this is.
+    pub role: Role,
+    /// The version of the build that runs.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// When it started.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// When this report was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub reported_at: OffsetDateTime,
+    /// What must hold for it to work, and whether it does.
+    pub conditions: Vec<ConditionStatus>,
+    /// The nodes that a server knows; the one node of an agent.
+    pub nodes: Vec<NodeStatus>,
+    /// The open sessions.
+    pub sessions: Vec<SessionStatus>,
+    /// The redirect; only a server has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<RedirectStatus>,
+    /// The certificates in use.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// Which end of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The control plane's end.
+    Server,
+    /// The edge node's end.
+    Agent,
+}
+
+/// One condition of readiness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConditionStatus {
+    /// Its name, as in `/readyz`.
+    pub name: String,
+    /// Whether it holds.
+    pub ready: bool,
+    /// Why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// The addresses that clients dial.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it has an open session.
+    pub connected: bool,
+    /// What connects to it get while the gate is closed; `None` means the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_gate: Option<GatePolicy>,
+}
+
+/// One open session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The node at the edge end.
+    pub node: NodeName,
+    /// The other end, as this end sees it: behind a NAT, the NAT's address.
+    pub remote: SocketAddr,
+    /// Since when it is open.
+    #[serde(with = "time::serde::rfc3339")]
+    pub connected_at: OffsetDateTime,
+    /// Connections open in it.
+    pub open_connections: u64,
+    /// Bytes carried from clients to targets since it opened.
+    pub bytes_to_target: u64,
+    /// Bytes carried from targets to clients since it opened.
+    pub bytes_to_client: u64,
+    /// The version of the other end, where it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_version: Option<String>,
+}
+
+/// What the kernel programs are doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedirectStatus {
+    /// Where redirected connections arrive.
+    pub listeners: Vec<SocketAddr>,
+    /// Whether connects are captured now.
+    pub gate_open: bool,
+    /// What connects get while they are not.
+    pub closed_gate: GatePolicy,
+    /// The cgroup whose processes are captured.
+    pub cgroup: PathBuf,
+    /// Where programs, maps and links are pinned.
+    pub pinned_at: PathBuf,
+    /// Tunnelled ports.
+    pub ports: Vec<u16>,
+    /// Addresses in the kernel's table of nodes.
+    pub entries: u64,
+    /// The kernel programs' counters, by event.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// What it is for: `ca`, `server`, `agent`.
+    pub name: String,
+    /// From when it is valid.
+    #[serde(with = "time::serde::rfc3339")]
+    pub valid_from: OffsetDateTime,
+    /// Until when it is valid.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+impl StatusReport {
+    /// A report that shows nothing yet but the process.
+    pub fn new(role: Role, started_at: OffsetDateTime, reported_at: OffsetDateTime) -> Self {
+        Self {
+            role,
+            version: crate::VERSION.to_owned(),
+            pid: std::process::id(),
+            started_at,
+            reported_at,
+            conditions: Vec::new(),
+            nodes: Vec::new(),
+            sessions: Vec::new(),
+            redirect: None,
+            certificates: Vec::new(),
+        }
+    }
+}
+
+impl From<super::readiness::Report> for Vec<ConditionStatus> {
+    fn from(report: super::readiness::Report) -> Self {
+        use super::readiness::State;
+        let condition = |(name, state): (&str, State)| {
+            let reason = match state {
+                State::Ready => None,
+                State::NotReady(reason) => Some(reason),
+            };
+            ConditionStatus {
+                name: name.to_owned(),
+                ready: reason.is_none(),
+                reason,
+            }
+        };
+        report.0.into_iter().map(condition).collect()
+    }
+}
