@@ -20,7 +20,7 @@ pub mod server;
 mod settings;
 mod wire;
 
-pub use carry::{CarryError, Side, Transfer};
+pub use carry::{CarryError, Transfer, reset};
 pub use dial::DialError;
 pub use registration::Refusal;
 pub use settings::Settings;

@@ -12,13 +12,21 @@
 mod inbound;
 mod outbound;
 
-use std::{future::Future, io, pin::pin};
+use std::{
+    future::Future,
+    io,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
+use prometheus_client::metrics::counter::Counter;
 use tokio::{io::Interest, net::TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use self::{inbound::Inbound, outbound::Outbound};
+use crate::observability::metrics::Outcome;
 
 /// What one connection carried, and how it ended.
 #[derive(Debug)]
@@ -31,13 +39,13 @@ pub struct Transfer {
     pub end: Result<(), CarryError>,
 }
 
-/// Which side of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The socket on this machine.
-    Socket,
-    /// The other end of the tunnel.
-    Tunnel,
+/// Counts the bytes of many connections as they pass.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    from_sockets: AtomicU64,
+    to_sockets: AtomicU64,
+    all_from_sockets: Counter,
+    all_to_sockets: Counter,
 }
 
 /// Why a connection ended before both sides had closed it.
@@ -52,15 +60,38 @@ pub enum CarryError {
     /// The session ended.
     #[error("the session ended")]
     Session(#[source] h2::Error),
+    /// This process is about to end, and the time for draining is over.
+    #[error("this end stops")]
+    Aborted,
 }
 
-impl CarryError {
-    /// Which side ended the connection.
-    pub fn side(&self) -> Side {
-        match self {
-            Self::Socket(_) => Side::Socket,
-            Self::Reset(_) | Self::Session(_) => Side::Tunnel,
+impl Meter {
+    /// A meter of its own that counts into the process's counters as well.
+    pub(crate) fn new(all_from_sockets: Counter, all_to_sockets: Counter) -> Self {
+        Self {
+            from_sockets: AtomicU64::new(0),
+            to_sockets: AtomicU64::new(0),
+            all_from_sockets,
+            all_to_sockets,
         }
+    }
+
+    /// Bytes taken from sockets, and bytes that sockets took.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (
+            self.from_sockets.load(Ordering::Relaxed),
+            self.to_sockets.load(Ordering::Relaxed),
+        )
+    }
+
+    fn from_socket(&self, bytes: u64) {
+        self.from_sockets.fetch_add(bytes, Ordering::Relaxed);
+        self.all_from_sockets.inc_by(bytes);
+    }
+
+    fn to_socket(&self, bytes: u64) {
+        self.to_sockets.fetch_add(bytes, Ordering::Relaxed);
+        self.all_to_sockets.inc_by(bytes);
     }
 }
 
@@ -73,16 +104,33 @@ impl From<h2::Error> for CarryError {
     }
 }
 
-/// Carries until both sides have closed, or one is reset. `receive` resolves to the stream's
-/// receiving half, which the agent gets only with the server's response; sending need not wait.
+impl From<&Transfer> for Outcome {
+    fn from(transfer: &Transfer) -> Self {
+        match &transfer.end {
+            Ok(()) => Self::Completed,
+            Err(CarryError::Socket(_) | CarryError::Reset(_)) => Self::Reset,
+            Err(CarryError::Session(_)) => Self::SessionLost,
+            Err(CarryError::Aborted) => Self::Drained,
+        }
+    }
+}
+
+/// Carries until both sides have closed, one is reset, or `abort` resets both. `receive` resolves
+/// to the stream's receiving half, which the agent gets only with the server's response; sending
+/// need not wait.
 pub(crate) async fn carry(
     socket: TcpStream,
     mut send: SendStream<Bytes>,
     receive: impl Future<Output = Result<RecvStream, h2::Error>>,
+    meter: &Meter,
+    abort: CancellationToken,
 ) -> Transfer {
-    let outbound = Outbound::default();
-    let inbound = Inbound::default();
-    let end = both_ways(&socket, &mut send, receive, &outbound, &inbound).await;
+    let outbound = Outbound::new(meter);
+    let inbound = Inbound::new(meter);
+    let end = tokio::select! {
+        end = both_ways(&socket, &mut send, receive, &outbound, &inbound) => end,
+        () = abort.cancelled() => Err(CarryError::Aborted),
+    };
     if end.is_err() {
         send.send_reset(Reason::CANCEL);
         reset(&socket);
@@ -96,7 +144,7 @@ pub(crate) async fn carry(
 
 /// Makes the closing of the socket a reset, so that its peer does not take what it got for the
 /// whole.
-pub(crate) fn reset(socket: &TcpStream) {
+pub fn reset(socket: &TcpStream) {
     if let Err(error) = socket.set_zero_linger() {
         tracing::debug!(%error, "the socket was closed without a reset");
     }
@@ -106,8 +154,8 @@ async fn both_ways(
     socket: &TcpStream,
     send: &mut SendStream<Bytes>,
     receive: impl Future<Output = Result<RecvStream, h2::Error>>,
-    outbound: &Outbound,
-    inbound: &Inbound,
+    outbound: &Outbound<'_>,
+    inbound: &Inbound<'_>,
 ) -> Result<(), CarryError> {
     let mut receiving = pin!(async { inbound.run(receive.await?, socket).await });
     let (mut sent, mut received) = (false, false);

@@ -8,7 +8,7 @@ mod sessions;
 
 pub use self::{
     connection::UnaryService,
-    listener::{AgentListener, ListenerOptions},
+    listener::{AgentListener, ListenerOptions, TunnelMetrics},
     session::{Connection, Session, SessionReport},
     sessions::Sessions,
 };

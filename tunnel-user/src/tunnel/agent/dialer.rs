@@ -12,7 +12,10 @@ use std::{
 use tokio::{net::TcpStream, time::timeout};
 
 use super::Policy;
-use crate::model::{InvalidTarget, Target, TargetHost};
+use crate::{
+    model::{InvalidTarget, Target, TargetHost},
+    observability::metrics::DialFailure,
+};
 
 /// Why a target was not dialled, as it reaches the client's side.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +29,30 @@ pub(super) enum TargetError {
     #[error("dial tcp {0}: i/o timeout")]
     TimedOut(Target),
     #[error("dial tcp {target}: connect: {reason}")]
-    Failed { target: SocketAddr, reason: String },
+    Failed {
+        target: SocketAddr,
+        kind: io::ErrorKind,
+        reason: String,
+    },
+}
+
+impl TargetError {
+    /// The failure as metrics count it.
+    pub(super) fn failure(&self) -> DialFailure {
+        match self {
+            Self::Invalid(_) => DialFailure::Protocol,
+            Self::Unknown { .. } => DialFailure::Unresolved,
+            Self::NotAllowed(_) => DialFailure::Denied,
+            Self::TimedOut(_) => DialFailure::TimedOut,
+            Self::Failed { kind, .. } => match kind {
+                io::ErrorKind::ConnectionRefused => DialFailure::Refused,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                    DialFailure::Unreachable
+                }
+                _ => DialFailure::Exhausted,
+            },
+        }
+    }
 }
 
 /// Connects to the address, as the server wrote it.
@@ -45,9 +71,11 @@ pub(super) async fn dial(
             match connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
+                    let (kind, reason) = (error.kind(), reason(&error));
                     last = TargetError::Failed {
                         target: address,
-                        reason: reason(&error),
+                        kind,
+                        reason,
                     };
                 }
             }

@@ -16,7 +16,7 @@ use super::{
     backoff::Backoff,
     link::{Link, LinkOptions, LinkSignals},
 };
-use crate::{model::AgentIdentity, tunnel::Settings};
+use crate::{model::AgentIdentity, observability::metrics::AgentMetrics, tunnel::Settings};
 
 /// What keeping sessions needs.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct KeeperOptions {
     pub settings: Settings,
     /// What may be dialled.
     pub policy: Policy,
+    /// What to count.
+    pub metrics: AgentMetrics,
     /// How long connections may go on once the agent is asked to stop.
     pub drain_timeout: Duration,
 }
@@ -120,6 +122,7 @@ impl AddressKeeper {
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(server = %self.server, error, "no session");
+                self.options.metrics.session_failures.inc();
                 self.servers.set(&self.server, LinkState::Down(Some(error)));
                 return Duration::ZERO;
             }
@@ -163,6 +166,7 @@ impl AddressKeeper {
             identity: credentials.identity.clone(),
             settings: self.options.settings,
             policy: self.options.policy.clone(),
+            metrics: self.options.metrics.clone(),
         })
         .await
     }

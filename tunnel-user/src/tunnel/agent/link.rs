@@ -20,6 +20,7 @@ use self::dials::Dials;
 use super::{Policy, ServerAddr};
 use crate::{
     model::AgentIdentity,
+    observability::metrics::AgentMetrics,
     tunnel::{
         Settings,
         http2::{self, Activity, Channel, Watched, until_silent},
@@ -40,6 +41,7 @@ pub(super) struct LinkOptions {
     pub(super) identity: AgentIdentity,
     pub(super) settings: Settings,
     pub(super) policy: Policy,
+    pub(super) metrics: AgentMetrics,
 }
 
 /// An established session.

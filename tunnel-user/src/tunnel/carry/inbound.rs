@@ -9,15 +9,22 @@ use h2::RecvStream;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::CarryError;
+use super::{CarryError, Meter};
 
 /// Counts what the socket took.
-#[derive(Default)]
-pub(super) struct Inbound {
+pub(super) struct Inbound<'a> {
+    meter: &'a Meter,
     bytes: AtomicU64,
 }
 
-impl Inbound {
+impl<'a> Inbound<'a> {
+    pub(super) fn new(meter: &'a Meter) -> Self {
+        Self {
+            meter,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -48,6 +55,7 @@ impl Inbound {
             match socket.try_write(data) {
                 Ok(written) => {
                     self.bytes.fetch_add(written as u64, Ordering::Relaxed);
+                    self.meter.to_socket(written as u64);
                     data = &data[written..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

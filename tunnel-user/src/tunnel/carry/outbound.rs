@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 use tokio::net::TcpStream;
 
-use super::CarryError;
+use super::{CarryError, Meter};
 use crate::tunnel::settings::FRAME_SIZE;
 
 /// The first read of a connection, and every one after a short one: a request, a log line.
@@ -19,21 +19,21 @@ const SMALL_READ: usize = 4 * 1024;
 const LARGE_READ: usize = FRAME_SIZE as usize;
 
 /// The state that survives when [`Outbound::run`] is dropped and started again.
-pub(super) struct Outbound {
+pub(super) struct Outbound<'a> {
+    meter: &'a Meter,
     bytes: AtomicU64,
     next_read: AtomicUsize,
 }
 
-impl Default for Outbound {
-    fn default() -> Self {
+impl<'a> Outbound<'a> {
+    pub(super) fn new(meter: &'a Meter) -> Self {
         Self {
+            meter,
             bytes: AtomicU64::new(0),
             next_read: AtomicUsize::new(SMALL_READ),
         }
     }
-}
 
-impl Outbound {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -70,6 +70,7 @@ impl Outbound {
         let mut buffer = BytesMut::with_capacity(size);
         let read = socket.try_read_buf(&mut buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        self.meter.from_socket(read as u64);
         let next_read = if read == size {
             (size * 4).clamp(SMALL_READ, LARGE_READ)
         } else {

@@ -96,6 +96,7 @@ impl Connection {
                 peer: caller.peer,
                 settings: shared.settings,
                 hello: shared.hello.clone(),
+                metrics: shared.metrics.clone(),
                 sessions: shared.sessions.clone(),
                 snapshots: shared.snapshots.clone(),
                 session: OnceLock::new(),

@@ -7,7 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Session, Sessions};
+use super::{Session, Sessions, TunnelMetrics};
 use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
@@ -24,6 +24,7 @@ pub(super) struct ControlService {
     pub(super) peer: PeerAddr,
     pub(super) settings: Settings,
     pub(super) hello: ServerHello,
+    pub(super) metrics: TunnelMetrics,
     pub(super) sessions: Sessions,
     pub(super) snapshots: SnapshotReader,
     /// The one session of this connection, once it is registered.
@@ -49,6 +50,7 @@ impl ControlService {
             self.peer,
             hello.version,
             self.settings,
+            self.metrics.meter(),
             self.ended.clone(),
         );
         if self.session.set(Arc::clone(&session)).is_err() {
@@ -66,6 +68,7 @@ impl ControlService {
     fn refuse(&self, refusal: &Refusal) -> Status {
         let node = &self.identity.node;
         tracing::warn!(%node, peer = %self.peer, reason = %refusal, "refused an agent");
+        self.metrics.sessions_refused.inc();
         Status::permission_denied(refusal.to_string())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use prometheus_client::metrics::counter::Counter;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -17,8 +18,9 @@ use super::{
 };
 use crate::{
     model::{PeerAddr, SnapshotReader},
+    observability::metrics::Carried,
     pki,
-    tunnel::{Settings, metadata::ServerHello},
+    tunnel::{Settings, carry::Meter, metadata::ServerHello},
 };
 
 /// Callers that are shaking hands at the same time; more wait in the kernel's queue.
@@ -44,6 +46,17 @@ pub struct ListenerOptions {
     pub snapshots: SnapshotReader,
     /// Enrolment and renewal.
     pub unary: UnaryService,
+    /// What to count.
+    pub metrics: TunnelMetrics,
+}
+
+/// What the server's end of the tunnel counts.
+#[derive(Clone)]
+pub struct TunnelMetrics {
+    /// Bytes of all connections.
+    pub carried: Carried,
+    /// Agents that were not let in.
+    pub sessions_refused: Counter,
 }
 
 /// Accepts agents.
@@ -60,6 +73,16 @@ pub(super) struct Shared {
     pub(super) sessions: Sessions,
     pub(super) snapshots: SnapshotReader,
     pub(super) unary: UnaryService,
+    pub(super) metrics: TunnelMetrics,
+}
+
+impl TunnelMetrics {
+    pub(super) fn meter(&self) -> Meter {
+        Meter::new(
+            self.carried.to_target.clone(),
+            self.carried.to_client.clone(),
+        )
+    }
 }
 
 impl AgentListener {
@@ -73,6 +96,7 @@ impl AgentListener {
             sessions,
             snapshots,
             unary,
+            metrics,
         } = options;
         let hello = ServerHello {
             id: server_id,
@@ -85,6 +109,7 @@ impl AgentListener {
             sessions,
             snapshots,
             unary,
+            metrics,
         };
         Self {
             listener,

@@ -16,7 +16,7 @@ use crate::{
     model::{AgentIdentity, NodeName, PeerAddr, Target},
     tunnel::{
         DialError, Settings, Transfer,
-        carry::{self, carry},
+        carry::{self, Meter, carry},
         dial::{PendingDial, PendingDials},
         http2::ServerStream,
         wire::{self, Packet},
@@ -40,8 +40,7 @@ pub struct Session {
     dials: PendingDials,
     open: AtomicU32,
     carried: AtomicU64,
-    bytes_up: AtomicU64,
-    bytes_down: AtomicU64,
+    meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
     ended: CancellationToken,
@@ -62,9 +61,9 @@ pub struct SessionReport {
     pub open: u32,
     /// Connections carried so far, the open ones included.
     pub carried: u64,
-    /// Bytes from clients to the node, of connections that have ended.
+    /// Bytes from clients to the node.
     pub bytes_up: u64,
-    /// Bytes from the node to clients, of connections that have ended.
+    /// Bytes from the node to clients.
     pub bytes_down: u64,
     /// A newer session of the node, or a drain, keeps new connections away.
     pub retiring: bool,
@@ -72,7 +71,6 @@ pub struct SessionReport {
 
 /// A connection that the agent has dialled and that waits for its client's bytes.
 pub struct Connection {
-    session: Arc<Session>,
     stream: ServerStream,
     place: Place,
 }
@@ -88,6 +86,7 @@ impl Session {
         peer: PeerAddr,
         agent_version: String,
         settings: Settings,
+        meter: Meter,
         ended: CancellationToken,
     ) -> (Arc<Self>, mpsc::Receiver<Packet>) {
         let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
@@ -102,8 +101,7 @@ impl Session {
             dials: PendingDials::default(),
             open: AtomicU32::new(0),
             carried: AtomicU64::new(0),
-            bytes_up: AtomicU64::new(0),
-            bytes_down: AtomicU64::new(0),
+            meter,
             superseded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             ended,
@@ -128,6 +126,7 @@ impl Session {
 
     /// Figures for `culvert status`.
     pub fn report(&self) -> SessionReport {
+        let (bytes_up, bytes_down) = self.meter.read();
         SessionReport {
             node: self.identity.node.clone(),
             peer: self.peer,
@@ -135,8 +134,8 @@ impl Session {
             since: self.since,
             open: self.open.load(Ordering::Relaxed),
             carried: self.carried.load(Ordering::Relaxed),
-            bytes_up: self.bytes_up.load(Ordering::Relaxed),
-            bytes_down: self.bytes_down.load(Ordering::Relaxed),
+            bytes_up,
+            bytes_down,
             retiring: self.is_retiring(),
         }
     }
@@ -156,11 +155,7 @@ impl Session {
         match answer {
             Ok(Some(Ok(stream))) => {
                 self.carried.fetch_add(1, Ordering::Relaxed);
-                Ok(Connection {
-                    session: Arc::clone(self),
-                    stream,
-                    place,
-                })
+                Ok(Connection { stream, place })
             }
             Ok(Some(Err(error))) => Err(DialError::Refused(error)),
             Ok(None) => Err(self.has_ended()),
@@ -232,8 +227,9 @@ impl Session {
 }
 
 impl Connection {
-    /// Carries the client's bytes until both sides have closed, or either is reset.
-    pub async fn carry(mut self, client: TcpStream) -> Transfer {
+    /// Carries the client's bytes until both sides have closed, either is reset, or `abort` resets
+    /// both.
+    pub async fn carry(mut self, client: TcpStream, abort: CancellationToken) -> Transfer {
         let head = Response::builder().status(StatusCode::OK).body(());
         let head = head.expect("a response without headers is valid");
         let send = match self.stream.respond.send_response(head, false) {
@@ -248,15 +244,8 @@ impl Connection {
             }
         };
         let request = self.stream.request;
-        let transfer = carry(client, send, async { Ok(request) }).await;
-        self.session
-            .bytes_up
-            .fetch_add(transfer.from_socket, Ordering::Relaxed);
-        self.session
-            .bytes_down
-            .fetch_add(transfer.to_socket, Ordering::Relaxed);
-        drop(self.place);
-        transfer
+        let meter = &self.place.session.meter;
+        carry(client, send, async { Ok(request) }, meter, abort).await
     }
 }
 

@@ -188,10 +188,12 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
     use super::*;
     use crate::{
         model::{AgentIdentity, IdentityKey, PeerAddr},
-        tunnel::Settings,
+        tunnel::{Settings, carry::Meter},
     };
 
     fn session(key: &str) -> Arc<Session> {
@@ -201,8 +203,17 @@ mod tests {
             key: IdentityKey::from(key),
         };
         let peer = PeerAddr("192.0.2.1:1".parse().unwrap());
+        let meter = Meter::new(Counter::default(), Counter::default());
         let ended = CancellationToken::new();
-        Session::new(identity, peer, String::new(), Settings::default(), ended).0
+        Session::new(
+            identity,
+            peer,
+            String::new(),
+            Settings::default(),
+            meter,
+            ended,
+        )
+        .0
     }
 
     #[test]

@@ -15,15 +15,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
 use super::{LinkOptions, LinkSignals};
-use crate::tunnel::{
-    agent::dialer,
-    carry::{self, carry},
-    wire::{self, CARRY_PATH, Control, DIAL_HEADER, DialId, Packet},
+use crate::{
+    observability::metrics::Outcome,
+    tunnel::{
+        agent::dialer,
+        carry::{self, Meter, carry},
+        wire::{self, CARRY_PATH, Control, DIAL_HEADER, DialId, Packet},
+    },
 };
 
 /// Serves what the server asks for on the control stream.
 pub(super) struct Dials {
     options: Arc<LinkOptions>,
+    meter: Arc<Meter>,
     requests: SendRequest<Bytes>,
     /// `dials, drain --Packet--> server`
     control_tx: mpsc::Sender<Packet>,
@@ -41,6 +45,7 @@ struct Dial {
     id: DialId,
     address: String,
     options: Arc<LinkOptions>,
+    meter: Arc<Meter>,
     requests: SendRequest<Bytes>,
     control_tx: mpsc::Sender<Packet>,
 }
@@ -53,12 +58,14 @@ impl Dials {
         carried: TaskTracker,
         dialling: CancellationToken,
     ) -> Self {
-        let pending = Pending::default();
+        let all = &options.metrics.carried;
+        let meter = Arc::new(Meter::new(all.to_client.clone(), all.to_target.clone()));
         Self {
             options: Arc::new(options),
+            meter,
             requests,
             control_tx,
-            pending,
+            pending: Pending::default(),
             carried,
             dialling,
         }
@@ -108,6 +115,7 @@ impl Dials {
             id,
             address,
             options: Arc::clone(&self.options),
+            meter: Arc::clone(&self.meter),
             requests: self.requests.clone(),
             control_tx: self.control_tx.clone(),
         };
@@ -148,11 +156,16 @@ impl Dial {
             policy,
             settings,
             server,
+            metrics,
             ..
         } = &*self.options;
         match dialer::dial(&self.address, policy, settings.dial_timeout).await {
-            Ok(target) => Some(target),
+            Ok(target) => {
+                metrics.dials.succeeded(started.elapsed());
+                Some(target)
+            }
             Err(error) => {
+                metrics.dials.failed(error.failure());
                 tracing::info!(
                     target_address = %self.address, %server, duration = ?started.elapsed(), %error,
                     "cannot dial",
@@ -169,21 +182,24 @@ impl Dial {
 
     /// Opens the stream that answers the dial, and carries the target's bytes through it.
     async fn carry(self, target: TcpStream) {
-        let address = self.address.clone();
-        let opened = self.open().await;
-        let (send, receive) = match opened {
+        let (address, meter) = (self.address.clone(), Arc::clone(&self.meter));
+        let counted = self.options.metrics.connections.open();
+        let (send, receive) = match self.open().await {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(target_address = %address, %error, "cannot open a stream");
                 carry::reset(&target);
-                return;
+                return counted.end(Outcome::SessionLost);
             }
         };
-        let transfer = carry(target, send, receive).await;
+        // The session's end aborts what it carries.
+        let never = CancellationToken::new();
+        let transfer = carry(target, send, receive, &meter, never).await;
         tracing::debug!(
             target_address = %address, from_target = transfer.from_socket,
             to_target = transfer.to_socket, end = ?transfer.end, "connection ended",
         );
+        counted.end(Outcome::from(&transfer));
     }
 
     async fn open(

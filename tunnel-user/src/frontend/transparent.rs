@@ -1,0 +1,172 @@
+//! The transparent frontend: accepts what the kernel programs redirected, and carries it to the
+//! node that the client meant.
+//!
+//! The one rule: without an original destination a connection is closed. A guess could send a
+//! client's bytes to the wrong node, and whoever reaches the listener directly has no business
+//! here.
+
+mod client;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::client::Client;
+use crate::{
+    model::{OriginalDst, PeerAddr, SnapshotReader},
+    observability::metrics::{Connections, Dials},
+    tunnel::server::Sessions,
+};
+
+/// How often the accept loop shows that it is alive. The kernel programs let connects pass when
+/// it has not for some seconds.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The pause after a failed accept: usually the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tells what a client dialled before the redirect.
+pub trait OriginalDsts: Send + Sync {
+    /// The original destination of an accepted connection; `None` if it was not redirected.
+    fn of(&self, accepted: &TcpStream) -> io::Result<Option<OriginalDst>>;
+}
+
+/// What the frontend needs.
+pub struct TransparentOptions {
+    /// Reads original destinations.
+    pub original_dsts: Arc<dyn OriginalDsts>,
+    /// Which node owns an address.
+    pub snapshots: SnapshotReader,
+    /// Which node has a session.
+    pub sessions: Sessions,
+    /// The longest that a dial may take.
+    pub dial_timeout: Duration,
+    /// Until then a node without a session is waited for: agents are still coming along.
+    pub patient_until: Instant,
+    /// Called every second by the accept loop.
+    pub heartbeat: Box<dyn Fn() + Send>,
+    /// Counts clients.
+    pub metrics: TransparentMetrics,
+}
+
+/// What the frontend counts.
+#[derive(Clone)]
+pub struct TransparentMetrics {
+    /// Clients, by how they ended.
+    pub connections: Connections,
+    /// Dials, by how they failed.
+    pub dials: Dials,
+    /// Clients without an original destination.
+    pub without_original_dst: prometheus_client::metrics::counter::Counter,
+}
+
+/// Accepts redirected clients.
+pub struct Transparent {
+    listeners: Vec<TcpListener>,
+    options: Arc<Shared>,
+    heartbeat: Box<dyn Fn() + Send>,
+}
+
+/// What all clients share.
+struct Shared {
+    original_dsts: Arc<dyn OriginalDsts>,
+    snapshots: SnapshotReader,
+    sessions: Sessions,
+    dial_timeout: Duration,
+    patient_until: Instant,
+    metrics: TransparentMetrics,
+}
+
+impl Transparent {
+    /// Serves clients on bound listeners, one for each address family.
+    pub fn new(listeners: Vec<TcpListener>, options: TransparentOptions) -> Self {
+        let TransparentOptions {
+            original_dsts,
+            snapshots,
+            sessions,
+            dial_timeout,
+            patient_until,
+            heartbeat,
+            metrics,
+        } = options;
+        let options = Arc::new(Shared {
+            original_dsts,
+            snapshots,
+            sessions,
+            dial_timeout,
+            patient_until,
+            metrics,
+        });
+        Self {
+            listeners,
+            options,
+            heartbeat,
+        }
+    }
+
+    /// Accepts until `stop_accepting`, and what is queued by then; then waits for the clients it
+    /// has. `abort` resets those that are left.
+    pub async fn run(self, stop_accepting: CancellationToken, abort: CancellationToken) {
+        let clients = TaskTracker::new();
+        let mut beat = interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                accepted = accept_any(&self.listeners) => match accepted {
+                    Ok((stream, peer)) => self.take(stream, peer, &clients, &abort),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept clients");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                _ = beat.tick() => (self.heartbeat)(),
+                () = stop_accepting.cancelled() => break,
+            }
+        }
+        for listener in &self.listeners {
+            while let Some((stream, peer)) = accept_queued(listener).await {
+                self.take(stream, peer, &clients, &abort);
+            }
+        }
+        drop(self.listeners);
+        clients.close();
+        clients.wait().await;
+    }
+
+    fn take(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        clients: &TaskTracker,
+        abort: &CancellationToken,
+    ) {
+        let peer = PeerAddr(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+        let client = Client::new(stream, peer, Arc::clone(&self.options));
+        clients.spawn(client.serve(abort.clone()));
+    }
+}
+
+async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    let accepts = listeners.iter().map(|listener| Box::pin(listener.accept()));
+    if listeners.is_empty() {
+        return std::future::pending().await;
+    }
+    futures_util::future::select_all(accepts).await.0
+}
+
+/// A connection that the kernel has completed already, if there is one.
+async fn accept_queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    tokio::select! {
+        biased;
+        accepted = listener.accept() => accepted.ok(),
+        () = std::future::ready(()) => None,
+    }
+}

@@ -1,0 +1,162 @@
+//! One redirected client.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::{
+    model::{NodeName, OriginalDst, PeerAddr, Target},
+    observability::metrics::{DialFailure, Frontend, OpenConnection, Outcome},
+    tunnel::{DialError, reset, server::Connection},
+};
+
+/// A client from accept to close.
+pub(super) struct Client {
+    stream: TcpStream,
+    peer: PeerAddr,
+    accepted: Instant,
+    shared: Arc<Shared>,
+}
+
+/// Where a client wants to go.
+struct Route {
+    original_dst: OriginalDst,
+    node: NodeName,
+}
+
+impl Client {
+    pub(super) fn new(stream: TcpStream, peer: PeerAddr, shared: Arc<Shared>) -> Self {
+        Self {
+            stream,
+            peer,
+            accepted: Instant::now(),
+            shared,
+        }
+    }
+
+    /// Carries the client until it and its target have closed; `abort` resets it.
+    pub(super) async fn serve(self, abort: CancellationToken) {
+        let Some(original_dst) = self.original_dst() else {
+            return;
+        };
+        let counted = self.shared.metrics.connections.open(Frontend::Transparent);
+        let Some(route) = self.route(original_dst) else {
+            return counted.end(Outcome::DialFailed);
+        };
+        let dialled = tokio::select! {
+            dialled = self.dial(&route) => dialled,
+            () = abort.cancelled() => None,
+        };
+        match dialled {
+            Some(connection) => self.carry(&route, connection, counted, abort).await,
+            None => {
+                reset(&self.stream);
+                counted.end(Outcome::DialFailed);
+            }
+        }
+    }
+
+    fn original_dst(&self) -> Option<OriginalDst> {
+        let found = self.shared.original_dsts.of(&self.stream);
+        if !matches!(found, Ok(Some(_))) {
+            self.shared.metrics.without_original_dst.inc();
+            reset(&self.stream);
+        }
+        match found {
+            Ok(Some(original_dst)) => return Some(original_dst),
+            Ok(None) => {
+                tracing::debug!(peer = %self.peer, "closed a client that was not redirected")
+            }
+            Err(error) => {
+                tracing::warn!(peer = %self.peer, %error, "cannot read an original destination");
+            }
+        }
+        None
+    }
+
+    fn route(&self, original_dst: OriginalDst) -> Option<Route> {
+        let owner = self
+            .shared
+            .snapshots
+            .borrow()
+            .owner(original_dst.0.ip())
+            .cloned();
+        if let Some(node) = owner {
+            return Some(Route {
+                original_dst,
+                node: node.name,
+            });
+        }
+        tracing::info!(peer = %self.peer, %original_dst, "no node has this address any more");
+        self.shared.metrics.dials.failed(DialFailure::UnknownNode);
+        reset(&self.stream);
+        None
+    }
+
+    async fn dial(&self, route: &Route) -> Option<Connection> {
+        let Shared {
+            sessions,
+            dial_timeout,
+            patient_until,
+            metrics,
+            ..
+        } = &*self.shared;
+        let started = Instant::now();
+        let patience = patient_until
+            .saturating_duration_since(started)
+            .min(*dial_timeout);
+        let target = Target::from(route.original_dst.0);
+        match sessions
+            .dial(&route.node, &target, *dial_timeout, patience)
+            .await
+        {
+            Ok(connection) => {
+                metrics.dials.succeeded(started.elapsed());
+                Some(connection)
+            }
+            Err(error) => {
+                metrics.dials.failed(failure(&error));
+                self.log_failure(route, &error, started.elapsed());
+                None
+            }
+        }
+    }
+
+    fn log_failure(&self, route: &Route, cause: &DialError, duration: Duration) {
+        tracing::info!(
+            node = %route.node, target_address = %route.original_dst, peer = %self.peer, %cause,
+            ?duration, "connection refused to the client",
+        );
+    }
+
+    async fn carry(
+        self,
+        route: &Route,
+        connection: Connection,
+        counted: OpenConnection,
+        abort: CancellationToken,
+    ) {
+        let transfer = connection.carry(self.stream, abort).await;
+        tracing::debug!(
+            node = %route.node, target_address = %route.original_dst, peer = %self.peer,
+            to_node = transfer.from_socket, to_client = transfer.to_socket,
+            duration = ?self.accepted.elapsed(), end = ?transfer.end, "connection ended",
+        );
+        counted.end(Outcome::from(&transfer));
+    }
+}
+
+fn failure(error: &DialError) -> DialFailure {
+    match error {
+        DialError::NoSession(_) => DialFailure::NoSession,
+        DialError::SessionFull { .. } => DialFailure::SessionFull,
+        DialError::SessionEnded(_) => DialFailure::SessionLost,
+        DialError::TimedOut(_) => DialFailure::TimedOut,
+        DialError::Refused(_) => DialFailure::Refused,
+    }
+}
