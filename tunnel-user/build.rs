@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 1] = ["proto/agent.proto"];
+const PROTOS: [&str; 2] = ["proto/agent.proto", "proto/culvert.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     generate_grpc()

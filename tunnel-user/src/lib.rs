@@ -11,9 +11,11 @@
 pub mod app;
 pub mod cli;
 pub mod frontend;
+pub mod grpc;
 pub mod model;
 pub mod observability;
 pub mod pki;
+pub mod standalone;
 pub mod tunnel;
 
 /// The version of this build.

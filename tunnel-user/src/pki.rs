@@ -1,0 +1,28 @@
+//! Keys, certificates and who they prove somebody to be.
+//!
+//! Knows nothing of where certificates come from: the standalone server's own CA and the
+//! Kubernetes CSR API both build on this. Three rules hold everywhere: a private key never leaves
+//! the machine that made it; a file is replaced whole or not at all; and an agent's certificate
+//! cannot pose as a server's, nor the other way round (extended key usage, checked by TLS).
+
+mod ca;
+mod credential;
+mod csr;
+mod identity;
+mod pin;
+mod pinned;
+mod renewal;
+mod store;
+mod tls;
+mod validity;
+
+pub use ca::{Ca, CaError, SERVER_NAME};
+pub use credential::{Credential, InvalidCredential, certificate_pem};
+pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
+pub use identity::{ClientCertificate, UnprovedIdentity, agent_identity, certificate_key};
+pub use pin::{CaPin, InvalidPin};
+pub use pinned::PinMismatch;
+pub use renewal::RenewalSchedule;
+pub use store::{PrivateDir, StoreError, StoreLock};
+pub use tls::{ALPN_H2, TlsError, client_config, enrolment_client_config, provider, server_config};
+pub use validity::Validity;

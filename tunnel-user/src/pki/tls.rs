@@ -1,0 +1,86 @@
+//! TLS configurations of the two ends, built whole from credentials. Rotation publishes a new one
+//! on a `watch` channel; connections that stand keep theirs.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
+    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+};
+use rustls_pki_types::CertificateDer;
+
+use super::{CaPin, Credential, pinned::PinnedVerifier};
+
+/// The ALPN name of HTTP/2.
+pub const ALPN_H2: &[u8] = b"h2";
+
+/// Why a TLS configuration cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The CA, the key or the certificate is not usable.
+    #[error("the key or certificate cannot be used for TLS")]
+    Credential(#[from] rustls::Error),
+    /// The CA cannot verify clients.
+    #[error("the CA certificate cannot be used to verify clients")]
+    ClientCa(#[from] VerifierBuilderError),
+}
+
+/// The cryptography that culvert uses, whatever the process's default is.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The agent port's configuration. A client without a certificate passes the handshake, because
+/// an agent that is to enrol has none yet: what it may then do is the service's decision. A
+/// certificate of a foreign CA, or an expired one, fails the handshake.
+pub fn server_config(
+    credential: &Credential,
+    client_ca: &CertificateDer<'static>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(client_ca)?.into(), provider())
+            .allow_unauthenticated()
+            .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(credential.chain.clone(), credential.key.clone_key())?;
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    // A resumed session would skip the check of the certificate's end.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The configuration of an agent that has its credential.
+pub fn client_config(
+    credential: &Credential,
+    server_ca: &CertificateDer<'static>,
+) -> Result<ClientConfig, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(server_ca)?)
+        .with_client_auth_cert(credential.chain.clone(), credential.key.clone_key())?;
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    Ok(config)
+}
+
+/// The configuration of an agent that enrols: it has no certificate and knows the CA by its pin.
+pub fn enrolment_client_config(pin: CaPin) -> Result<ClientConfig, TlsError> {
+    let provider = provider();
+    let verifier = PinnedVerifier::new(pin, Arc::clone(&provider));
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    Ok(config)
+}
+
+fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone())?;
+    Ok(roots)
+}

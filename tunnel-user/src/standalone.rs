@@ -1,0 +1,55 @@
+//! Culvert without Kubernetes: the server keeps its own CA, and a node exists because its agent
+//! enrolled with a token.
+//!
+//! ```text
+//!  culvert token create --> tokens/<id>.json      (who may enrol, once, until when)
+//!  agent -- Enrol(token, CSR) --> admission --> nodes/<name>.json --> Source --> snapshots
+//!        <-- certificate that names node, addresses, enrolment
+//!        -- Renew(CSR), with that certificate --> a new one
+//! ```
+//! All of it is in files under one state directory, changed under one lock: the command line and
+//! the running server are equals.
+
+mod addresses;
+mod admission;
+mod agent;
+mod registry;
+mod scan;
+mod server_addr;
+mod server_certificate;
+mod service;
+mod source;
+mod state;
+mod token;
+mod tokens;
+
+/// The messages and services of `proto/culvert.proto`.
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    unused_qualifications,
+    reason = "generated code"
+)]
+pub mod proto {
+    tonic::include_proto!("culvert.v1");
+}
+
+pub use addresses::{UnusableAddress, usable};
+pub use admission::{Admission, Enrolling, Issued, Refused};
+pub use agent::{AgentCredentials, AgentOptions, CallError};
+pub use registry::Registration;
+pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};
+pub use server_certificate::{SERVER_CERTIFICATE_LIFE, ServerCertificate};
+pub use service::{EnrolmentService, IsServerAddress};
+pub use source::Source;
+pub use state::{State, StateError};
+pub use token::{InvalidToken, InvalidTokenId, JoinToken, TokenId, TokenRecord, TokenStatus};
+pub use tokens::{NewToken, TokenError};
+
+/// An error with its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,171 @@
+//! Which addresses a node may have.
+
+use std::{fmt, net::IpAddr};
+
+use crate::model::NodeName;
+
+/// How many addresses an agent may propose; a machine with more names the ones that count.
+const MAX_PROPOSED: usize = 64;
+
+/// Why an address cannot be a node's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableAddress {
+    /// Means something else on every machine, or nothing to clients.
+    #[error("{address} is {kind}, which does not lead to one node")]
+    Kind {
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        kind: AddressKind,
+    },
+    /// Connections to it would go to two machines.
+    #[error(
+        "{address} belongs to node {owner}; remove that node first with `culvert node remove \
+         {owner}`, or give this one other addresses with --address"
+    )]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// The node that has it.
+        owner: NodeName,
+    },
+    /// The server's own address is never redirected.
+    #[error("{address} is an address of the server itself")]
+    Server {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// What disqualifies an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// 127.0.0.0/8, `::1`.
+    Loopback,
+    /// 0.0.0.0, `::`.
+    Unspecified,
+    /// 224.0.0.0/4, `ff00::/8`.
+    Multicast,
+    /// 169.254.0.0/16, `fe80::/10`.
+    LinkLocal,
+    /// 255.255.255.255.
+    Broadcast,
+}
+
+/// What became of the addresses that an agent proposed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) taken: Vec<IpAddr>,
+    pub(super) skipped: Vec<UnusableAddress>,
+}
+
+/// The address in its plain notation if it is of a kind that a node can have.
+pub fn usable(address: IpAddr) -> Result<IpAddr, UnusableAddress> {
+    let address = address.to_canonical();
+    let kind = match address {
+        _ if address.is_loopback() => AddressKind::Loopback,
+        _ if address.is_unspecified() => AddressKind::Unspecified,
+        _ if address.is_multicast() => AddressKind::Multicast,
+        IpAddr::V4(v4) if v4.is_link_local() => AddressKind::LinkLocal,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => AddressKind::LinkLocal,
+        IpAddr::V4(v4) if v4.is_broadcast() => AddressKind::Broadcast,
+        _ => return Ok(address),
+    };
+    Err(UnusableAddress::Kind { address, kind })
+}
+
+/// Picks from what an agent proposed. `owner` says which other node has an address.
+pub(super) fn choose(
+    proposed: &[IpAddr],
+    owner: impl Fn(IpAddr) -> Option<NodeName>,
+    is_server: impl Fn(IpAddr) -> bool,
+) -> Chosen {
+    let mut chosen = Chosen::default();
+    for address in proposed.iter().take(MAX_PROPOSED) {
+        let verdict = usable(*address).and_then(|address| match owner(address) {
+            Some(owner) => Err(UnusableAddress::Taken { address, owner }),
+            None if is_server(address) => Err(UnusableAddress::Server { address }),
+            None => Ok(address),
+        });
+        match verdict {
+            Ok(address) if chosen.taken.contains(&address) => {}
+            Ok(address) => chosen.taken.push(address),
+            Err(unusable) => chosen.skipped.push(unusable),
+        }
+    }
+    chosen
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loopback => "a loopback address",
+            Self::Unspecified => "the unspecified address",
+            Self::Multicast => "a multicast address",
+            Self::LinkLocal => "a link-local address",
+            Self::Broadcast => "the broadcast address",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn takes_plain_unicast_addresses_once_and_says_why_it_leaves_the_others() {
+        let proposed = ips(&[
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "169.254.1.1",
+            "fe80::1",
+            "ff02::1",
+            "255.255.255.255",
+            "10.0.0.1",
+            "::ffff:10.0.0.1",
+            "fd00::1",
+            "10.0.0.2",
+            "10.0.0.3",
+        ]);
+        let other: NodeName = "other".parse().unwrap();
+        let chosen = choose(
+            &proposed,
+            |ip| (ip == "10.0.0.2".parse::<IpAddr>().unwrap()).then(|| other.clone()),
+            |ip| ip == "10.0.0.3".parse::<IpAddr>().unwrap(),
+        );
+        assert_eq!(chosen.taken, ips(&["10.0.0.1", "fd00::1"]));
+        let reasons: Vec<String> = chosen.skipped.iter().map(ToString::to_string).collect();
+        for (reason, word) in reasons.iter().zip([
+            "loopback",
+            "loopback",
+            "unspecified",
+            "multicast",
+            "link-local",
+            "link-local",
+            "multicast",
+            "broadcast",
+            "culvert node remove other",
+            "server itself",
+        ]) {
+            assert!(reason.contains(word), "{reason} lacks {word}");
+        }
+        assert_eq!(reasons.len(), 10);
+    }
+
+    #[test]
+    fn does_not_read_an_endless_list() {
+        let proposed: Vec<IpAddr> = (0..1000_u32)
+            .map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes()))
+            .collect();
+        assert_eq!(
+            choose(&proposed, |_| None, |_| false).taken.len(),
+            MAX_PROPOSED
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! Who gets a certificate.
+
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
+
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+use tracing::{info, warn};
+
+use super::{
+    JoinToken, Registration, State, StateError, TokenRecord, UnusableAddress,
+    addresses::{Chosen, choose},
+    token::TokenUse,
+};
+use crate::{
+    model::{AgentIdentity, NodeName},
+    pki::{AgentCsr, CaError, UnprovedIdentity, Validity, agent_identity},
+};
+
+/// Decides about requests for certificates, one at a time under the state's lock.
+pub struct Admission<'a> {
+    /// The state that it reads and changes.
+    pub state: &'a State,
+    /// The life of the certificates that it issues.
+    pub certificate_ttl: Duration,
+    /// Whether an address is one of the server's own.
+    pub is_server_address: &'a (dyn Fn(IpAddr) -> bool + Send + Sync),
+}
+
+/// What an agent asks for that has no certificate yet.
+#[derive(Clone, Copy)]
+pub struct Enrolling<'a> {
+    /// The token as the caller gave it.
+    pub token: &'a str,
+    /// The node that the caller means to be.
+    pub node: &'a NodeName,
+    /// The caller's key.
+    pub csr: &'a AgentCsr,
+    /// The machine's addresses, for tokens that name none.
+    pub proposed: &'a [IpAddr],
+}
+
+/// A certificate, and what it names.
+#[derive(Debug)]
+pub struct Issued {
+    /// The agent's new certificate.
+    pub certificate: CertificateDer<'static>,
+    /// What it proves.
+    pub identity: AgentIdentity,
+}
+
+/// Why a caller gets no certificate. The texts go to the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Unknown id or wrong secret: the caller is not told which.
+    #[error(
+        "the token is not valid on this server: it was mistyped, or made on another server; make a \
+         new one there with `culvert token create --node NAME`"
+    )]
+    UnknownToken,
+    /// The token's time is over.
+    #[error(
+        "the token expired at {0}; make a new one with `culvert token create --node NAME` (--ttl \
+         sets how long it lives)"
+    )]
+    Expired(OffsetDateTime),
+    /// The token is for another node.
+    #[error(
+        "the token enrols node {token}, but this agent calls itself {agent}: start it with \
+         --node-name {token}, or make a token with `culvert token create --node {agent}`"
+    )]
+    OtherNode {
+        /// The token's node.
+        token: NodeName,
+        /// The caller's.
+        agent: NodeName,
+    },
+    /// Another key has used the token.
+    #[error(
+        "the token was already used, by another agent or before this agent's state was lost; a \
+         token enrols once, make a new one with `culvert token create --node NAME`"
+    )]
+    Used,
+    /// The token was revoked.
+    #[error("the token was revoked; make a new one with `culvert token create --node NAME`")]
+    Revoked,
+    /// The enrolment no longer counts.
+    #[error(
+        "node {0} was enrolled anew with another token since, so this enrolment no longer counts; \
+         if this is the right machine, make a new token with `culvert token create --node {0}`"
+    )]
+    Superseded(NodeName),
+    /// The node was removed.
+    #[error(
+        "node {0} is not registered, it was removed from the server; to bring it back, make a new \
+         token with `culvert token create --node {0}`"
+    )]
+    NotRegistered(NodeName),
+    /// The token's address went to another node.
+    #[error("the token names an address that the node cannot have: {0}")]
+    Address(UnusableAddress),
+    /// The agent proposed nothing that the node could have.
+    #[error(
+        "none of this machine's addresses can be the node's ({0}); name the address that clients \
+         dial with `culvert token create --node NAME --address IP`"
+    )]
+    NoAddress(String),
+    /// The caller showed no certificate.
+    #[error(
+        "a certificate is renewed for the agent that shows its present one, but this connection \
+         has no client certificate; enrol with a token instead"
+    )]
+    NoCertificate,
+    /// The caller's certificate does not say who it is.
+    #[error(transparent)]
+    Identity(#[from] UnprovedIdentity),
+    /// The caller's certificate is over.
+    #[error(
+        "the certificate expired at {0}; enrol anew with a token from `culvert token create --node \
+         NAME`"
+    )]
+    CertificateExpired(OffsetDateTime),
+    /// The server's state is not usable: not the caller's fault.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The certificate cannot be issued: not the caller's fault.
+    #[error(transparent)]
+    Issue(#[from] CaError),
+}
+
+impl Admission<'_> {
+    /// Enrols the node that the token names.
+    pub fn enrol(&self, asked: &Enrolling<'_>, now: OffsetDateTime) -> Result<Issued, Refused> {
+        let Enrolling { csr, proposed, .. } = *asked;
+        let token: JoinToken = asked.token.parse().map_err(|_| Refused::UnknownToken)?;
+        let _lock = self.state.lock()?;
+        let mut record = self.known_token(&token)?;
+        if *asked.node != record.node {
+            return Err(Refused::OtherNode {
+                token: record.node,
+                agent: asked.node.clone(),
+            });
+        }
+        let key = csr.subject_key();
+        let registration = match record.admit(&key, now)? {
+            TokenUse::First => {
+                let registration = self.registration(&token, &record, proposed, now)?;
+                // The registration first: after a crash between the two, the token is still good.
+                self.state.register(&registration)?;
+                record.used_by = Some(key);
+                self.state.write_token(token.id(), &record)?;
+                info!(node = %registration.name, addresses = ?registration.addresses,
+                    enrolment = %token.id(), "enrolled a node");
+                registration
+            }
+            TokenUse::Again => self.current(&record.node, token.id().as_str())?,
+        };
+        self.issue(csr, &registration, now)
+    }
+
+    /// Renews the certificate of an agent whose enrolment still counts.
+    pub fn renew(
+        &self,
+        certificate: Option<&CertificateDer<'_>>,
+        csr: &AgentCsr,
+        now: OffsetDateTime,
+    ) -> Result<Issued, Refused> {
+        let certificate = certificate.ok_or(Refused::NoCertificate)?;
+        let identity = agent_identity(certificate)?;
+        let validity = Validity::of(certificate).ok_or(UnprovedIdentity::Unreadable)?;
+        if validity.has_ended(now) {
+            return Err(Refused::CertificateExpired(validity.expires));
+        }
+        let _lock = self.state.lock()?;
+        let registration = self.current(&identity.node, identity.key.as_str())?;
+        let issued = self.issue(csr, &registration, now)?;
+        info!(node = %registration.name, "renewed an agent's certificate");
+        Ok(issued)
+    }
+
+    fn known_token(&self, token: &JoinToken) -> Result<TokenRecord, Refused> {
+        let record = self.state.token(token.id())?;
+        let known = record.as_ref().is_some_and(|record| record.knows(token));
+        if !known {
+            warn!(token = %token.id(), exists = record.is_some(), "refused a token that is not valid here");
+        }
+        record.filter(|_| known).ok_or(Refused::UnknownToken)
+    }
+
+    /// The registration that the first use of a token makes.
+    fn registration(
+        &self,
+        token: &JoinToken,
+        record: &TokenRecord,
+        proposed: &[IpAddr],
+        now: OffsetDateTime,
+    ) -> Result<Registration, Refused> {
+        let owner = self.state.owners_besides(&record.node)?;
+        let addresses = if record.addresses.is_empty() {
+            let chosen = choose(proposed, owner, self.is_server_address);
+            accept(&record.node, chosen)?
+        } else {
+            for &address in &record.addresses {
+                if let Some(owner) = owner(address) {
+                    return Err(Refused::Address(UnusableAddress::Taken { address, owner }));
+                }
+            }
+            record.addresses.clone()
+        };
+        Ok(Registration {
+            name: record.node.clone(),
+            addresses,
+            enrolment: token.id().clone(),
+            enrolled_at: now,
+            gate_policy: record.gate_policy,
+        })
+    }
+
+    /// The node's registration, if this enrolment is the one that counts.
+    fn current(&self, node: &NodeName, enrolment: &str) -> Result<Registration, Refused> {
+        let not_registered = || Refused::NotRegistered(node.clone());
+        let registration = self.state.registration(node)?.ok_or_else(not_registered)?;
+        if registration.enrolment.as_str() != enrolment {
+            return Err(Refused::Superseded(node.clone()));
+        }
+        Ok(registration)
+    }
+
+    fn issue(
+        &self,
+        csr: &AgentCsr,
+        registration: &Registration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, Refused> {
+        let identity = registration.identity();
+        let validity = Validity::starting(now, self.certificate_ttl);
+        let certificate = self.state.ca().issue_agent(csr, &identity, validity)?;
+        Ok(Issued {
+            certificate,
+            identity,
+        })
+    }
+}
+
+fn accept(node: &NodeName, chosen: Chosen) -> Result<Vec<IpAddr>, Refused> {
+    for skipped in &chosen.skipped {
+        info!(%node, reason = %skipped, "left out an address that the agent proposed");
+    }
+    if !chosen.taken.is_empty() {
+        return Ok(chosen.taken);
+    }
+    let mut reasons = String::new();
+    for skipped in &chosen.skipped {
+        let separator = if reasons.is_empty() { "" } else { "; " };
+        write!(reasons, "{separator}{skipped}").expect("strings take any text");
+    }
+    if reasons.is_empty() {
+        "it proposed none".clone_into(&mut reasons);
+    }
+    Err(Refused::NoAddress(reasons))
+}
+
+#[cfg(test)]
+mod tests;

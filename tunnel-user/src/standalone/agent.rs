@@ -1,0 +1,10 @@
+//! The agent's side: it enrols once, keeps its credential, and renews it in time.
+
+mod call;
+mod credentials;
+mod enrol;
+mod plan;
+mod store;
+
+pub use call::CallError;
+pub use credentials::{AgentCredentials, AgentOptions};

@@ -1,0 +1,177 @@
+//! The agent's credential: got once by enrolment, renewed for as long as the agent runs.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use rustls::ClientConfig;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    call::{Ask, ask_any},
+    enrol::{accept, enrol},
+    plan::{Asked, Plan, plan},
+    store::{AgentStore, StoredIdentity},
+};
+use crate::{
+    model::{AgentIdentity, NodeName},
+    pki::{CaPin, RenewalSchedule, Validity, client_config, new_key, request},
+    standalone::{
+        JoinToken, ServerAddr, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK,
+    },
+};
+
+/// What an agent needs to know in order to have an identity.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Where the agent keeps its credential.
+    pub state_dir: PathBuf,
+    /// The node.
+    pub node: NodeName,
+    /// The servers, any of which may enrol and renew.
+    pub servers: Vec<ServerAddr>,
+    /// The right to enrol, where it is needed.
+    pub token: Option<JoinToken>,
+    /// The CA by which the right server is known at enrolment.
+    pub pin: Option<CaPin>,
+    /// The machine's own addresses, proposed where the token names none.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The credential, kept fresh by [`run`](Self::run).
+pub struct AgentCredentials {
+    store: AgentStore,
+    servers: Vec<ServerAddr>,
+    stored: StoredIdentity,
+    schedule: RenewalSchedule,
+    configs: watch::Sender<Arc<ClientConfig>>,
+    validities: watch::Sender<Validity>,
+}
+
+impl AgentCredentials {
+    /// Loads the stored credential, or enrols with the token: for as long as no server can be
+    /// reached, and until `shutdown`.
+    pub async fn establish(
+        options: &AgentOptions,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let store = AgentStore::create(&options.state_dir)?;
+        let asked = Asked {
+            node: &options.node,
+            token: options.token.as_ref(),
+            pin: options.pin,
+        };
+        let decision = plan(store.load()?, asked, OffsetDateTime::now_utc())
+            .with_context(|| format!("no identity in {}", store.path().display()))?;
+        let stored = match decision {
+            Plan::UseStored(stored) => {
+                if options.token.is_some() {
+                    info!("this agent is already enrolled, the token is not needed any more");
+                }
+                *stored
+            }
+            Plan::Enrol {
+                token,
+                pin,
+                fallback,
+            } => match (
+                enrol(options, &store, &token, pin, shutdown).await,
+                fallback,
+            ) {
+                (Ok(stored), _) => stored,
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(fallback)) => {
+                    warn!(
+                        error = chain(error.as_ref()),
+                        "cannot enrol with the new token, keeping the stored identity"
+                    );
+                    *fallback
+                }
+            },
+        };
+        Self::new(store, options.servers.clone(), stored)
+    }
+
+    fn new(
+        store: AgentStore,
+        servers: Vec<ServerAddr>,
+        stored: StoredIdentity,
+    ) -> anyhow::Result<Self> {
+        let config = client_config(&stored.credential, &stored.ca)?;
+        let validity = stored.credential.validity;
+        info!(node = %stored.identity.node, expires = %validity.expires, "the agent has its identity");
+        Ok(Self {
+            store,
+            servers,
+            schedule: RenewalSchedule::new(validity, rand::random()),
+            stored,
+            configs: watch::Sender::new(Arc::new(config)),
+            validities: watch::Sender::new(validity),
+        })
+    }
+
+    /// What the credential proves: the names to register.
+    pub fn identity(&self) -> &AgentIdentity {
+        &self.stored.identity
+    }
+
+    /// Follows the configuration for sessions.
+    pub fn configs(&self) -> watch::Receiver<Arc<ClientConfig>> {
+        self.configs.subscribe()
+    }
+
+    /// Follows the certificate's life.
+    pub fn validities(&self) -> watch::Receiver<Validity> {
+        self.validities.subscribe()
+    }
+
+    /// Renews the certificate whenever it is due.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let wait = self.schedule.wait(OffsetDateTime::now_utc());
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait.min(CLOCK_CHECK)) => {}
+            }
+            if !self.schedule.wait(OffsetDateTime::now_utc()).is_zero() {
+                continue;
+            }
+            let renewed = tokio::select! {
+                () = shutdown.cancelled() => return,
+                renewed = self.renew() => renewed,
+            };
+            if let Err(error) = renewed {
+                self.schedule
+                    .failed(OffsetDateTime::now_utc(), rand::random());
+                let expires = self.schedule.validity().expires;
+                warn!(error = chain(error.as_ref()), %expires, "cannot renew the agent's certificate");
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> anyhow::Result<()> {
+        let key = new_key()?;
+        let ask = Ask::Renew(RenewRequest {
+            csr_der: request(&key)?,
+        });
+        let config = self.configs.borrow().clone();
+        let answer = ask_any(&self.servers, &config, &ask).await?;
+        let stored = accept(
+            &key,
+            &answer,
+            self.stored.ca.clone(),
+            &self.stored.identity.node,
+        )?;
+        let config = client_config(&stored.credential, &stored.ca)?;
+        self.store.save(&stored)?;
+        let validity = stored.credential.validity;
+        info!(expires = %validity.expires, "renewed the agent's certificate");
+        self.schedule = RenewalSchedule::new(validity, rand::random());
+        self.stored = stored;
+        self.configs.send_replace(Arc::new(config));
+        self.validities.send_replace(validity);
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether an agent that starts can use what it has stored, or has to enrol.
+
+use time::OffsetDateTime;
+
+use super::store::{StoredIdentity, Unusable};
+use crate::{model::NodeName, pki::CaPin, standalone::JoinToken};
+
+/// What to do.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// The stored identity serves.
+    UseStored(Box<StoredIdentity>),
+    /// Enrol with the token. Where that fails, the identity that is still good serves on.
+    Enrol {
+        token: JoinToken,
+        pin: CaPin,
+        fallback: Option<Box<StoredIdentity>>,
+    },
+}
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) node: &'a NodeName,
+    pub(super) token: Option<&'a JoinToken>,
+    pub(super) pin: Option<CaPin>,
+}
+
+/// Why the agent has no identity.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoIdentity {
+    #[error(
+        "this agent is not enrolled: run `culvert token create --node {0}` on the server, and the \
+         command that it prints here"
+    )]
+    NotEnrolled(NodeName),
+    #[error(
+        "{reason}: run `culvert token create --node {node}` on the server, and the command that it \
+         prints here"
+    )]
+    Unusable { reason: String, node: NodeName },
+    #[error(
+        "--token needs --ca-hash, by which the agent knows the right server: give both, as `culvert \
+         token create` prints them"
+    )]
+    NoPin,
+}
+
+/// Decides.
+pub(super) fn plan(
+    stored: Option<Result<StoredIdentity, Unusable>>,
+    asked: Asked<'_>,
+    now: OffsetDateTime,
+) -> Result<Plan, NoIdentity> {
+    let Some(stored) = stored else {
+        return enrol(asked, None, || NoIdentity::NotEnrolled(asked.node.clone()));
+    };
+    match check(stored, asked, now) {
+        Ok(stored) => match asked.token {
+            Some(token) if token.id().as_str() != stored.identity.key.as_str() => {
+                let nothing = || NoIdentity::NoPin;
+                enrol(asked, Some(Box::new(stored)), nothing)
+            }
+            _ => Ok(Plan::UseStored(Box::new(stored))),
+        },
+        Err(reason) => enrol(asked, None, || NoIdentity::Unusable {
+            reason,
+            node: asked.node.clone(),
+        }),
+    }
+}
+
+/// The stored identity if it is the one asked for, else why it is not.
+fn check(
+    stored: Result<StoredIdentity, Unusable>,
+    asked: Asked<'_>,
+    now: OffsetDateTime,
+) -> Result<StoredIdentity, String> {
+    let stored =
+        stored.map_err(|cause| format!("the stored credential cannot be used ({cause})"))?;
+    let Asked { node, pin, .. } = asked;
+    if stored.identity.node != *node {
+        let named = &stored.identity.node;
+        return Err(format!(
+            "the stored certificate is for node {named}, not for {node}"
+        ));
+    }
+    let expires = stored.credential.validity.expires;
+    if now >= expires {
+        return Err(format!("the stored certificate expired at {expires}"));
+    }
+    if pin.is_some() && CaPin::of(&stored.ca) != pin {
+        return Err("the stored certificate is of another CA than --ca-hash names".to_owned());
+    }
+    Ok(stored)
+}
+
+fn enrol(
+    asked: Asked<'_>,
+    fallback: Option<Box<StoredIdentity>>,
+    without_token: impl FnOnce() -> NoIdentity,
+) -> Result<Plan, NoIdentity> {
+    let token = asked.token.cloned().ok_or_else(without_token)?;
+    let pin = asked.pin.ok_or(NoIdentity::NoPin)?;
+    Ok(Plan::Enrol {
+        token,
+        pin,
+        fallback,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! The standalone source of snapshots: exactly the registered nodes.
+//!
+//! It reads `nodes/` again whenever something changes there, whoever changed it: this server's own
+//! enrolment service, or `culvert node remove` in another process. Files that did not change are
+//! not read again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{State, chain, scan::Scan};
+use crate::model::{Node, PortSet, Snapshot, SnapshotReader, SnapshotWriter};
+
+/// The kernel may drop change notices; without one the directory is read again after this time.
+const RESCAN: Duration = Duration::from_secs(30);
+/// The same where the kernel gives no notices at all.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
+
+/// Publishes the registered nodes as snapshots.
+pub struct Source {
+    scan: Scan,
+    ports: PortSet,
+    snapshots: SnapshotWriter,
+    /// kernel --something changed--> source; one slot, for one notice is as good as many.
+    change_rx: mpsc::Receiver<()>,
+    watcher: Option<RecommendedWatcher>,
+}
+
+impl Source {
+    /// Reads the registrations once. Every node is reached on `ports`.
+    pub fn new(state: &State, ports: PortSet) -> anyhow::Result<(Self, SnapshotReader)> {
+        let (change_tx, change_rx) = mpsc::channel(1);
+        let watcher = watch(state, change_tx)
+            .inspect_err(|error| {
+                let directory = state.nodes.path().display();
+                warn!(%directory, error = chain(error.as_ref()),
+                    "the kernel does not tell of changes, reading the directory every second; \
+                     raise fs.inotify.max_user_watches or max_user_instances");
+            })
+            .ok();
+        let mut scan = Scan::new(state.nodes.clone());
+        // Watch first, read then: no change falls between the two.
+        scan.refresh().context("cannot read the registered nodes")?;
+        let (snapshots, reader) = tokio::sync::watch::channel(Arc::new(snapshot(&scan, &ports)));
+        let source = Self {
+            scan,
+            ports,
+            snapshots,
+            change_rx,
+            watcher,
+        };
+        Ok((source, reader))
+    }
+
+    /// Follows the directory.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let rescan = match self.watcher {
+            Some(_) => RESCAN,
+            None => RESCAN_UNWATCHED,
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(()) = self.change_rx.recv() => {}
+                () = tokio::time::sleep(rescan) => {}
+            }
+            self = match tokio::task::spawn_blocking(|| self.refreshed()).await {
+                Ok(source) => source,
+                // The runtime is going down.
+                Err(_) => return,
+            };
+        }
+    }
+
+    fn refreshed(mut self) -> Self {
+        match self.scan.refresh() {
+            Ok(()) => self.publish(),
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "cannot read the registered nodes, keeping the last state"
+                );
+            }
+        }
+        self
+    }
+
+    fn publish(&self) {
+        let next = snapshot(&self.scan, &self.ports);
+        self.snapshots.send_if_modified(|current| {
+            if **current == next {
+                return false;
+            }
+            log_changes(current, &next);
+            *current = Arc::new(next);
+            true
+        });
+    }
+}
+
+fn watch(state: &State, change_tx: mpsc::Sender<()>) -> anyhow::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let reading = event.as_ref().is_ok_and(|event| event.kind.is_access());
+        if !reading {
+            // A full slot already announces a change.
+            let _ = change_tx.try_send(());
+        }
+    })?;
+    watcher.watch(state.nodes.path(), RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+fn snapshot(scan: &Scan, ports: &PortSet) -> Snapshot {
+    let nodes = scan.registrations().map(super::Registration::node);
+    Snapshot::new(nodes, ports.clone())
+}
+
+fn log_changes(old: &Snapshot, new: &Snapshot) {
+    let only_in = |a: &BTreeMap<_, Node>, b: &BTreeMap<_, Node>| {
+        let names = a.keys().filter(|name| !b.contains_key(*name)).cloned();
+        names.collect::<Vec<crate::model::NodeName>>()
+    };
+    for node in only_in(new.nodes(), old.nodes()) {
+        info!(%node, "node registered");
+    }
+    for node in only_in(old.nodes(), new.nodes()) {
+        info!(%node, "node removed");
+    }
+    debug!(nodes = new.nodes().len(), "published a snapshot");
+}
+
+#[cfg(test)]
+mod tests;
