@@ -1,4 +1,9 @@
 //! Composition roots: each binds, wires and runs one role, and nothing else spawns top-level tasks.
 
 pub mod agent;
+mod bind;
+mod handover;
+mod node_table;
 pub mod server;
+mod signals;
+mod tasks;

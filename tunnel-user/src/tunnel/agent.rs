@@ -8,7 +8,7 @@ mod policy;
 mod servers;
 
 pub use self::{
-    keeper::{Credentials, Keeper, KeeperOptions},
+    keeper::{Keeper, KeeperOptions},
     policy::{AllowedTarget, InvalidAllowedTarget, Policy, PortRange},
     servers::{LinkReport, LinkState, ServerAddr, Servers, UnreadableServerAddr},
 };

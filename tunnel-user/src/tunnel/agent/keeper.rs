@@ -25,8 +25,10 @@ pub struct KeeperOptions {
     pub servers: Vec<ServerAddr>,
     /// The name that every server's certificate must carry; `None` verifies the address dialled.
     pub server_name: Option<ServerName<'static>>,
-    /// The agent's TLS configuration and what its certificate proves, replaced together.
-    pub credentials: watch::Receiver<Arc<Credentials>>,
+    /// Presents the agent's certificate and verifies servers; replaced when the certificate is.
+    pub tls: watch::Receiver<Arc<ClientConfig>>,
+    /// What the certificate proves, now and after every renewal.
+    pub identity: AgentIdentity,
     /// Limits of each session.
     pub settings: Settings,
     /// What may be dialled.
@@ -35,14 +37,6 @@ pub struct KeeperOptions {
     pub metrics: AgentMetrics,
     /// How long connections may go on once the agent is asked to stop.
     pub drain_timeout: Duration,
-}
-
-/// What an agent shows a server.
-pub struct Credentials {
-    /// Presents the certificate, and verifies the server.
-    pub tls: Arc<ClientConfig>,
-    /// What the certificate proves.
-    pub identity: AgentIdentity,
 }
 
 /// Keeps sessions.
@@ -154,7 +148,6 @@ impl AddressKeeper {
     }
 
     async fn establish(&self) -> anyhow::Result<Link> {
-        let credentials = Arc::clone(&self.options.credentials.borrow());
         let server_name = match &self.options.server_name {
             Some(name) => name.clone(),
             None => self.server.server_name(),
@@ -162,8 +155,8 @@ impl AddressKeeper {
         Link::establish(LinkOptions {
             server: self.server.clone(),
             server_name,
-            tls: Arc::clone(&credentials.tls),
-            identity: credentials.identity.clone(),
+            tls: Arc::clone(&self.options.tls.borrow()),
+            identity: self.options.identity.clone(),
             settings: self.options.settings,
             policy: self.options.policy.clone(),
             metrics: self.options.metrics.clone(),

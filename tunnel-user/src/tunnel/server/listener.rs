@@ -118,15 +118,20 @@ impl AgentListener {
         }
     }
 
-    /// Accepts until `stop_accepting`; then serves what it has until `shutdown`, which ends every
-    /// session.
-    pub async fn run(self, stop_accepting: CancellationToken, shutdown: CancellationToken) {
+    /// Accepts while `accepting` says so, and serves what it has until `shutdown` ends every
+    /// session. A server that hands over stops accepting first, and goes on if that fails.
+    pub async fn run(self, mut accepting: watch::Receiver<bool>, shutdown: CancellationToken) {
         let callers = TaskTracker::new();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
+            let accepts = *accepting.borrow_and_update();
             let accepted = tokio::select! {
-                accepted = self.accept(&handshakes) => accepted,
-                () = stop_accepting.cancelled() => break,
+                accepted = self.accept(&handshakes), if accepts => accepted,
+                changed = accepting.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => break,
+                },
+                () = shutdown.cancelled() => break,
             };
             let Some((stream, peer, permit)) = accepted else {
                 continue;

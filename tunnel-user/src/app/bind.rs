@@ -1,0 +1,46 @@
+//! Binds listening sockets, or takes those that a predecessor hands over.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+};
+
+use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Clients that have connected and wait to be accepted. The kernel caps it at
+/// `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Binds an address; `setting` names the flag to change where that fails.
+pub(super) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    try_listen(address, true).with_context(|| {
+        format!("cannot listen on {address}: free it, or choose another with {setting}")
+    })
+}
+
+/// Binds a port on every address of this machine, of both families where it has both.
+pub(super) fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpListener> {
+    let dual_stack = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    match try_listen(dual_stack, false) {
+        Ok(listener) => Ok(listener),
+        // No IPv6 here, or something else: IPv4 will tell.
+        Err(_) => listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), setting),
+    }
+}
+
+/// Makes a listener ready for the runtime.
+pub(super) fn into_tokio(listener: TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener).context("cannot watch a listening socket")
+}
+
+fn try_listen(address: SocketAddr, only_v6: bool) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
