@@ -38,7 +38,10 @@ impl FromStr for LogFilter {
             let level = directive
                 .rsplit_once('=')
                 .map_or(directive, |(_, level)| level);
-            if level.parse::<u8>().is_ok() || level.parse::<LevelFilter>().is_err() {
+            if level.is_empty()
+                || level.parse::<u8>().is_ok()
+                || level.parse::<LevelFilter>().is_err()
+            {
                 return Err(InvalidLogFilter(directive.to_owned()));
             }
         }

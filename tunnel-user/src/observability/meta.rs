@@ -104,3 +104,6 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
     };
     (status, report.to_string())
 }
+
+#[cfg(test)]
+mod tests;

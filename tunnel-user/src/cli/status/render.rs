@@ -195,7 +195,7 @@ fn lower(policy: impl fmt::Debug) -> String {
     format!("{policy:?}").to_lowercase()
 }
 
-/// A length of time by its two largest units.
+/// A length of time by its two largest units; hours do not matter beside many days.
 struct Age(time::Duration);
 
 impl Display for Age {
@@ -207,7 +207,8 @@ impl Display for Age {
             (0, 0, 0) => write!(f, "{seconds}s"),
             (0, 0, _) => write!(f, "{minutes}m{seconds}s"),
             (0, _, _) => write!(f, "{hours}h{minutes}m"),
-            _ => write!(f, "{days}d{hours}h"),
+            (..10, _, _) => write!(f, "{days}d{hours}h"),
+            _ => write!(f, "{days}d"),
         }
     }
 }

@@ -18,7 +18,7 @@ impl Collector for RedirectEvents {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "redirect_events",
-            "What the kernel programs decided",
+            "What the kernel programs decided.",
             None,
             MetricType::Counter,
         )?;
