@@ -4,6 +4,7 @@
 //! flag's business, not YAML's.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+    self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
 };
 use serde_saphyr::Spanned;
 
@@ -49,9 +50,10 @@ impl ConfigFile {
             path: path.to_owned(),
             entries: BTreeMap::new(),
         };
-        for (line, key, values) in
-            read_mapping(text, flags).map_err(|error| file.invalid(&error))?
-        {
+        let reading = Cell::new(None);
+        let lines = read_mapping(text, flags, &reading)
+            .map_err(|error| file.invalid(&error, reading.take()))?;
+        for (line, key, values) in lines {
             let Some(values) = values else {
                 bail!("{}: {}", file.at(line), unknown_key(&key, flags));
             };
@@ -70,9 +72,20 @@ impl ConfigFile {
         format!("{}:{line}", self.path.display())
     }
 
-    fn invalid(&self, error: &serde_saphyr::Error) -> anyhow::Error {
-        let plain = error.without_snippet();
-        anyhow!("configuration file {}: {plain}", self.path.display())
+    fn invalid(&self, error: &serde_saphyr::Error, reading: Option<Reading>) -> anyhow::Error {
+        let error = error.without_snippet();
+        if let serde_saphyr::Error::DuplicateMappingKey { key, location } = error {
+            let key = key.as_deref().unwrap_or("a key");
+            let place = self.at(location.line());
+            return anyhow!("{place}: {key} is set twice: remove one of the lines");
+        }
+        match reading {
+            Some((line, key, shape)) => {
+                let place = self.at(line);
+                anyhow!("{place}: {key} takes {}: {error}", expectation(shape))
+            }
+            None => anyhow!("configuration file {}: {error}", self.path.display()),
+        }
     }
 }
 
@@ -93,9 +106,13 @@ fn unknown_key(key: &str, flags: &BTreeMap<String, Shape>) -> String {
 /// Line, key, and the values if the key is known.
 type Line = (u64, String, Option<Vec<String>>);
 
+/// The line, key and shape of the value being read.
+type Reading = (u64, String, Shape);
+
 fn read_mapping(
     text: &str,
     flags: &BTreeMap<String, Shape>,
+    reading: &Cell<Option<Reading>>,
 ) -> Result<Vec<Line>, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         // A snippet would print the neighbouring lines, and a token may stand there.
@@ -103,12 +120,14 @@ fn read_mapping(
         strict_booleans: true,
     };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        deserializer.deserialize_any(Mapping { flags })
+        deserializer.deserialize_any(Mapping { flags, reading })
     })
 }
 
 struct Mapping<'a> {
     flags: &'a BTreeMap<String, Shape>,
+    /// Tells the error of a value which key it belongs to.
+    reading: &'a Cell<Option<Reading>>,
 }
 
 impl<'de> Visitor<'de> for Mapping<'_> {
@@ -123,51 +142,70 @@ impl<'de> Visitor<'de> for Mapping<'_> {
         Ok(Vec::new())
     }
 
+    /// Without the text that stands there: somebody may have named the token's file by mistake.
+    fn visit_str<E: de::Error>(self, _text: &str) -> Result<Self::Value, E> {
+        Err(E::invalid_type(Unexpected::Other("a text"), &self))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut lines = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let line = key.referenced.line();
-            let values = match self.flags.get(&key.value) {
-                Some(shape) => Some(map.next_value_seed(Values {
-                    key: &key.value,
-                    shape: *shape,
-                })?),
+            let (line, key) = (key.referenced.line(), key.value);
+            let values = match self.flags.get(&key).copied() {
+                Some(shape) => {
+                    self.reading.set(Some((line, key.clone(), shape)));
+                    let values = map.next_value_seed(Values(shape))?;
+                    self.reading.set(None);
+                    Some(values)
+                }
                 None => map.next_value::<IgnoredAny>().map(|_| None)?,
             };
-            lines.push((line, key.value, values));
+            lines.push((line, key, values));
         }
         Ok(lines)
     }
 }
 
-/// Reads what stands at one key.
-struct Values<'a> {
-    key: &'a str,
-    shape: Shape,
-}
-
-impl<'de> DeserializeSeed<'de> for Values<'_> {
-    type Value = Vec<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<String>, D::Error> {
-        let key = self.key;
-        let read = match self.shape {
-            Shape::Switch | Shape::One => deserializer.deserialize_string(self),
-            Shape::Many => deserializer.deserialize_any(self),
-        };
-        read.map_err(|error| D::Error::custom(format_args!("{key}: {error}")))
+fn expectation(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Switch => "true or false",
+        Shape::One => "one value",
+        Shape::Many => "a value or a list of values",
     }
 }
 
-impl<'de> Visitor<'de> for Values<'_> {
+/// Reads what stands at one key.
+#[derive(Clone, Copy)]
+struct Values(Shape);
+
+impl<'de> DeserializeSeed<'de> for Values {
+    type Value = Vec<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<String>, D::Error> {
+        match self.0 {
+            Shape::Switch | Shape::One => deserializer.deserialize_option(self),
+            Shape::Many => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Values {
     type Value = Vec<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.shape {
-            Shape::Switch => "true or false",
-            Shape::One => "one value",
-            Shape::Many => "a value or a list of values",
-        })
+        f.write_str(expectation(self.0))
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Err(E::custom("nothing stands there"))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        self.visit_none()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, scalar: D) -> Result<Self::Value, D::Error> {
+        scalar.deserialize_string(self)
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {

@@ -43,7 +43,12 @@ pub(super) fn apply(
     let Some(path) = subcommand_path(root, args) else {
         return Ok(());
     };
-    let from_environment = apply_environment(subcommand(root, &path), environment)?;
+    let mut from_environment = Vec::new();
+    // Every command on the way may have flags: those that its subcommands share.
+    for depth in 1..=path.len() {
+        let command = subcommand(root, &path[..depth]);
+        from_environment.extend(apply_environment(command, environment)?);
+    }
     if !flags(subcommand(root, &path)).contains_key(CONFIG) {
         return Ok(());
     }
