@@ -7,12 +7,10 @@
 //! passes the same parser wherever it came from; a value that does not is reported where it stands.
 
 mod agent;
-mod allowed_targets;
 mod byte_size;
 mod config_file;
 mod environment;
 mod layers;
-mod mark;
 mod secret;
 mod server;
 mod shared;
@@ -26,10 +24,8 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use agent::AgentArgs;
-pub use allowed_targets::{AllowedTargets, InvalidAllowedTargets};
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use environment::Environment;
-pub use mark::{InvalidMark, Mark};
 pub use secret::Secret;
 pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
 pub use shared::{LogArgs, SessionArgs};

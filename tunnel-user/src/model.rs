@@ -7,15 +7,19 @@
 mod address;
 mod gate;
 mod identity;
+mod mark;
 mod node;
 mod ports;
+mod server_addr;
 mod snapshot;
 mod target;
 
 pub use address::{LocalAddr, OriginalDst, PeerAddr};
 pub use gate::GatePolicy;
 pub use identity::{AgentIdentity, IdentityKey};
+pub use mark::{InvalidMark, Mark};
 pub use node::{InvalidNodeName, Node, NodeName};
 pub use ports::{PortSet, TunnelPort};
+pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};
 pub use snapshot::{AddressConflict, Snapshot, SnapshotReader, SnapshotWriter};
 pub use target::{InvalidTarget, Target, TargetHost};

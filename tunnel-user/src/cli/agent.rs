@@ -1,7 +1,7 @@
 //! `culvert agent`.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
 
@@ -9,14 +9,15 @@ use anyhow::Context;
 use clap::{ArgAction, Args};
 
 use super::{
-    AllowedTargets, Mark, Secret,
+    Secret,
     server::SETTINGS_HELP,
     shared::{ConfigArgs, LogArgs, SessionArgs},
 };
-use crate::model::{NodeName, Target};
-
-/// The server's port for agents, where an address names none.
-const DEFAULT_SERVER_PORT: u16 = 10262;
+use crate::{
+    model::{Mark, NodeName, ServerAddr},
+    pki::CaPin,
+    tunnel::agent::AllowedTargets,
+};
 
 /// The settings of an agent.
 #[derive(Args, Clone, Debug)]
@@ -27,8 +28,8 @@ pub struct AgentArgs {
     pub config: ConfigArgs,
 
     /// Server to keep a session to, port 10262 unless given (repeatable, or a comma list)
-    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = server_address)]
-    pub server: Vec<Target>,
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub server: Vec<ServerAddr>,
 
     /// Directory of the agent's key and certificate
     #[arg(long, value_name = "DIR", default_value = "/var/lib/culvert-agent")]
@@ -64,8 +65,8 @@ pub struct AgentArgs {
     pub token_file: Option<PathBuf>,
 
     /// Hash of the server's CA, from `culvert token create`: the agent enrols with no other server
-    #[arg(long, value_name = "sha256:HEX", value_parser = ca_hash, help_heading = "Identity")]
-    pub ca_hash: Option<String>,
+    #[arg(long, value_name = "sha256:HEX", help_heading = "Identity")]
+    pub ca_hash: Option<CaPin>,
 
     /// What the agent may dial besides this node's own addresses and loopback (repeatable, in the
     /// environment a list with ';')
@@ -143,37 +144,5 @@ impl AgentArgs {
             file.display()
         );
         Ok(Some(text.parse()?))
-    }
-}
-
-/// Reads `host`, `host:port`, an address of either family, or `[v6]:port`.
-fn server_address(text: &str) -> Result<Target, String> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, DEFAULT_SERVER_PORT).into());
-    }
-    let bracketed = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
-        return Ok(SocketAddr::new(ip.into(), DEFAULT_SERVER_PORT).into());
-    }
-    let with_port = if text.contains(':') {
-        text.to_owned()
-    } else {
-        format!("{text}:{DEFAULT_SERVER_PORT}")
-    };
-    match with_port.parse::<Target>() {
-        Ok(target) if target.port != 0 => Ok(target),
-        _ => Err("expected HOST or HOST:PORT, with an IPv6 address in brackets".to_owned()),
-    }
-}
-
-fn ca_hash(text: &str) -> Result<String, String> {
-    let digits = text.strip_prefix("sha256:").map(str::as_bytes);
-    match digits {
-        Some(digits) if digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit) => {
-            Ok(text.to_ascii_lowercase())
-        }
-        _ => Err("expected sha256: and 64 hexadecimal digits".to_owned()),
     }
 }

@@ -10,10 +10,9 @@ use std::{
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::{
-    Mark,
     shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
 };
-use crate::model::{GatePolicy, PortSet, TunnelPort};
+use crate::model::{GatePolicy, Mark, PortSet, TunnelPort};
 
 /// The settings of a server.
 #[derive(Args, Clone, Debug)]

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::{ByteSize, InvalidByteSize};
-use crate::observability::logging::{LogFilter, LogFormat};
+use crate::{
+    observability::logging::{LogFilter, LogFormat},
+    tunnel::Settings,
+};
 
 const MIN_WINDOW: ByteSize = ByteSize::new(16 << 10);
 const MAX_WINDOW: ByteSize = ByteSize::new(64 << 20);
@@ -58,6 +61,20 @@ pub struct SessionArgs {
     /// A second SIGTERM or SIGINT ends them at once. 0s ends them at the first.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+}
+
+impl SessionArgs {
+    /// The limits of a session.
+    pub fn settings(&self) -> Settings {
+        let window = self.connection_window.bytes();
+        Settings {
+            connection_window: window.try_into().unwrap_or(u32::MAX),
+            max_connections: self.max_connections_per_session,
+            keepalive_interval: self.keepalive_interval,
+            keepalive_timeout: self.keepalive_timeout,
+            dial_timeout: self.dial_timeout,
+        }
+    }
 }
 
 /// How to log.

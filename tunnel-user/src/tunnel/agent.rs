@@ -1,14 +1,17 @@
 //! The agent's end: keeps a session to every server, dials what servers ask for, and carries it.
 
+mod allowed_targets;
 mod backoff;
 mod dialer;
 mod keeper;
 mod link;
+mod outgoing;
 mod policy;
 mod servers;
 
 pub use self::{
+    allowed_targets::{AllowedTargets, InvalidAllowedTargets},
     keeper::{Keeper, KeeperOptions},
-    policy::{AllowedTarget, InvalidAllowedTarget, Policy, PortRange},
-    servers::{LinkReport, LinkState, ServerAddr, Servers, UnreadableServerAddr},
+    policy::Policy,
+    servers::{LinkInfo, LinkReport, LinkState, Servers},
 };

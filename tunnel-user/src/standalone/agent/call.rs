@@ -11,10 +11,11 @@ use tonic::{Code, Response, Status};
 use tracing::debug;
 
 use crate::{
+    model::ServerAddr,
     grpc::{GrpcChannel, Http2Settings, OwnedTasks, connect},
     pki::{PinMismatch, SERVER_NAME},
     standalone::{
-        ServerAddr, chain,
+        chain,
         proto::{Certificate, EnrolRequest, RenewRequest, enrolment_client::EnrolmentClient},
     },
 };

@@ -16,10 +16,10 @@ use super::{
     store::{AgentStore, StoredIdentity},
 };
 use crate::{
-    model::{AgentIdentity, NodeName},
+    model::{AgentIdentity, NodeName, ServerAddr},
     pki::{CaPin, RenewalSchedule, Validity, client_config, new_key, request},
     standalone::{
-        JoinToken, ServerAddr, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK,
+        JoinToken, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK,
     },
 };
 

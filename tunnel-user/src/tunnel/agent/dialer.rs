@@ -11,9 +11,9 @@ use std::{
 
 use tokio::{net::TcpStream, time::timeout};
 
-use super::Policy;
+use super::{Policy, outgoing};
 use crate::{
-    model::{InvalidTarget, Target, TargetHost},
+    model::{InvalidTarget, Mark, Target, TargetHost},
     observability::metrics::DialFailure,
 };
 
@@ -59,6 +59,7 @@ impl TargetError {
 pub(super) async fn dial(
     address: &str,
     policy: &Policy,
+    mark: Mark,
     allowed: Duration,
 ) -> Result<TcpStream, TargetError> {
     let target: Target = address.parse()?;
@@ -68,7 +69,7 @@ pub(super) async fn dial(
             if !policy.allows(address.ip(), address.port()) {
                 continue;
             }
-            match connect(address).await {
+            match outgoing::connect(address, mark).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
                     let (kind, reason) = (error.kind(), reason(&error));
@@ -100,12 +101,6 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, TargetError> {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
@@ -123,9 +118,13 @@ mod tests {
 
     const ALLOWED: Duration = Duration::from_secs(5);
 
+    fn mark() -> Mark {
+        "1".parse().unwrap()
+    }
+
     async fn error(address: &str) -> String {
         let policy = Policy::new(Vec::new(), Vec::new());
-        dial(address, &policy, ALLOWED)
+        dial(address, &policy, mark(), ALLOWED)
             .await
             .unwrap_err()
             .to_string()
@@ -155,9 +154,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
         let policy = Policy::new(Vec::new(), Vec::new());
-        dial(&address, &policy, ALLOWED).await.unwrap();
+        dial(&address, &policy, mark(), ALLOWED).await.unwrap();
         let nothing = Policy::only(Vec::new());
-        let refused = dial(&address, &nothing, ALLOWED).await.unwrap_err();
+        let refused = dial(&address, &nothing, mark(), ALLOWED).await.unwrap_err();
         assert!(matches!(refused, TargetError::NotAllowed(_)));
     }
 }

@@ -12,11 +12,11 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    LinkState, Policy, ServerAddr, Servers,
+    LinkState, Policy, Servers,
     backoff::Backoff,
     link::{Link, LinkOptions, LinkSignals},
 };
-use crate::{model::AgentIdentity, observability::metrics::AgentMetrics, tunnel::Settings};
+use crate::{model::{AgentIdentity, Mark, ServerAddr}, observability::metrics::AgentMetrics, tunnel::Settings};
 
 /// What keeping sessions needs.
 #[derive(Clone)]
@@ -32,7 +32,10 @@ pub struct KeeperOptions {
     /// Limits of each session.
     pub settings: Settings,
     /// What may be dialled.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
+    /// Put on the agent's own sockets where the process may: a redirect on this machine leaves
+    /// them alone.
+    pub mark: Mark,
     /// What to count.
     pub metrics: AgentMetrics,
     /// How long connections may go on once the agent is asked to stop.
@@ -122,9 +125,10 @@ impl AddressKeeper {
             }
         };
         let established = Instant::now();
-        let server_id = link.server_id().to_owned();
+        let info = link.info().clone();
+        let server_id = info.server_id.clone();
         tracing::info!(server = %self.server, server_id, "session established");
-        self.servers.up(&self.server, &server_id);
+        self.servers.up(&self.server, info);
         let signals = Arc::new(LinkSignals {
             drain: shutdown.clone(),
             end: self.end.clone(),
@@ -150,7 +154,7 @@ impl AddressKeeper {
     async fn establish(&self) -> anyhow::Result<Link> {
         let server_name = match &self.options.server_name {
             Some(name) => name.clone(),
-            None => self.server.server_name(),
+            None => self.server.server_name().clone(),
         };
         Link::establish(LinkOptions {
             server: self.server.clone(),
@@ -158,7 +162,8 @@ impl AddressKeeper {
             tls: Arc::clone(&self.options.tls.borrow()),
             identity: self.options.identity.clone(),
             settings: self.options.settings,
-            policy: self.options.policy.clone(),
+            policy: Arc::clone(&self.options.policy),
+            mark: self.options.mark,
             metrics: self.options.metrics.clone(),
         })
         .await

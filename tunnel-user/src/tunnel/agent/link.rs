@@ -2,7 +2,12 @@
 
 mod dials;
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
@@ -17,12 +22,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
 use self::dials::Dials;
-use super::{Policy, ServerAddr};
+use super::{LinkInfo, Policy, outgoing};
 use crate::{
-    model::AgentIdentity,
+    model::{AgentIdentity, Mark, ServerAddr},
     observability::metrics::AgentMetrics,
     tunnel::{
         Settings,
+        carry::Meter,
         http2::{self, Activity, Channel, Watched, until_silent},
         metadata::{AgentHello, ServerHello},
         wire::{Packet, agent_service_client},
@@ -32,6 +38,11 @@ use crate::{
 /// Control packets on their way to the server: failed dials, and a drain.
 const CONTROL_QUEUE: usize = 256;
 
+/// The longest wait for the server to take our last bytes.
+const FAREWELL_TIME: Duration = Duration::from_secs(5);
+/// How a session ends that was asked to drain.
+const DRAINED: &str = "drained";
+
 /// What a link needs to know.
 #[derive(Clone)]
 pub(super) struct LinkOptions {
@@ -40,14 +51,15 @@ pub(super) struct LinkOptions {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) identity: AgentIdentity,
     pub(super) settings: Settings,
-    pub(super) policy: Policy,
+    pub(super) policy: Arc<Policy>,
+    pub(super) mark: Mark,
     pub(super) metrics: AgentMetrics,
 }
 
 /// An established session.
 pub(super) struct Link {
     options: LinkOptions,
-    hello: ServerHello,
+    info: LinkInfo,
     io: Io,
     requests: SendRequest<Bytes>,
     packets: Streaming<Packet>,
@@ -84,8 +96,9 @@ impl Link {
         }
     }
 
-    pub(super) fn server_id(&self) -> &str {
-        &self.hello.id
+    /// What there is to know of the session.
+    pub(super) fn info(&self) -> &LinkInfo {
+        &self.info
     }
 
     /// Serves the session until it ends, and says why it did. Connections that it still carries
@@ -98,7 +111,7 @@ impl Link {
             packets,
             control_tx,
             tasks,
-            hello: _,
+            info,
         } = self;
         let Io {
             mut connection,
@@ -111,6 +124,7 @@ impl Link {
         let dialling = CancellationToken::new();
         let dials = Dials::new(
             options,
+            info.meter,
             requests,
             control_tx,
             carried.clone(),
@@ -132,6 +146,10 @@ impl Link {
                 () = signals.end.cancelled() => "ended by this agent",
             }
         };
+        if reason == DRAINED {
+            // The last bytes of the last connections are still on their way.
+            let _ = timeout(FAREWELL_TIME, &mut connection).await;
+        }
         // Every stream fails with its connection, and resets its target.
         drop(connection);
         dialling.cancel();
@@ -144,10 +162,10 @@ impl Link {
 
     async fn try_establish(options: LinkOptions) -> anyhow::Result<Self> {
         let server = &options.server;
-        let stream = TcpStream::connect(server.host_and_port())
+        let stream = outgoing::connect_any(server.host_and_port(), options.mark)
             .await
             .with_context(|| format!("cannot reach server {server}"))?;
-        stream.set_nodelay(true)?;
+        let remote = stream.peer_addr()?;
         let stream = TlsConnector::from(Arc::clone(&options.tls))
             .connect(options.server_name.clone(), stream)
             .await
@@ -164,9 +182,17 @@ impl Link {
         };
         let registering = register(&options, requests.clone(), tasks.clone());
         let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;
+        let carried = &options.metrics.carried;
+        let meter = Meter::new(carried.to_client.clone(), carried.to_target.clone());
+        let info = LinkInfo {
+            server_id: hello.id,
+            remote,
+            since: SystemTime::now(),
+            meter: Arc::new(meter),
+        };
         Ok(Self {
             options,
-            hello,
+            info,
             io,
             requests,
             packets,
@@ -221,7 +247,7 @@ async fn while_driving<T>(
 fn origin(server: &ServerAddr) -> anyhow::Result<Uri> {
     let origin = Uri::builder()
         .scheme("https")
-        .authority(server.host_and_port());
+        .authority(server.to_string());
     origin
         .path_and_query("/")
         .build()

@@ -2,41 +2,35 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    str::FromStr,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use rustls_pki_types::ServerName;
 use tokio::sync::watch;
 
-use crate::model::{Target, TargetHost};
+use crate::{model::ServerAddr, tunnel::carry::Meter};
 
-/// The port that servers listen on for agents.
-const DEFAULT_PORT: u16 = 10262;
-
-/// Where a server listens for agents, and the name or address that TLS verifies there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServerAddr(Target, ServerName<'static>);
-
-/// Why a string is not a [`ServerAddr`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a server address: expected host or host:port, IPv6 in brackets")]
-pub struct UnreadableServerAddr(String);
+/// An established session.
+#[derive(Clone, Debug)]
+pub struct LinkInfo {
+    /// The server's id.
+    pub server_id: String,
+    /// The server's end of the TCP connection.
+    pub remote: SocketAddr,
+    /// Since when.
+    pub since: SystemTime,
+    /// What it carries.
+    pub(super) meter: Arc<Meter>,
+}
 
 /// How it stands with one server address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum LinkState {
     /// No session; the last failure, if there was one.
     Down(Option<String>),
     /// A session is established.
-    Up {
-        /// The server's id.
-        server_id: String,
-        /// Since when.
-        since: SystemTime,
-    },
+    Up(LinkInfo),
     /// The address leads to a server that another address has a session with already.
     Duplicate {
         /// That server's id.
@@ -61,15 +55,10 @@ pub struct Servers {
     changes: Arc<watch::Sender<u64>>,
 }
 
-impl ServerAddr {
-    /// The name or address to verify where the certificate names real hosts.
-    pub fn server_name(&self) -> ServerName<'static> {
-        self.1.clone()
-    }
-
-    /// `host:port`, ready to be resolved.
-    pub fn host_and_port(&self) -> String {
-        self.0.to_string()
+impl LinkInfo {
+    /// Bytes from targets to clients, and from clients to targets.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.meter.read()
     }
 }
 
@@ -83,7 +72,7 @@ impl Servers {
     pub fn any_up(&self) -> bool {
         self.lock()
             .values()
-            .any(|link| matches!(link.state, LinkState::Up { .. }))
+            .any(|link| matches!(link.state, LinkState::Up(_)))
     }
 
     /// Ticks whenever a link's state changes.
@@ -101,27 +90,24 @@ impl Servers {
     }
 
     /// Notes the session, and takes the server from whichever other address has it.
-    pub(super) fn up(&self, server: &ServerAddr, server_id: &str) {
+    pub(super) fn up(&self, server: &ServerAddr, link: LinkInfo) {
+        let server_id = &link.server_id;
         for other in self
             .lock()
             .values_mut()
             .filter(|other| other.server != *server)
         {
-            if matches!(&other.state, LinkState::Up { server_id: held, .. } if held == server_id) {
+            if matches!(&other.state, LinkState::Up(held) if held.server_id == *server_id) {
                 tracing::warn!(
                     %server, other = %other.server, server_id,
                     "two addresses lead to one server: one session serves both",
                 );
                 other.state = LinkState::Duplicate {
-                    server_id: server_id.to_owned(),
+                    server_id: server_id.clone(),
                 };
             }
         }
-        let up = LinkState::Up {
-            server_id: server_id.to_owned(),
-            since: SystemTime::now(),
-        };
-        self.set(server, up);
+        self.set(server, LinkState::Up(link));
     }
 
     /// Notes that the session has ended, unless another address holds the server's by now.
@@ -148,7 +134,7 @@ impl Servers {
             return false;
         };
         links.values().any(|other| {
-            matches!(&other.state, LinkState::Up { server_id: held, .. } if held == server_id)
+            matches!(&other.state, LinkState::Up(held) if held.server_id == *server_id)
         })
     }
 
@@ -158,54 +144,18 @@ impl Servers {
     }
 }
 
-impl FromStr for ServerAddr {
-    type Err = UnreadableServerAddr;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unreadable = || UnreadableServerAddr(text.to_owned());
-        let with_port = |text: &str| text.parse::<Target>().ok().filter(|target| target.port > 0);
-        let bare_ip = text.parse().ok().map(TargetHost::Ip);
-        let target = bare_ip
-            .map(|host| Target {
-                host,
-                port: DEFAULT_PORT,
-            })
-            .or_else(|| with_port(text))
-            .or_else(|| with_port(&format!("{text}:{DEFAULT_PORT}")))
-            .ok_or_else(unreadable)?;
-        let name = match &target.host {
-            TargetHost::Ip(ip) => ServerName::IpAddress((*ip).into()),
-            TargetHost::Name(name) => {
-                ServerName::try_from(name.clone()).map_err(|_| unreadable())?
-            }
-        };
-        Ok(Self(target, name))
-    }
-}
-
-impl fmt::Display for ServerAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
     use super::*;
 
-    #[test]
-    fn the_port_may_be_left_out() {
-        for (text, full) in [
-            ("10.0.0.1", "10.0.0.1:10262"),
-            ("fd00::1", "[fd00::1]:10262"),
-            ("[fd00::1]:7", "[fd00::1]:7"),
-            ("cloud.example", "cloud.example:10262"),
-            ("cloud.example:443", "cloud.example:443"),
-        ] {
-            assert_eq!(text.parse::<ServerAddr>().unwrap().to_string(), full);
-        }
-        for text in ["", "a b", "host:0", "host:x", "http://host"] {
-            assert!(text.parse::<ServerAddr>().is_err(), "{text:?} was accepted");
+    fn link(server_id: &str) -> LinkInfo {
+        LinkInfo {
+            server_id: server_id.to_owned(),
+            remote: "192.0.2.1:10262".parse().unwrap(),
+            since: SystemTime::UNIX_EPOCH,
+            meter: Arc::new(Meter::new(Counter::default(), Counter::default())),
         }
     }
 
@@ -213,8 +163,8 @@ mod tests {
     async fn the_newest_of_two_addresses_of_one_server_holds_it() {
         let servers = Servers::default();
         let (a, b): (ServerAddr, ServerAddr) = ("a".parse().unwrap(), "b".parse().unwrap());
-        servers.up(&a, "s-1");
-        servers.up(&b, "s-1");
+        servers.up(&a, link("s-1"));
+        servers.up(&b, link("s-1"));
         assert!(servers.is_duplicate(&a) && !servers.is_duplicate(&b));
         servers.set(&b, LinkState::Down(None));
         servers.until_needed(&a).await;

@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
-use super::{LinkOptions, LinkSignals};
+use super::{DRAINED, LinkOptions, LinkSignals};
 use crate::{
     observability::metrics::Outcome,
     tunnel::{
@@ -53,13 +53,12 @@ struct Dial {
 impl Dials {
     pub(super) fn new(
         options: LinkOptions,
+        meter: Arc<Meter>,
         requests: SendRequest<Bytes>,
         control_tx: mpsc::Sender<Packet>,
         carried: TaskTracker,
         dialling: CancellationToken,
     ) -> Self {
-        let all = &options.metrics.carried;
-        let meter = Arc::new(Meter::new(all.to_client.clone(), all.to_target.clone()));
         Self {
             options: Arc::new(options),
             meter,
@@ -96,7 +95,7 @@ impl Dials {
                     // With a full queue the server finds out from the failing dials.
                     let _ = self.control_tx.try_send(wire::drain());
                 }
-                () = self.carried.wait(), if draining => return "drained",
+                () = self.carried.wait(), if draining => return DRAINED,
             }
         }
     }
@@ -157,9 +156,10 @@ impl Dial {
             settings,
             server,
             metrics,
+            mark,
             ..
         } = &*self.options;
-        match dialer::dial(&self.address, policy, settings.dial_timeout).await {
+        match dialer::dial(&self.address, policy, *mark, settings.dial_timeout).await {
             Ok(target) => {
                 metrics.dials.succeeded(started.elapsed());
                 Some(target)

@@ -1,6 +1,8 @@
 //! Where a server takes its agents.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use rustls_pki_types::{DnsName, ServerName};
 
 /// The port on which servers take agents, as Yurt-Tunnel's do.
 pub const AGENT_PORT: u16 = 10262;
@@ -10,6 +12,7 @@ pub const AGENT_PORT: u16 = 10262;
 pub struct ServerAddr {
     host: String,
     port: u16,
+    name: ServerName<'static>,
 }
 
 /// Why a string is not a [`ServerAddr`].
@@ -21,6 +24,11 @@ impl ServerAddr {
     /// Host and port, as a dial takes them.
     pub fn host_and_port(&self) -> (&str, u16) {
         (&self.host, self.port)
+    }
+
+    /// The name or address that the server's certificate must carry, where it carries real ones.
+    pub fn server_name(&self) -> &ServerName<'static> {
+        &self.name
     }
 }
 
@@ -34,9 +42,16 @@ impl FromStr for ServerAddr {
             Some(port) => port.parse().ok().filter(|port| *port != 0),
             None => Some(AGENT_PORT),
         };
+        let name = match host.parse::<IpAddr>() {
+            Ok(ip) => ServerName::IpAddress(ip.into()),
+            Err(_) => DnsName::try_from(host.to_owned())
+                .map(ServerName::DnsName)
+                .map_err(|_| invalid())?,
+        };
         Ok(Self {
             host: host.to_owned(),
             port: port.ok_or_else(invalid)?,
+            name,
         })
     }
 }
