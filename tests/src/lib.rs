@@ -1,1 +1,28 @@
-//! placeholder
+//! What the tests, the benchmarks and the demo stand on: sealed networks, cgroups, programs to run in them.
+//!
+//! ```text
+//! Lab::nat()   control plane ── router (NAT) ── edge      no default route, no link to the machine
+//!    └ NetNs ── Launch ──> Daemon                         programs run nowhere else
+//! Cgroup, PinRoot                                         where the redirect attaches, where it pins
+//! ```
+//! Everything carries the process id in its name (see [`unique`]), so runs do not meet, and what a killed run
+//! left behind is found and removed by the next one.
+
+pub mod bpffs;
+pub mod cgroup;
+pub mod command;
+pub mod daemon;
+pub mod lab;
+pub mod netns;
+pub mod process;
+pub mod programs;
+pub mod report;
+pub mod scale;
+pub mod sweep;
+pub mod unique;
+
+pub use bpffs::PinRoot;
+pub use cgroup::Cgroup;
+pub use daemon::{Daemon, Launch};
+pub use lab::{Edge, Lab, Pod};
+pub use netns::NetNs;

@@ -1,0 +1,78 @@
+//! Small real clients and servers that tests run inside namespaces and cgroups.
+//!
+//! Every client is bounded by `--seconds` or a count; every report is one JSON line (see
+//! `culvert_tests::report`).
+
+mod client;
+mod connect;
+mod errno;
+mod flood;
+mod hash;
+mod payload;
+mod ping;
+mod serve;
+mod stall;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+#[derive(Parser)]
+#[command(about = "Small clients and servers for Culvert's tests")]
+struct Probe {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve: plain echo, or what a flag says
+    Echo(serve::Args),
+    /// Connect a number of times and report what happened
+    Connect(connect::Args),
+    /// Connect, echo one byte and close, over and over
+    Flood(flood::Args),
+    /// Carry random bytes both ways on parallel connections and compare hashes
+    Hash(hash::Args),
+    /// Measure round trips over one connection
+    Ping(ping::Args),
+    /// Open a download and stop reading
+    Stall(stall::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Probe::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    raise_file_limit()?;
+    match command {
+        Command::Echo(args) => serve::run(args),
+        Command::Connect(args) => connect::run(&args),
+        Command::Flood(args) => flood::run(&args),
+        Command::Hash(args) => hash::run(args),
+        Command::Ping(args) => ping::run(&args),
+        Command::Stall(args) => stall::run(&args),
+    }
+}
+
+/// Thousands of sockets need more than the usual soft limit.
+fn raise_file_limit() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("raise the limit of open files")
+}
+
+/// Prints the report, which ends the program's output.
+fn report(report: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(report)?);
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! What to start, and where.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::Daemon;
+use crate::{Cgroup, NetNs};
+
+/// A program about to be started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    namespace: Option<PathBuf>,
+    cgroup: Option<PathBuf>,
+}
+
+impl Launch {
+    /// A program that runs inside `namespace`.
+    pub fn new(namespace: &NetNs, program: impl AsRef<Path>) -> Self {
+        Self {
+            namespace: Some(namespace.path().to_owned()),
+            ..Self::offline(program)
+        }
+    }
+
+    /// A program that dials nothing but sockets in the file system: `culvert token`, `culvert status`.
+    pub fn offline(program: impl AsRef<Path>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            environment: Vec::new(),
+            namespace: None,
+            cgroup: None,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Adds the blank-separated words of `line` as arguments.
+    #[must_use]
+    pub fn words(self, line: &str) -> Self {
+        self.args(line.split_whitespace())
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Puts the program into `cgroup` before its first instruction.
+    #[must_use]
+    pub fn cgroup(mut self, cgroup: &Cgroup) -> Self {
+        self.cgroup = Some(cgroup.path().join("cgroup.procs"));
+        self
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<Daemon> {
+        let name = self
+            .program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let child = self
+            .command()
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))?;
+        Daemon::new(name, child)
+    }
+
+    /// `sh` enters the cgroup, `nsenter` the namespace, and both become the program: one process, one pid.
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "[ -z \"$0\" ] || echo $$ >\"$0\" || exit 125; exec \"$@\"",
+        ]);
+        command.arg(self.cgroup.as_deref().unwrap_or(Path::new("")));
+        if let Some(namespace) = &self.namespace {
+            command
+                .arg("nsenter")
+                .arg(format!("--net={}", namespace.display()))
+                .arg("--");
+        }
+        command
+            .arg(&self.program)
+            .args(&self.args)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}

@@ -1,0 +1,127 @@
+//! Collects a child's two streams line by line, and lets a test wait for a line.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::unique;
+
+/// What a child has said. `CULVERT_TEST_LOGS=<directory>` keeps a copy in a file.
+#[derive(Debug)]
+pub(crate) struct Output {
+    shared: Arc<Shared>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<String>,
+    closed: usize,
+    copy: Option<File>,
+}
+
+const STREAMS: usize = 2;
+
+impl Output {
+    pub(crate) fn capture(name: &str, child: &mut Child) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        shared.lock().copy = copy_to(name)?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let stderr = child.stderr.take().context("stderr is piped")?;
+        let readers = vec![
+            follow(stdout, shared.clone()),
+            follow(stderr, shared.clone()),
+        ];
+        Ok(Self { shared, readers })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.shared
+            .lock()
+            .lines
+            .iter()
+            .flat_map(|line| [line.as_str(), "\n"])
+            .collect()
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.shared.lock().lines.clear();
+    }
+
+    pub(crate) fn wait_for(
+        &self,
+        patience: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(line) = state.lines.iter().find(|line| wanted(line)) {
+                return Ok(line.clone());
+            }
+            if state.closed == STREAMS {
+                bail!("its output has ended");
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("no such line");
+            }
+            let woken = self.shared.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Takes in what the ended child left in its pipes. A grandchild that kept a pipe open is not waited for.
+    pub(crate) fn finish(&mut self) {
+        let _ = self.wait_for(Duration::from_secs(1), |_| false);
+        for reader in self.readers.drain(..).filter(JoinHandle::is_finished) {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn follow(stream: impl Read + Send + 'static, shared: Arc<Shared>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(stream)
+            .split(b'\n')
+            .map_while(std::io::Result::ok)
+        {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let mut state = shared.lock();
+            if let Some(copy) = &mut state.copy {
+                // The copy is a convenience: a full disk must not change what a test sees.
+                let _ = writeln!(copy, "{line}");
+            }
+            state.lines.push(line);
+            shared.changed.notify_all();
+        }
+        shared.lock().closed += 1;
+        shared.changed.notify_all();
+    })
+}
+
+fn copy_to(name: &str) -> Result<Option<File>> {
+    let Some(directory) = std::env::var_os("CULVERT_TEST_LOGS") else {
+        return Ok(None);
+    };
+    let path = std::path::Path::new(&directory).join(unique::name(name));
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    Ok(Some(file))
+}

@@ -1,0 +1,230 @@
+//! Networks of our own, sealed: no namespace has a default route or a link to the machine's network, so a
+//! connect that nobody redirects ends in ENETUNREACH and never on a wire.
+//!
+//! ```text
+//!   pod 10.79.1.2 ──┐
+//!                   control 10.77.0.1 ── .254 router 10.78.0.1 ── edge 10.78.0.11, .12, ...
+//!                   fd00:77::1                masquerades            fd00:78::11, ::12, ...
+//! ```
+//! The edge reaches the control plane through the NAT. The control plane has no route to the edge.
+
+mod router;
+mod seal;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use crate::NetNs;
+use router::Router;
+
+/// The control plane's addresses.
+pub const CONTROL: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1)),
+];
+
+/// One sealed network. Programs run in its namespaces only.
+#[derive(Debug)]
+pub struct Lab {
+    control: NetNs,
+    pods: Vec<Pod>,
+    edges: Vec<Edge>,
+    router: Option<Router>,
+}
+
+/// An edge node behind the NAT.
+#[derive(Debug)]
+pub struct Edge {
+    namespace: NetNs,
+    number: u8,
+}
+
+/// A namespace whose only way leads to the control plane's own addresses.
+#[derive(Debug)]
+pub struct Pod {
+    namespace: NetNs,
+    number: u8,
+}
+
+impl Lab {
+    /// A control plane alone: its addresses sit on the loopback interface and it has no routes at all.
+    pub fn alone() -> Result<Self> {
+        let control = NetNs::new("control")?;
+        for address in CONTROL {
+            control.ip(&format!("addr add {address} dev lo{}", no_dad(address)))?;
+        }
+        Self {
+            control,
+            pods: Vec::new(),
+            edges: Vec::new(),
+            router: None,
+        }
+        .sealed()
+    }
+
+    /// Control plane, router and one edge node.
+    pub fn nat() -> Result<Self> {
+        Self::nat_with(1)
+    }
+
+    /// Control plane, router and `edges` edge nodes.
+    pub fn nat_with(edges: u8) -> Result<Self> {
+        let control = NetNs::new("control")?;
+        let router = Router::new(&control)?;
+        let edges = (0..edges)
+            .map(|number| {
+                let edge = Edge {
+                    namespace: NetNs::new(&format!("edge{number}"))?,
+                    number,
+                };
+                router.join(&edge).map(|()| edge)
+            })
+            .collect::<Result<_>>()?;
+        Self {
+            control,
+            pods: Vec::new(),
+            edges,
+            router: Some(router),
+        }
+        .sealed()
+    }
+
+    /// Adds a pod beside the control plane; it reaches the control plane's addresses and nothing else.
+    pub fn add_pod(&mut self) -> Result<&Pod> {
+        let number = u8::try_from(self.pods.len() + 1)?;
+        let pod = Pod {
+            namespace: NetNs::new(&format!("pod{number}"))?,
+            number,
+        };
+        pod.join(&self.control)?;
+        self.pods.push(pod);
+        self.check()?;
+        Ok(&self.pods[usize::from(number - 1)])
+    }
+
+    /// The control plane's namespace.
+    pub fn control(&self) -> &NetNs {
+        &self.control
+    }
+
+    /// The edge node of that number, from 0.
+    pub fn edge(&self, number: usize) -> &Edge {
+        &self.edges[number]
+    }
+
+    /// The pod of that number, from 0.
+    pub fn pod(&self, number: usize) -> &Pod {
+        &self.pods[number]
+    }
+
+    /// The router's namespace.
+    pub fn router(&self) -> &NetNs {
+        self.with_router().namespace()
+    }
+
+    /// Lets every packet from and to the edge vanish, as a dead mobile link does: no error, no reset.
+    pub fn black_hole(&self, edge: usize) -> Result<()> {
+        self.with_router().black_hole(&self.edges[edge])
+    }
+
+    /// Pulls the edge's cable: its link is down.
+    pub fn unplug(&self, edge: usize) -> Result<()> {
+        self.with_router().unplug(&self.edges[edge])
+    }
+
+    /// Ends [`Self::black_hole`] and [`Self::unplug`].
+    pub fn restore(&self, edge: usize) -> Result<()> {
+        self.with_router().restore(&self.edges[edge])
+    }
+
+    fn with_router(&self) -> &Router {
+        self.router
+            .as_ref()
+            .expect("this lab was made without edges: use Lab::nat")
+    }
+
+    fn namespaces(&self) -> impl Iterator<Item = &NetNs> {
+        let router = self.router.iter().map(Router::namespace);
+        let edges = self.edges.iter().map(Edge::namespace);
+        std::iter::once(&self.control)
+            .chain(router)
+            .chain(edges)
+            .chain(self.pods.iter().map(Pod::namespace))
+    }
+
+    fn sealed(self) -> Result<Self> {
+        self.check()?;
+        Ok(self)
+    }
+
+    /// Refuses a network with a way out.
+    pub fn check(&self) -> Result<()> {
+        seal::check(&self.namespaces().collect::<Vec<_>>())
+    }
+}
+
+impl Edge {
+    /// Its namespace.
+    pub fn namespace(&self) -> &NetNs {
+        &self.namespace
+    }
+
+    /// Its IPv4 address, 10.78.0.11 for the first.
+    pub fn ipv4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 78, 0, 11 + self.number)
+    }
+
+    /// Its IPv6 address, `fd00:78::11` for the first.
+    pub fn ipv6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x78, 0, 0, 0, 0, 0, 0x11 + u16::from(self.number))
+    }
+}
+
+impl Pod {
+    /// Its namespace.
+    pub fn namespace(&self) -> &NetNs {
+        &self.namespace
+    }
+
+    /// Its IPv4 address, 10.79.1.2 for the first.
+    pub fn ipv4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 79, self.number, 2)
+    }
+
+    fn join(&self, control: &NetNs) -> Result<()> {
+        let (number, there) = (self.number, format!("pod{}", self.number));
+        join(&self.namespace, "eth0", control, &there)?;
+        control.ip(&format!("addr add 10.79.{number}.1/24 dev {there}"))?;
+        control.ip(&format!(
+            "addr add fd00:79:{number}::1/64 dev {there} nodad"
+        ))?;
+        self.namespace
+            .ip(&format!("addr add {}/24 dev eth0", self.ipv4()))?;
+        self.namespace
+            .ip(&format!("addr add fd00:79:{number}::2/64 dev eth0 nodad"))?;
+        self.namespace
+            .ip(&format!("route add {}/32 via 10.79.{number}.1", CONTROL[0]))?;
+        self.namespace.ip(&format!(
+            "route add {}/128 via fd00:79:{number}::1",
+            CONTROL[1]
+        ))?;
+        Ok(())
+    }
+}
+
+/// A cable between two namespaces; neither end ever is in the machine's own network.
+fn join(one: &NetNs, one_end: &str, other: &NetNs, other_end: &str) -> Result<()> {
+    crate::command::run_line(&format!(
+        "ip link add {one_end} netns {} type veth peer name {other_end} netns {}",
+        one.name(),
+        other.name()
+    ))?;
+    one.ip(&format!("link set {one_end} up"))?;
+    other.ip(&format!("link set {other_end} up")).map(drop)
+}
+
+/// Without duplicate address detection an IPv6 address is usable at once.
+fn no_dad(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { " nodad" } else { "" }
+}
