@@ -1,1 +1,87 @@
+//! The memory that the kernel programs and user space share: map names, keys and values.
+//!
+//! Byte order is decided here, once: an address is 16 octets in network order, IPv4 in its
+//! v4-mapped form (`::ffff:a.b.c.d`); a port is a number in host order. Every type is `repr(C)`
+//! without implicit padding, and `bpftool map dump` shows its field names.
 #![no_std]
+
+mod address;
+mod counters;
+mod entries;
+
+pub use address::{Address, Endpoint};
+pub use counters::Counters;
+pub use entries::{
+    ClientDst, Config, LISTENER_V4, LISTENER_V6, NodeEntry, PortRule, Tuple, groups, policy,
+    port_kind, standing,
+};
+
+/// The version of everything in this crate. Objects of different versions never share a map: each
+/// pins its maps under a directory of its own.
+pub const ABI: u32 = 1;
+
+/// How many nodes' addresses the redirect can hold.
+pub const MAX_NODES: usize = 131_072;
+/// How many tunnelled ports the redirect can hold, with one to spare for the redirect's own.
+pub const MAX_PORTS: usize = 1_024;
+/// How many connects may be between their SYN and the server's accept; the oldest is forgotten
+/// first.
+pub const MAX_PENDING: usize = 65_536;
+
+/// The maps' names; the kernel keeps 15 characters.
+pub mod maps {
+    /// `HASH` u16 → [`PortRule`](crate::PortRule): which ports are tunnelled.
+    pub const PORTS: &str = "ports";
+    /// `HASH` [`Address`](crate::Address) → [`NodeEntry`](crate::NodeEntry).
+    pub const NODES: &str = "nodes";
+    /// `ARRAY[1]` of [`Config`](crate::Config).
+    pub const CONFIG: &str = "config";
+    /// `ARRAY[1]` of u64: when the server last showed life, `CLOCK_MONOTONIC` nanoseconds.
+    pub const HEARTBEAT: &str = "heartbeat";
+    /// `SOCKMAP[2]`: the server's listening sockets. The kernel empties a slot when its socket
+    /// dies; user space reads the socket's cookie from it.
+    pub const LISTENERS: &str = "listeners";
+    /// `SK_STORAGE` of [`ClientDst`](crate::ClientDst), on redirected client sockets.
+    pub const CLIENT_DST: &str = "client_dst";
+    /// `SK_STORAGE` of [`Endpoint`](crate::Endpoint), on the server's accepted sockets.
+    pub const ACCEPTED_DST: &str = "accepted_dst";
+    /// `LRU_HASH` [`Tuple`](crate::Tuple) → [`Endpoint`](crate::Endpoint): connects under way.
+    pub const PENDING_DST: &str = "pending_dst";
+    /// `PERCPU_ARRAY[1]` of [`Counters`](crate::Counters).
+    pub const COUNTERS: &str = "counters";
+
+    /// Every map that is pinned and outlives the server.
+    pub const ALL: [&str; 9] = [
+        PORTS,
+        NODES,
+        CONFIG,
+        HEARTBEAT,
+        LISTENERS,
+        CLIENT_DST,
+        ACCEPTED_DST,
+        PENDING_DST,
+        COUNTERS,
+    ];
+}
+
+/// The programs' names.
+pub mod programs {
+    /// `connect()` on an IPv4 socket.
+    pub const CONNECT4: &str = "connect4";
+    /// `connect()` on an IPv6 socket, v4-mapped addresses included.
+    pub const CONNECT6: &str = "connect6";
+    /// `getpeername()` on an IPv4 socket.
+    pub const GETPEERNAME4: &str = "getpeername4";
+    /// `getpeername()` on an IPv6 socket.
+    pub const GETPEERNAME6: &str = "getpeername6";
+    /// The TCP events that carry an original destination from the client's socket to ours.
+    pub const HANDOVER: &str = "handover";
+
+    /// Every program, in the order in which they are attached: what hands the original destination
+    /// over must run before anything is redirected.
+    pub const ALL: [&str; 5] = [HANDOVER, GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6];
+}
+
+/// Read-only global of the object: 0 where the kernel lacks `bpf_set_retval` (before 5.18), so that
+/// the verifier drops the call. Refused connects then fail with `EPERM` instead of `ECONNREFUSED`.
+pub const SET_RETVAL_GLOBAL: &str = "CAN_SET_RETVAL";

@@ -1,1 +1,111 @@
-fn main() {}
+//! The redirect's kernel programs. Entry points only turn a decision into the kernel's verdict.
+//!
+//! ```text
+//!  client: connect() -> connect4/6: original destination into the client socket, address rewritten
+//!          SYN leaves -> handover (TCP_CONNECT_CB): 4-tuple -> original destination
+//!  server: ACK or TFO -> handover (PASSIVE_ESTABLISHED_CB): moved into the accepted socket
+//!          accept(), reads the original destination by file descriptor
+//! ```
+//! On any doubt a connect passes untouched.
+#![no_std]
+#![no_main]
+
+mod connect;
+mod count;
+mod gate;
+mod handover;
+mod maps;
+mod peername;
+mod sockaddr;
+mod trace;
+
+use aya_ebpf::{
+    Global,
+    helpers::generated::bpf_set_retval,
+    macros::{cgroup_sock_addr, sock_ops},
+    programs::{SockAddrContext, SockOpsContext},
+};
+
+use crate::{
+    connect::{Decision, decide},
+    sockaddr::SockAddr,
+};
+
+const PROCEED: i32 = 1;
+const FAIL: i32 = 0;
+const ECONNREFUSED: i32 = 111;
+
+/// Cleared by the loader on kernels without `bpf_set_retval`.
+#[unsafe(no_mangle)]
+static CAN_SET_RETVAL: Global<u8> = Global::new(1);
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    let address = SockAddr::new(&ctx);
+    let target = address.v4();
+    match decide(&address, &target) {
+        Decision::Redirect(to) => {
+            address.set_v4(&to);
+            PROCEED
+        }
+        Decision::Pass => PROCEED,
+        Decision::Refuse => refuse(),
+    }
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    let address = SockAddr::new(&ctx);
+    let target = address.v6();
+    match decide(&address, &target) {
+        Decision::Redirect(to) => {
+            address.set_v6(&to);
+            PROCEED
+        }
+        Decision::Pass => PROCEED,
+        Decision::Refuse => refuse(),
+    }
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    let address = SockAddr::new(&ctx);
+    if let Some(original) = peername::original(&address, &address.v4()) {
+        address.set_v4(&original);
+    }
+    PROCEED
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    let address = SockAddr::new(&ctx);
+    if let Some(original) = peername::original(&address, &address.v6()) {
+        address.set_v6(&original);
+    }
+    PROCEED
+}
+
+#[sock_ops]
+fn handover(ctx: SockOpsContext) -> u32 {
+    handover::handle(&ctx);
+    1
+}
+
+#[inline(always)]
+fn refuse() -> i32 {
+    if CAN_SET_RETVAL.load() != 0 {
+        // SAFETY: a helper without pointers; the loader clears the flag where it does not exist.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
+    FAIL
+}
+
+/// Required by `no_std`; the verifier would not accept a program that can reach it.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -13,8 +13,14 @@ pub mod cli;
 pub mod frontend;
 pub mod grpc;
 pub mod model;
+pub mod app;
+pub mod cli;
+pub mod frontend;
+pub mod grpc;
+pub mod model;
 pub mod observability;
 pub mod pki;
+pub mod redirect;
 pub mod standalone;
 pub mod tunnel;
 

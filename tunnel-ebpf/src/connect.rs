@@ -1,0 +1,144 @@
+//! The decision over one connect.
+
+use tunnel_ebpf::{
+    ClientDst, Config, Endpoint, LISTENER_V4, LISTENER_V6, policy, port_kind, standing,
+};
+
+use crate::{
+    count::count,
+    gate::{self, Gate},
+    maps,
+    sockaddr::SockAddr,
+    trace::trace,
+};
+
+pub(crate) enum Decision {
+    Pass,
+    Redirect(Endpoint),
+    Refuse,
+}
+
+/// Decides over a connect to `target`. What is not ours costs one lookup.
+#[inline(always)]
+pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
+    if !address.is_tcp() {
+        return Decision::Pass;
+    }
+    let Some(rule) = maps::port_rule(target.port) else {
+        count(|c| &mut c.other_port);
+        return Decision::Pass;
+    };
+    let Some(config) = maps::settings() else {
+        return Decision::Pass;
+    };
+    if rule.kind == port_kind::OWN && is_own_listener(target, config) {
+        dialled_directly(address, target);
+        return Decision::Pass;
+    }
+    let node = match maps::node(&target.address) {
+        Some(node) if node.groups & rule.groups != 0 => node,
+        _ => {
+            count(|c| &mut c.other_address);
+            trace!(debug, address, target, "pass", "other-address");
+            return Decision::Pass;
+        }
+    };
+    if is_exempt(address, target, config) {
+        return Decision::Pass;
+    }
+    match node.standing {
+        standing::CAPTURE => {}
+        standing::REFUSE => {
+            count(|c| &mut c.standing_refuse);
+            trace!(info, address, target, "refuse", "standing");
+            return Decision::Refuse;
+        }
+        _ => {
+            count(|c| &mut c.standing_bypass);
+            trace!(debug, address, target, "pass", "standing");
+            return Decision::Pass;
+        }
+    }
+    let (to, slot) = destination(target, config);
+    let refuse = node.closed_gate == policy::REFUSE;
+    match gate::check(config, slot) {
+        Gate::Open => redirect(address, target, to),
+        Gate::NoListener if refuse => {
+            count(|c| &mut c.no_listener_refuse);
+            trace!(info, address, target, "refuse", "no-listener");
+            Decision::Refuse
+        }
+        Gate::NoListener => {
+            count(|c| &mut c.no_listener_bypass);
+            trace!(debug, address, target, "pass", "no-listener");
+            Decision::Pass
+        }
+        Gate::StaleHeartbeat if refuse => {
+            count(|c| &mut c.stale_heartbeat_refuse);
+            trace!(info, address, target, "refuse", "stale-heartbeat");
+            Decision::Refuse
+        }
+        Gate::StaleHeartbeat => {
+            count(|c| &mut c.stale_heartbeat_bypass);
+            trace!(debug, address, target, "pass", "stale-heartbeat");
+            Decision::Pass
+        }
+    }
+}
+
+#[inline(always)]
+fn is_own_listener(target: &Endpoint, config: &Config) -> bool {
+    target.address == config.redirect_v4 || target.address == config.redirect_v6
+}
+
+/// A socket that was redirected before and now dials the server itself must not be taken for a
+/// redirected one.
+#[inline(always)]
+fn dialled_directly(address: &SockAddr<'_>, target: &Endpoint) {
+    count(|c| &mut c.own_listener);
+    maps::forget_client_dst(address.socket().cast());
+    trace!(debug, address, target, "pass", "own-listener");
+}
+
+#[inline(always)]
+fn is_exempt(address: &SockAddr<'_>, target: &Endpoint, config: &Config) -> bool {
+    if config.mark != 0 && address.mark() == config.mark {
+        count(|c| &mut c.exempt_mark);
+        trace!(debug, address, target, "exempt", "mark");
+        return true;
+    }
+    if address.is_bound_to_device() {
+        count(|c| &mut c.exempt_device);
+        trace!(debug, address, target, "exempt", "bound-to-device");
+        return true;
+    }
+    false
+}
+
+/// Where the connect goes instead, and the listener that must be there. Without a listener of its
+/// own, IPv6 goes to the IPv4 one: a dual-stack socket can; one that is IPv6-only gets the
+/// `ENETUNREACH` that it would have got without us.
+#[inline(always)]
+fn destination(target: &Endpoint, config: &Config) -> (Endpoint, u32) {
+    if target.address.is_v4() || config.redirect_v6.is_unspecified() {
+        (Endpoint::new(config.redirect_v4, config.port), LISTENER_V4)
+    } else {
+        (Endpoint::new(config.redirect_v6, config.port), LISTENER_V6)
+    }
+}
+
+#[inline(always)]
+fn redirect(address: &SockAddr<'_>, target: &Endpoint, to: Endpoint) -> Decision {
+    let dst = ClientDst {
+        original: *target,
+        redirect: to,
+    };
+    if !maps::remember_client_dst(address.socket().cast(), &dst) {
+        count(|c| &mut c.redirect_failed);
+        trace!(debug, address, target, "pass", "no-memory");
+        return Decision::Pass;
+    }
+    count(|c| &mut c.redirected);
+    trace!(info, address, target, "redirect", "redirected");
+    Decision::Redirect(to)
+}

@@ -1,0 +1,66 @@
+//! What the programs count, each on its own CPU.
+
+/// Declares the counters once: the struct, whose fields `bpftool` shows, and their sum.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Events since the maps were created. Every TCP connect in the cgroup adds to exactly one
+        /// of the fields from `other_port` to `redirect_failed`.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "user", derive(serde::Serialize))]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl core::iter::Sum for Counters {
+            fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
+                counters.fold(Self::default(), |sum, more| Self {
+                    $($name: sum.$name + more.$name,)+
+                })
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connects to a port that is not tunnelled.
+    other_port,
+    /// Connects on a tunnelled port to an address that is no node's, or not on this port.
+    other_address,
+    /// Connects to the server's own listener: a client dialled it directly.
+    own_listener,
+    /// Connects to a node by a socket that carries the mark.
+    exempt_mark,
+    /// Connects to a node by a socket bound to a device.
+    exempt_device,
+    /// Connects to a node that user space marked as one to leave alone.
+    standing_bypass,
+    /// Connects refused because user space marked the node so.
+    standing_refuse,
+    /// Connects that passed because no server listens.
+    no_listener_bypass,
+    /// Connects refused because no server listens.
+    no_listener_refuse,
+    /// Connects that passed because the server shows no life.
+    stale_heartbeat_bypass,
+    /// Connects refused because the server shows no life.
+    stale_heartbeat_refuse,
+    /// Connects redirected to the server.
+    redirected,
+    /// Connects that passed because the kernel had no memory for their original destination.
+    redirect_failed,
+    /// Original destinations that could not be noted before the SYN left.
+    pending_failed,
+    /// Original destinations handed to the server's accepted socket.
+    handed_over,
+    /// Accepted connections that no redirected client opened.
+    no_original,
+    /// Original destinations that stayed pending because the accepted socket had no memory for them.
+    handover_failed,
+    /// Calls of `getpeername()` that were answered with the original destination.
+    peer_shown,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, only u64 fields, any bytes are valid.
+unsafe impl aya::Pod for Counters {}

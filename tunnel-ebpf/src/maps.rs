@@ -1,0 +1,174 @@
+//! The maps, each behind the few operations that have a meaning.
+
+use core::{
+    ffi::c_void,
+    ptr::{from_ref, null, null_mut},
+};
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SOCKMAP,
+    },
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
+    helpers::generated::{
+        bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
+    },
+    macros::btf_map,
+};
+use tunnel_ebpf::{
+    Address, ClientDst, Config, Counters, Endpoint, MAX_NODES, MAX_PENDING, MAX_PORTS, NodeEntry,
+    PortRule, Tuple,
+};
+
+#[btf_map(name = "ports")]
+static PORTS: HashMap<u16, PortRule, MAX_PORTS> = HashMap::new();
+#[btf_map(name = "nodes")]
+static NODES: HashMap<Address, NodeEntry, MAX_NODES, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map(name = "config")]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map(name = "heartbeat")]
+static HEARTBEAT: Array<u64, 1> = Array::new();
+#[btf_map(name = "listeners")]
+static LISTENERS: Listeners = Listeners::new();
+#[btf_map(name = "client_dst")]
+static CLIENT_DST: SkStorage<ClientDst> = SkStorage::new();
+#[btf_map(name = "accepted_dst")]
+static ACCEPTED_DST: SkStorage<Endpoint> = SkStorage::new();
+#[btf_map(name = "pending_dst")]
+static PENDING_DST: LruHashMap<Tuple, Endpoint, MAX_PENDING> = LruHashMap::new();
+#[btf_map(name = "counters")]
+static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// A sockmap with values of 8 bytes: only then does the kernel tell user space which socket is in a
+/// slot. The library's has 4. The fields are types for the loader to read, as libbpf lays them out.
+#[repr(C)]
+struct Listeners {
+    r#type: *const [i32; BPF_MAP_TYPE_SOCKMAP as usize],
+    key: *const u32,
+    value: *const u64,
+    max_entries: *const [i32; 2],
+}
+
+// SAFETY: nobody follows the pointers; the loader replaces the definition by a map.
+unsafe impl Sync for Listeners {}
+
+impl Listeners {
+    const fn new() -> Self {
+        Self {
+            r#type: null(),
+            key: null(),
+            value: null(),
+            max_entries: null(),
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn port_rule(port: u16) -> Option<PortRule> {
+    // SAFETY: copied at once; a concurrent update at worst yields the old or the new rule.
+    unsafe { PORTS.get(&port).copied() }
+}
+
+#[inline(always)]
+pub(crate) fn node(address: &Address) -> Option<NodeEntry> {
+    // SAFETY: copied at once; a concurrent update at worst yields the old or the new entry.
+    unsafe { NODES.get(address).copied() }
+}
+
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// When the server last showed life, `CLOCK_MONOTONIC` nanoseconds.
+#[inline(always)]
+pub(crate) fn last_heartbeat() -> Option<u64> {
+    HEARTBEAT.get(0).copied()
+}
+
+/// Whether the slot holds a live listening socket.
+#[inline(always)]
+pub(crate) fn has_listener(slot: u32) -> bool {
+    // SAFETY: a sockmap and a key of its size; the returned reference is released below.
+    let socket = unsafe { bpf_map_lookup_elem(raw(&LISTENERS), from_ref(&slot).cast_mut().cast()) };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: the socket is not null and was acquired by the lookup.
+    unsafe { bpf_sk_release(socket) };
+    true
+}
+
+/// Notes on the client's socket what it asked for; false when there is no memory.
+#[inline(always)]
+pub(crate) fn remember_client_dst(socket: *mut c_void, dst: &ClientDst) -> bool {
+    // An older value would be found instead of made anew, and writing over it takes a memory copy
+    // that the verifier only lets CAP_PERFMON do. Nobody can look in between: the socket is locked.
+    forget_client_dst(socket);
+    storage(&CLIENT_DST, socket, Some(dst)).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn client_dst_of(socket: *mut c_void) -> Option<&'static ClientDst> {
+    // SAFETY: the kernel keeps the storage while the program runs.
+    storage(&CLIENT_DST, socket, None).map(|slot| unsafe { &*slot })
+}
+
+#[inline(always)]
+pub(crate) fn forget_client_dst(socket: *mut c_void) {
+    // SAFETY: a socket storage map and a socket that the verifier knows. An absent entry is fine.
+    unsafe { bpf_sk_storage_delete(raw(&CLIENT_DST), socket) };
+}
+
+/// Gives the accepted socket its original destination; false when there is no memory.
+#[inline(always)]
+pub(crate) fn remember_accepted_dst(socket: *mut c_void, original: &Endpoint) -> bool {
+    storage(&ACCEPTED_DST, socket, Some(original)).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn insert_pending(tuple: &Tuple, original: &Endpoint) -> Result<(), i32> {
+    PENDING_DST.insert(tuple, original, 0)
+}
+
+#[inline(always)]
+pub(crate) fn pending(tuple: &Tuple) -> Option<Endpoint> {
+    // SAFETY: copied at once.
+    unsafe { PENDING_DST.get(tuple).copied() }
+}
+
+#[inline(always)]
+pub(crate) fn remove_pending(tuple: &Tuple) {
+    // An absent entry is fine.
+    let _ = PENDING_DST.remove(tuple);
+}
+
+#[inline(always)]
+pub(crate) fn this_cpu_counters() -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(0)
+}
+
+/// The socket's value in a socket storage map; with `create`, made from it when absent.
+#[inline(always)]
+fn storage<T>(
+    map: &'static SkStorage<T>,
+    socket: *mut c_void,
+    create: Option<&T>,
+) -> Option<*mut T> {
+    let (value, flags) = match create {
+        Some(value) => (
+            from_ref(value).cast_mut().cast(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        ),
+        None => (null_mut(), 0),
+    };
+    // SAFETY: a socket storage map, a socket that the verifier knows, a value of the map's type.
+    let slot = unsafe { bpf_sk_storage_get(raw(map), socket, value, flags) };
+    (!slot.is_null()).then_some(slot.cast())
+}
+
+#[inline(always)]
+fn raw<T>(map: &'static T) -> *mut c_void {
+    from_ref(map).cast_mut().cast()
+}

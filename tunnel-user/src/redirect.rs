@@ -1,0 +1,275 @@
+//! The redirect: loads the kernel programs, tells them what to capture and where to send it, and
+//! reads back where an accepted connection was meant to go.
+//!
+//! ```text
+//!  Snapshot --Table--> apply() --> nodes, ports     what is captured
+//!  Listeners --> open_gate() --> config, listeners  where it is sent, while somebody listens
+//!  accept loop --> Heartbeat::beat()                that somebody also accepts
+//!  accepted socket --> OriginalDestinations::of()   where it was meant to go
+//! ```
+//! Maps and links are pinned: they outlive the server, and the next one adopts them without a moment
+//! in which nothing is captured.
+
+mod counters;
+mod diff;
+mod error;
+mod gate;
+mod host;
+mod kernel_map;
+mod links;
+mod log;
+mod migration;
+mod object;
+mod original;
+mod pins;
+mod state;
+mod sys;
+mod table;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::Ebpf;
+use tracing::info;
+use tunnel_ebpf::{Address, NodeEntry, PortRule, maps};
+
+pub use self::{
+    counters::Counters,
+    diff::Changes,
+    error::{ApplyError, GateError, InstallError},
+    gate::{GateState, Heartbeat, Listeners},
+    log::{LogLevel, LogTask},
+    original::OriginalDestinations,
+    pins::Removed,
+    state::{ProgramState, State},
+    table::{Excluded, Exclusion, Standing, Table},
+};
+use self::{
+    gate::{Destination, Gate, map_error},
+    host::Host,
+    kernel_map::KernelMap,
+    migration::Plan,
+    pins::{Pins, pin_error},
+};
+
+/// How the redirect is installed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cgroup whose processes' connects are captured; `None`: the root, which is all of them.
+    pub cgroup: Option<PathBuf>,
+    /// The directory of a BPF file system in which everything is pinned.
+    pub pin_root: PathBuf,
+    /// Sockets with this mark (`SO_MARK`) are left alone; 0: no mark is.
+    pub mark: u32,
+    /// The gate closes when the last [`Heartbeat`] is older.
+    pub heartbeat_max_age: Duration,
+    /// Loads the programs that log; `None`: the plain ones.
+    pub log_level: Option<LogLevel>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cgroup: None,
+            pin_root: PathBuf::from("/sys/fs/bpf/culvert"),
+            mark: 0,
+            heartbeat_max_age: Duration::from_secs(4),
+            log_level: None,
+        }
+    }
+}
+
+/// The installed redirect.
+pub struct Redirect {
+    options: Options,
+    host: Host,
+    pins: Pins,
+    /// Loaded programs that wait to take the place of another version's.
+    waiting: Option<Ebpf>,
+    nodes: KernelMap<Address, NodeEntry>,
+    ports: KernelMap<u16, PortRule>,
+    gate: Gate,
+    originals: OriginalDestinations,
+    log_task: Option<LogTask>,
+}
+
+impl Redirect {
+    /// Loads the programs and attaches them, or replaces those that an earlier server left. What
+    /// is captured, and whether, stays as it was.
+    ///
+    /// Programs of another version know other maps, which are empty: they are replaced when the
+    /// gate is opened.
+    ///
+    /// # Errors
+    /// See [`InstallError`]; each names the way out.
+    pub fn install(options: &Options) -> Result<Self, InstallError> {
+        let host = Host::check(options.cgroup.as_deref(), &options.pin_root)?;
+        if options.log_level.is_some() && !host::can_load_logging_programs() {
+            return Err(InstallError::LoggingNeedsPerfmon);
+        }
+        let pins = Pins::new(&options.pin_root);
+        pins.create()?;
+        let mut plan = Plan::new(&pins)?;
+        let mut ebpf = object::load(options.log_level, host.can_set_retval(), plan.pins())?;
+        plan.copy_entries();
+        let log_task = options.log_level.map(|_| LogTask::new(&mut ebpf));
+        let log_task = log_task
+            .transpose()
+            .map_err(|error| InstallError::Load(Box::new(error)))?;
+        let waiting = if pins.belong_to_another_version() {
+            info!(pins = ?options.pin_root, "another version's programs stay until the gate opens");
+            Some(ebpf)
+        } else {
+            links::switch(&mut ebpf, &pins, &host.cgroup)?;
+            None
+        };
+        plan.commit()?;
+        info!(
+            cgroup = ?host.cgroup.path,
+            pins = ?pins.directory(),
+            kernel = host.release,
+            "redirect installed"
+        );
+        Self::with_maps(options.clone(), host, pins, waiting, log_task)
+    }
+
+    fn with_maps(
+        options: Options,
+        host: Host,
+        pins: Pins,
+        waiting: Option<Ebpf>,
+        log_task: Option<LogTask>,
+    ) -> Result<Self, InstallError> {
+        let open = |error| pin_error("use the maps in", pins.directory())(error);
+        let (nodes, ports) = (
+            KernelMap::open(&pins.map(maps::NODES)).map_err(open)?,
+            KernelMap::open(&pins.map(maps::PORTS)).map_err(open)?,
+        );
+        let gate = Gate::open_maps(&pins).map_err(open)?;
+        let originals = OriginalDestinations::open(&pins).map_err(open)?;
+        Ok(Self {
+            options,
+            host,
+            pins,
+            waiting,
+            nodes,
+            ports,
+            gate,
+            originals,
+            log_task,
+        })
+    }
+
+    /// Makes the kernel capture exactly this table, by writing the differences.
+    ///
+    /// # Errors
+    /// When the table does not fit or the kernel refuses; what was written up to then stays.
+    pub fn apply(&mut self, table: &Table) -> Result<Changes, ApplyError> {
+        table.check_size()?;
+        let changes = self.write_difference(table)?;
+        if changes.incomplete {
+            // The first round set groups free that the ports left out now get.
+            self.write_difference(table)?;
+        }
+        Ok(changes.changes)
+    }
+
+    fn write_difference(&mut self, table: &Table) -> Result<diff::Diff, ApplyError> {
+        let failed = |action, map| move |source| ApplyError::Map { action, map, source };
+        let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        let diff = diff::diff(
+            table,
+            own_port.map(|config| config.port),
+            self.nodes.entries().map_err(failed("read", maps::NODES))?,
+            self.ports.entries().map_err(failed("read", maps::PORTS))?,
+        );
+        let nodes = |result: io::Result<()>| result.map_err(failed("write", maps::NODES));
+        let ports = |result: io::Result<()>| result.map_err(failed("write", maps::PORTS));
+        nodes(self.nodes.set_all(&diff.set_nodes))?;
+        ports(self.ports.set_all(&diff.set_ports))?;
+        ports(self.ports.remove_all(&diff.remove_ports))?;
+        nodes(self.nodes.set_all(&diff.settle_nodes))?;
+        nodes(self.nodes.remove_all(&diff.remove_nodes))?;
+        Ok(diff)
+    }
+
+    /// Redirects connects to these listeners from now on, until the gate is closed, they are, or
+    /// the heartbeat stops. Replaces what another server opened.
+    ///
+    /// # Errors
+    /// When a listener is no place to redirect to, or the kernel refuses.
+    pub fn open_gate(&mut self, listeners: &Listeners<'_>) -> Result<(), GateError> {
+        let destination = Destination::of(listeners)?;
+        let config = destination.config(self.options.mark, self.options.heartbeat_max_age);
+        self.own_port(destination.port())
+            .map_err(map_error(maps::PORTS))?;
+        self.gate.open(listeners, &config)?;
+        if let Some(mut ebpf) = self.waiting.take() {
+            links::switch(&mut ebpf, &self.pins, &self.host.cgroup)
+                .map_err(|error| GateError::Switch(Box::new(error)))?;
+        }
+        info!(?destination, "redirecting");
+        Ok(())
+    }
+
+    /// Marks the redirect's own port. One of an earlier server goes with the next table.
+    fn own_port(&self, port: u16) -> io::Result<()> {
+        let mut rule = self.ports.get(&port)?.unwrap_or(PortRule {
+            groups: 0,
+            kind: tunnel_ebpf::port_kind::OWN,
+            reserved: 0,
+        });
+        rule.kind = tunnel_ebpf::port_kind::OWN;
+        self.ports.set(&port, &rule)
+    }
+
+    /// Stops redirecting; connections that were accepted or wait to be are not touched. False if
+    /// another server has opened the gate meanwhile: then it stays open.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn close_gate(&mut self) -> Result<bool, GateError> {
+        self.gate.close()
+    }
+
+    /// What keeps the gate open.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.gate.heartbeat()
+    }
+
+    /// What tells where accepted connections were meant to go.
+    pub fn original_destinations(&self) -> OriginalDestinations {
+        self.originals.clone()
+    }
+
+    /// What the programs counted since their maps were made.
+    pub fn counters(&self) -> io::Result<Counters> {
+        counters::read(&self.pins)
+    }
+
+    /// How many connects are between their SYN and the server's accept, or were lost there.
+    pub fn pending(&self) -> io::Result<usize> {
+        self.originals.pending()
+    }
+
+    /// What is installed, as the kernel tells it.
+    pub fn state(&self) -> io::Result<State> {
+        State::read(&self.host, &self.pins)
+    }
+
+    /// The reader of the programs' log, once, if they log.
+    pub fn take_log_task(&mut self) -> Option<LogTask> {
+        self.log_task.take()
+    }
+}
+
+/// Detaches the programs and removes everything pinned below [`Options::pin_root`].
+///
+/// # Errors
+/// When a pin cannot be removed.
+pub fn uninstall(options: &Options) -> Result<Removed, InstallError> {
+    pins::remove_all(Path::new(&options.pin_root))
+}

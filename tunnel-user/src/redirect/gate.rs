@@ -1,0 +1,233 @@
+//! The gate: whether connects are redirected at all.
+//!
+//! It is open while a slot of the `listeners` map holds a live listening socket, which the kernel
+//! looks after, and while the heartbeat is fresh, which the server's accept loop looks after.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use tunnel_ebpf::{Address, Config, LISTENER_V4, LISTENER_V6, maps};
+
+use super::{GateError, kernel_map::KernelMap, pins::Pins};
+
+const FIRST: u32 = 0;
+
+/// The listening sockets that redirected connects arrive at, one for each address family. Without
+/// one for IPv6, native IPv6 connects are sent to the IPv4 one as v4-mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct Listeners<'a> {
+    /// Bound to one IPv4 address.
+    pub v4: Option<BorrowedFd<'a>>,
+    /// Bound to one IPv6 address, on the same port.
+    pub v6: Option<BorrowedFd<'a>>,
+}
+
+/// Keeps the gate open: beat at least every quarter of the heartbeat's maximal age, from the loop
+/// that accepts.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    map: Arc<KernelMap<u32, u64>>,
+}
+
+/// The maps behind the gate.
+#[derive(Debug)]
+pub(super) struct Gate {
+    config: KernelMap<u32, Config>,
+    heartbeat: Heartbeat,
+    /// Written as descriptors, read as the sockets' cookies.
+    listeners: KernelMap<u32, u64>,
+    /// The cookies of the sockets that this server put in, by slot.
+    own: [Option<u64>; 2],
+}
+
+impl Heartbeat {
+    /// Tells the programs that the server accepts connections.
+    pub fn beat(&self) -> io::Result<()> {
+        self.map.set(&FIRST, &monotonic_nanoseconds())
+    }
+
+    /// How long ago the last beat was; `None` before the first.
+    pub(super) fn age(&self) -> io::Result<Option<Duration>> {
+        let last = self.map.get(&FIRST)?.unwrap_or(0);
+        let age = monotonic_nanoseconds().saturating_sub(last);
+        Ok((last != 0).then(|| Duration::from_nanos(age)))
+    }
+}
+
+impl Gate {
+    pub(super) fn open_maps(pins: &Pins) -> io::Result<Self> {
+        Ok(Self {
+            config: KernelMap::open(&pins.map(maps::CONFIG))?,
+            heartbeat: Heartbeat {
+                map: Arc::new(KernelMap::open(&pins.map(maps::HEARTBEAT))?),
+            },
+            listeners: KernelMap::open(&pins.map(maps::LISTENERS))?,
+            own: [None; 2],
+        })
+    }
+
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+
+    pub(super) fn config(&self) -> io::Result<Option<Config>> {
+        let config = self.config.get(&FIRST)?;
+        Ok(config.filter(|config| config.port != 0))
+    }
+
+    /// Lets connects through the gate, in an order in which each step leaves the programs right.
+    pub(super) fn open(
+        &mut self,
+        listeners: &Listeners<'_>,
+        config: &Config,
+    ) -> Result<(), GateError> {
+        self.config
+            .set(&FIRST, config)
+            .map_err(map_error(maps::CONFIG))?;
+        self.heartbeat.beat().map_err(map_error(maps::HEARTBEAT))?;
+        for (slot, socket) in [(LISTENER_V4, listeners.v4), (LISTENER_V6, listeners.v6)] {
+            match socket {
+                Some(socket) => self.fill(slot, socket)?,
+                None => self.empty(slot).map_err(map_error(maps::LISTENERS))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the gate. False if another server has opened it anew meanwhile: it stays open.
+    pub(super) fn close(&mut self) -> Result<bool, GateError> {
+        let mut closed = false;
+        for (slot, own) in [LISTENER_V4, LISTENER_V6].into_iter().zip(self.own) {
+            let found = self.listener(slot).map_err(map_error(maps::LISTENERS))?;
+            if own.is_some() && found == own {
+                self.empty(slot).map_err(map_error(maps::LISTENERS))?;
+                closed = true;
+            }
+        }
+        self.own = [None; 2];
+        Ok(closed)
+    }
+
+    /// Whether connects of any family are redirected now.
+    pub(super) fn state(&self) -> io::Result<GateState> {
+        let listens = self.listener(LISTENER_V4)?.or(self.listener(LISTENER_V6)?);
+        let (Some(config), Some(_)) = (self.config()?, listens) else {
+            return Ok(GateState::NoListener);
+        };
+        let most = Duration::from_nanos(config.heartbeat_max_age);
+        Ok(match self.heartbeat.age()? {
+            Some(age) if age <= most => GateState::Open,
+            _ => GateState::StaleHeartbeat,
+        })
+    }
+
+    fn fill(&mut self, slot: u32, socket: BorrowedFd<'_>) -> Result<(), GateError> {
+        let cookie = rustix::net::sockopt::socket_cookie(socket)
+            .map_err(|error| GateError::Socket(error.into()))?;
+        let descriptor = u64::from(socket.as_raw_fd().cast_unsigned());
+        self.listeners
+            .set(&slot, &descriptor)
+            .map_err(map_error(maps::LISTENERS))?;
+        self.own[slot as usize] = Some(cookie);
+        Ok(())
+    }
+
+    fn empty(&mut self, slot: u32) -> io::Result<()> {
+        self.own[slot as usize] = None;
+        match self.listeners.remove(&slot) {
+            // The slot was empty.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// The cookie of the socket in a slot.
+    fn listener(&self, slot: u32) -> io::Result<Option<u64>> {
+        self.listeners.get(&slot)
+    }
+}
+
+/// Whether connects are redirected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateState {
+    /// They are.
+    Open,
+    /// No server listens.
+    NoListener,
+    /// A server listens but shows no life.
+    StaleHeartbeat,
+}
+
+/// Where the listeners are, checked to be a place to redirect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    v4: Option<SocketAddr>,
+    v6: Option<SocketAddr>,
+    port: u16,
+}
+
+impl Destination {
+    pub(super) fn of(listeners: &Listeners<'_>) -> Result<Self, GateError> {
+        let v4 = listeners.v4.map(local_address).transpose()?;
+        let v6 = listeners.v6.map(local_address).transpose()?;
+        if let Some(wrong) = v4.filter(|v4| !v4.is_ipv4()).or(v6.filter(|v6| !v6.is_ipv6())) {
+            return Err(GateError::WrongFamily(wrong));
+        }
+        let port = match (v4, v6) {
+            (None, None) => return Err(GateError::NoListener),
+            (Some(v4), Some(v6)) if v4.port() != v6.port() => {
+                return Err(GateError::DifferentPorts {
+                    v4: v4.port(),
+                    v6: v6.port(),
+                });
+            }
+            (Some(one), _) | (None, Some(one)) => one.port(),
+        };
+        Ok(Self { v4, v6, port })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn config(&self, mark: u32, heartbeat_max_age: Duration) -> Config {
+        let address = |socket: Option<SocketAddr>| {
+            socket.map_or(Address::UNSPECIFIED, |socket| socket.ip().into())
+        };
+        Config {
+            redirect_v4: address(self.v4),
+            redirect_v6: address(self.v6),
+            mark,
+            port: self.port,
+            reserved: 0,
+            heartbeat_max_age: u64::try_from(heartbeat_max_age.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn local_address(socket: BorrowedFd<'_>) -> Result<SocketAddr, GateError> {
+    let address: SocketAddr = rustix::net::getsockname(socket)
+        .and_then(TryInto::try_into)
+        .map_err(|error| GateError::Socket(error.into()))?;
+    if address.ip().is_unspecified() {
+        return Err(GateError::UnspecifiedAddress(address));
+    }
+    Ok(address)
+}
+
+fn monotonic_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let (seconds, nanoseconds) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
+    seconds * 1_000_000_000 + nanoseconds
+}
+
+pub(super) fn map_error(map: &'static str) -> impl FnOnce(io::Error) -> GateError {
+    move |source| GateError::Map { map, source }
+}

@@ -1,0 +1,167 @@
+//! The links that keep the programs attached: made once, pinned, and updated in place by the next
+//! server, so that there is no moment without a program.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{Ebpf, programs::loaded_programs};
+use aya_obj::generated::bpf_attach_type;
+use tracing::{info, warn};
+use tunnel_ebpf::programs;
+
+use super::{
+    InstallError,
+    host::Cgroup,
+    object,
+    pins::{Pins, pin_error, remove_if_there},
+    sys,
+};
+
+const ALLOW_MULTI: u32 = 1 << 1;
+
+/// Makes every program of the object the attached one: updates the links that are there, makes
+/// those that are not or that hang on another cgroup, then removes what other versions left.
+pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<(), InstallError> {
+    for program in programs::ALL {
+        let pin = pins.link(program);
+        if !pin.exists() && let Some(older) = pins.older_link(program) {
+            fs::rename(&older, &pin).map_err(pin_error("take over", &older))?;
+        }
+        let updated = pin.exists() && update(ebpf, program, &pin, cgroup)?;
+        if !updated {
+            attach(ebpf, program, &pin, cgroup)?;
+        }
+    }
+    for directory in pins.remove_other_versions()? {
+        info!(?directory, "removed the maps of another version");
+    }
+    Ok(())
+}
+
+/// What is attached by a pinned link; `None` without a link.
+pub(super) fn attached(pins: &Pins, program: &str) -> io::Result<Option<sys::CgroupLink>> {
+    match sys::open_pinned(&pins.link(program)) {
+        Ok(link) => sys::cgroup_link(&link).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts the program into the pinned link. False if the link is of no use and was removed.
+fn update(
+    ebpf: &Ebpf,
+    program: &'static str,
+    pin: &Path,
+    cgroup: &Cgroup,
+) -> Result<bool, InstallError> {
+    let link: OwnedFd = sys::open_pinned(pin).map_err(pin_error("open", pin))?;
+    let useless = match sys::cgroup_link(&link) {
+        Ok(info) if info.cgroup_id == 0 => Some("its cgroup is gone"),
+        Ok(info) if info.cgroup_id != cgroup.id => Some("it is on another cgroup"),
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Some("it is no cgroup link"),
+        Err(error) => return Err(attach_error(program, cgroup)(error)),
+    };
+    let useless = match useless {
+        Some(reason) => Some(reason),
+        None => match sys::update_link(&link, object::program_fd(ebpf, program)?) {
+            Ok(()) => None,
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+                Some("its cgroup is gone")
+            }
+            Err(error) => return Err(attach_error(program, cgroup)(error)),
+        },
+    };
+    let Some(reason) = useless else {
+        return Ok(true);
+    };
+    warn!(program, reason, cgroup = ?cgroup.path, "the pinned link is replaced by a new one");
+    remove_if_there(pin)?;
+    Ok(false)
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    program: &'static str,
+    pin: &Path,
+    cgroup: &Cgroup,
+) -> Result<(), InstallError> {
+    let link = object::attach(ebpf, program, &cgroup.directory).map_err(|error| {
+        (error.raw_os_error() == Some(libc::EPERM))
+            .then(|| exclusive(program, cgroup))
+            .flatten()
+            .unwrap_or_else(|| attach_error(program, cgroup)(error))
+    })?;
+    link.pin(pin)
+        .map(drop)
+        .map_err(|error| pin_error("pin", pin)(io::Error::other(error)))
+}
+
+/// Who holds the hook on this cgroup or, exclusively, on one above it.
+fn exclusive(program: &'static str, cgroup: &Cgroup) -> Option<InstallError> {
+    let (hook, attach_type) = hook(program)?;
+    let own = cgroup.directory.as_fd();
+    if let Some(error) = exclusive_at(own, &cgroup.path, hook, attach_type) {
+        return Some(error);
+    }
+    cgroup.path.ancestors().skip(1).find_map(|parent| {
+        let directory = fs::File::open(parent).ok()?;
+        exclusive_at(directory.as_fd(), parent, hook, attach_type)
+    })
+}
+
+fn exclusive_at(
+    cgroup: BorrowedFd<'_>,
+    path: &Path,
+    hook: &'static str,
+    attach_type: u32,
+) -> Option<InstallError> {
+    let attached = sys::attached_programs(cgroup, attach_type).ok()?;
+    let id = *attached.program_ids.first()?;
+    (attached.flags & ALLOW_MULTI == 0).then(|| InstallError::Exclusive {
+        program: program_name(id),
+        id,
+        cgroup: path.to_owned(),
+        hook,
+    })
+}
+
+/// The hook's name as bpftool takes it, and its number.
+fn hook(program: &str) -> Option<(&'static str, u32)> {
+    let (name, attach_type) = match program {
+        programs::CONNECT4 => ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
+        programs::CONNECT6 => ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+        programs::GETPEERNAME4 => ("getpeername4", bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME),
+        programs::GETPEERNAME6 => ("getpeername6", bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME),
+        programs::HANDOVER => ("sock_ops", bpf_attach_type::BPF_CGROUP_SOCK_OPS),
+        _ => return None,
+    };
+    Some((name, attach_type as u32))
+}
+
+/// Another's program is only open to `CAP_SYS_ADMIN`.
+fn program_name(id: u32) -> String {
+    let name = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|info| info.id() == id)
+        .and_then(|info| info.name_as_str().map(str::to_owned));
+    match name {
+        Some(name) => format!("{id} ({name})"),
+        None => id.to_string(),
+    }
+}
+
+fn attach_error(
+    program: &'static str,
+    cgroup: &Cgroup,
+) -> impl FnOnce(io::Error) -> InstallError {
+    let path: PathBuf = cgroup.path.clone();
+    move |source| InstallError::Attach {
+        program,
+        cgroup: path,
+        source,
+    }
+}

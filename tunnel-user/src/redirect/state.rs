@@ -1,0 +1,96 @@
+//! What is installed, for people and for `culvert status`.
+
+use std::{io, net::IpAddr, path::PathBuf};
+
+use serde::Serialize;
+use tunnel_ebpf::{Address, NodeEntry, PortRule, maps, programs};
+
+use super::{
+    Counters, OriginalDestinations, counters,
+    gate::{Gate, GateState},
+    host::Host,
+    kernel_map::KernelMap,
+    links,
+    pins::Pins,
+};
+
+/// The installed redirect, as the kernel tells it.
+#[derive(Clone, Debug, Serialize)]
+pub struct State {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The cgroup that the programs are attached to.
+    pub cgroup: PathBuf,
+    /// Where maps and links are pinned.
+    pub pins: PathBuf,
+    /// The programs.
+    pub programs: Vec<ProgramState>,
+    /// How many addresses are captured.
+    pub nodes: usize,
+    /// The ports that are tunnelled, for all nodes or some.
+    pub ports: Vec<u16>,
+    /// Whether connects are redirected.
+    pub gate: GateState,
+    /// Where connects are redirected to, if the gate was ever opened.
+    pub redirect_addresses: Vec<IpAddr>,
+    /// The port that they are redirected to.
+    pub redirect_port: Option<u16>,
+    /// How many connects are between their SYN and the server's accept.
+    pub pending: usize,
+    /// What the programs counted.
+    pub counters: Counters,
+}
+
+/// One program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramState {
+    /// Its name.
+    pub name: &'static str,
+    /// Its id, as in `bpftool prog show id`; `None` if it is not attached.
+    pub id: Option<u32>,
+    /// Whether it is attached to the cgroup that it should be.
+    pub attached: bool,
+}
+
+impl State {
+    pub(super) fn read(host: &Host, pins: &Pins) -> io::Result<Self> {
+        let gate = Gate::open_maps(pins)?;
+        let config = gate.config()?;
+        let redirect = config.iter().flat_map(|c| [c.redirect_v4, c.redirect_v6]);
+        let nodes = KernelMap::<Address, NodeEntry>::open(&pins.map(maps::NODES))?;
+        let ports = KernelMap::<u16, PortRule>::open(&pins.map(maps::PORTS))?;
+        let tunnelled = ports.entries()?.into_iter().filter(|(_, rule)| rule.groups != 0);
+        let mut ports: Vec<u16> = tunnelled.map(|(port, _)| port).collect();
+        ports.sort_unstable();
+        Ok(Self {
+            kernel: host.release.clone(),
+            cgroup: host.cgroup.path.clone(),
+            pins: pins.directory().to_owned(),
+            programs: programs::ALL
+                .into_iter()
+                .map(|name| ProgramState::read(name, host, pins))
+                .collect::<io::Result<_>>()?,
+            nodes: nodes.entries()?.len(),
+            ports,
+            gate: gate.state()?,
+            redirect_addresses: redirect
+                .filter(|address| !address.is_unspecified())
+                .map(IpAddr::from)
+                .collect(),
+            redirect_port: config.map(|config| config.port),
+            pending: OriginalDestinations::open(pins)?.pending()?,
+            counters: counters::read(pins)?,
+        })
+    }
+}
+
+impl ProgramState {
+    fn read(name: &'static str, host: &Host, pins: &Pins) -> io::Result<Self> {
+        let link = links::attached(pins, name)?;
+        Ok(Self {
+            name,
+            id: link.map(|link| link.program_id),
+            attached: link.is_some_and(|link| link.cgroup_id == host.cgroup.id),
+        })
+    }
+}

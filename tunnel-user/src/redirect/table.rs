@@ -1,0 +1,190 @@
+//! What is to be captured: the snapshot, reduced to addresses and ports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, groups, policy, standing};
+
+use super::ApplyError;
+use crate::model::{GatePolicy, NodeName, PortSet, Snapshot};
+
+/// How a node stands with the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Its connects are redirected while the gate is open.
+    #[default]
+    Capture,
+    /// Its connects pass untouched.
+    Bypass,
+    /// Its connects are refused.
+    Refuse,
+}
+
+/// Everything that the redirect captures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub(super) nodes: BTreeMap<[u8; 16], Row>,
+    /// The ports on which every node is reached.
+    pub(super) ports: BTreeSet<u16>,
+}
+
+/// One address of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) standing: u32,
+    pub(super) closed_gate: u32,
+    /// Ports of this node besides those of every node.
+    pub(super) extra_ports: Vec<u16>,
+}
+
+/// An address, or a port of it, that is not captured although a node claims it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Excluded {
+    /// The node's address.
+    pub address: IpAddr,
+    /// The node.
+    pub node: NodeName,
+    /// Why not.
+    pub reason: Exclusion,
+}
+
+/// Why an address or port is not captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
+pub enum Exclusion {
+    /// It is an address of this machine: capturing it would take the machine's own connects.
+    #[error("it is an address of this machine")]
+    OwnAddress,
+    /// Loopback, unspecified, multicast, broadcast: no other machine can have it.
+    #[error("no other machine can have such an address")]
+    NotUnicast,
+    /// More different ports of some nodes only than can be told apart.
+    #[error("port {port} is one too many of those that only some nodes have (63)")]
+    TooManyPorts {
+        /// The port that is not captured.
+        port: u16,
+    },
+}
+
+impl Table {
+    /// The table of a snapshot, and what had to be left out of it.
+    ///
+    /// `own` are this machine's addresses, `default_policy` is what nodes get that name no policy.
+    pub fn new(
+        snapshot: &Snapshot,
+        own: &BTreeSet<IpAddr>,
+        default_policy: GatePolicy,
+        standing: impl Fn(&NodeName) -> Standing,
+    ) -> (Self, Vec<Excluded>) {
+        let ports: BTreeSet<u16> = snapshot.ports().iter().map(|port| port.number()).collect();
+        let special = special_ports(snapshot, &ports);
+        let mut nodes = BTreeMap::new();
+        let mut excluded = Vec::new();
+        for (address, node) in snapshot.owned_addresses() {
+            let mut exclude = |reason| {
+                excluded.push(Excluded {
+                    address,
+                    node: node.name.clone(),
+                    reason,
+                });
+            };
+            if let Some(reason) = exclusion(address, own) {
+                exclude(reason);
+                continue;
+            }
+            let (extra_ports, too_many) = wanted(&node.extra_ports, &ports)
+                .partition::<Vec<u16>, _>(|port| special.contains(port));
+            for port in too_many {
+                exclude(Exclusion::TooManyPorts { port });
+            }
+            let row = Row {
+                standing: standing(&node.name).into(),
+                closed_gate: policy_code(node.closed_gate.unwrap_or(default_policy)),
+                extra_ports,
+            };
+            nodes.insert(Address::from(address).octets, row);
+        }
+        excluded.sort();
+        (Self { nodes, ports }, excluded)
+    }
+
+    /// How many addresses are captured.
+    pub fn addresses(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn check_size(&self) -> Result<(), ApplyError> {
+        // One more for the redirect's own port.
+        let ports = self.ports.len() + self.special_ports().len() + 1;
+        if self.nodes.len() > MAX_NODES {
+            Err(ApplyError::TooManyAddresses {
+                wanted: self.nodes.len(),
+                most: MAX_NODES,
+            })
+        } else if ports > MAX_PORTS {
+            Err(ApplyError::TooManyPorts {
+                wanted: ports,
+                most: MAX_PORTS,
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Every port that only some nodes have.
+    pub(super) fn special_ports(&self) -> BTreeSet<u16> {
+        let rows = self.nodes.values();
+        rows.flat_map(|row| row.extra_ports.iter().copied())
+            .collect()
+    }
+}
+
+impl From<Standing> for u32 {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Capture => standing::CAPTURE,
+            Standing::Bypass => standing::BYPASS,
+            Standing::Refuse => standing::REFUSE,
+        }
+    }
+}
+
+fn policy_code(policy: GatePolicy) -> u32 {
+    match policy {
+        GatePolicy::Bypass => policy::BYPASS,
+        GatePolicy::Refuse => policy::REFUSE,
+    }
+}
+
+/// The ports that only some nodes have, as many as can be told apart.
+fn special_ports(snapshot: &Snapshot, ports: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let all: BTreeSet<u16> = snapshot
+        .nodes()
+        .values()
+        .flat_map(|node| wanted(&node.extra_ports, ports))
+        .collect();
+    all.into_iter().take(groups::SPECIAL as usize).collect()
+}
+
+fn wanted(extra: &PortSet, every_node: &BTreeSet<u16>) -> impl Iterator<Item = u16> {
+    extra
+        .iter()
+        .map(|port| port.number())
+        .filter(|port| !every_node.contains(port))
+}
+
+fn exclusion(address: IpAddr, own: &BTreeSet<IpAddr>) -> Option<Exclusion> {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    if broadcast || address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        Some(Exclusion::NotUnicast)
+    } else if own.contains(&address) {
+        Some(Exclusion::OwnAddress)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
