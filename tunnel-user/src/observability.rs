@@ -6,5 +6,6 @@ pub mod admin;
 pub mod logging;
 pub mod meta;
 pub mod metrics;
+pub mod private_socket;
 pub mod readiness;
 pub mod status;

@@ -171,20 +171,14 @@ pub enum OfflineNodes {
 }
 
 /// How much the kernel programs log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EbpfLogLevel {
     /// Nothing: the plain programs, which cannot log, are loaded
     Off,
-    /// What should not happen
-    Error,
-    /// The same, and what a human should look at
-    Warn,
-    /// The same, and each redirected connect
+    /// Each connect that is redirected or refused
     Info,
-    /// The same, and each connect to a node that passed, with the gate that let it pass
+    /// The same, and each connect on a tunnelled port that passes, with the reason
     Debug,
-    /// Everything
-    Trace,
 }
 
 /// Ends the help of every command that reads a configuration file.

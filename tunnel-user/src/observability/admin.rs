@@ -1,13 +1,7 @@
 //! The admin socket: what `culvert status` talks to, for root on this machine alone.
-//!
-//! The socket is made under a name of its own and then renamed into place, with its mode already
-//! set: there is no moment at which others may connect, and a successor can take the name over
-//! from a running process without a gap.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,7 +12,10 @@ use futures_util::future::BoxFuture;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::status::StatusReport;
+use super::{
+    private_socket::{PrivateSocket, SocketFile},
+    status::StatusReport,
+};
 
 /// The socket's name in the run directory.
 const SOCKET: &str = "admin.sock";
@@ -90,8 +87,8 @@ impl AdminServer {
             let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
             return Err(AdminError::AlreadyRunning { socket, pid });
         }
-        let (listener, file) =
-            listen(run_dir, &socket).map_err(|source| AdminError::Unusable { socket, source })?;
+        let PrivateSocket { listener, file } = PrivateSocket::bind(run_dir, SOCKET)
+            .map_err(|source| AdminError::Unusable { socket, source })?;
         let routes = Router::new()
             .route("/status", get(status))
             .with_state(make_status);
@@ -121,48 +118,4 @@ pub fn socket_path(run_dir: &Path) -> PathBuf {
 
 async fn status(State(make_status): State<MakeStatus>) -> Json<StatusReport> {
     Json(make_status().await)
-}
-
-fn listen(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    fs::create_dir_all(run_dir)?;
-    let own_name = run_dir.join(format!("{SOCKET}.{}", std::process::id()));
-    match fs::remove_file(&own_name) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&own_name)?;
-    let in_place = fs::set_permissions(&own_name, fs::Permissions::from_mode(0o600))
-        .and_then(|()| fs::metadata(&own_name))
-        .and_then(|made| fs::rename(&own_name, socket).map(|()| made));
-    match in_place {
-        Ok(made) => {
-            let file = SocketFile {
-                path: socket.to_owned(),
-                inode: made.ino(),
-            };
-            Ok((listener, file))
-        }
-        Err(error) => {
-            // The first error is the one to report.
-            let _ = fs::remove_file(&own_name);
-            Err(error)
-        }
-    }
-}
-
-/// The socket's file, while it is ours.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "cannot remove the admin socket");
-        }
-    }
 }

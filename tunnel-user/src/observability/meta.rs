@@ -55,6 +55,11 @@ impl MetaServer {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| BindError { address, source })?;
+        Ok(Self::on(listener, registry, readiness))
+    }
+
+    /// Serves on a listener that is bound already.
+    pub fn on(listener: TcpListener, registry: Registry, readiness: Readiness) -> Self {
         let routes = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))
@@ -63,7 +68,7 @@ impl MetaServer {
                 registry: Arc::new(registry),
                 readiness,
             });
-        Ok(Self { listener, routes })
+        Self { listener, routes }
     }
 
     /// The address it is bound to.

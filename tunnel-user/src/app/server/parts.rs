@@ -1,0 +1,150 @@
+//! What a standalone server consists of besides its sockets and its redirect.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use prometheus_client::registry::Registry;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+use crate::{
+    app::{node_table::SharedRedirect, tasks::Tasks},
+    cli::ServerArgs,
+    model::SnapshotReader,
+    observability::{metrics::ServerMetrics, readiness::Readiness},
+    pki::Validity,
+    redirect::addresses::AddressWatch,
+    standalone::{
+        EnrolmentService, SERVER_CERTIFICATE_LIFE, ServerCertificate, Source, State,
+        proto::enrolment_server::EnrolmentServer,
+    },
+    tunnel::server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
+};
+
+/// State, identity, nodes, sessions, and what shows them.
+pub(super) struct Parts {
+    pub(super) started_at: OffsetDateTime,
+    pub(super) state: Arc<State>,
+    pub(super) snapshots: SnapshotReader,
+    pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub(super) sessions: Sessions,
+    pub(super) validities: watch::Receiver<Validity>,
+    pub(super) metrics: ServerMetrics,
+    pub(super) readiness: Readiness,
+    server_id: String,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    registry: Option<Registry>,
+    runnable: Option<Runnable>,
+}
+
+/// What still has to be run.
+struct Runnable {
+    addresses: AddressWatch,
+    source: Source,
+    certificate: ServerCertificate,
+}
+
+impl Parts {
+    pub(super) async fn new(args: &ServerArgs) -> anyhow::Result<Self> {
+        let now = OffsetDateTime::now_utc();
+        let mut registry = Registry::default();
+        let metrics = ServerMetrics::register(&mut registry);
+        let state = Arc::new(State::create(&args.state_dir, now)?);
+        let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE, now)?;
+        let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
+        let addresses = AddressWatch::new().await?;
+        Ok(Self {
+            started_at: now,
+            own_addresses: addresses.subscribe(),
+            tls: certificate.configs(),
+            validities: certificate.validities(),
+            server_id: format!("{:032x}", rand::random::<u128>()),
+            sessions: Sessions::default(),
+            readiness: Readiness::default(),
+            registry: Some(registry),
+            runnable: Some(Runnable { addresses, source, certificate }),
+            state,
+            snapshots,
+            metrics,
+        })
+    }
+
+    /// The metrics, the kernel's counters included; once.
+    pub(super) fn registry(&mut self, redirect: SharedRedirect) -> Registry {
+        let mut registry = self.registry.take().unwrap_or_default();
+        let read = move || {
+            let counters = redirect.lock().counters();
+            counters.map(|counters| counters.named().collect()).unwrap_or_default()
+        };
+        ServerMetrics::register_redirect(&mut registry, Box::new(read));
+        registry
+    }
+
+    /// Runs what follows the outside world; once.
+    pub(super) fn spawn_sources(&mut self, tasks: &mut Tasks, end: &CancellationToken) {
+        let Some(Runnable { addresses, source, certificate }) = self.runnable.take() else {
+            return;
+        };
+        tasks.try_spawn("watching this machine's addresses", addresses.run(end.clone()));
+        tasks.spawn("following the registered nodes", source.run(end.clone()));
+        tasks.spawn("renewing the server's certificate", certificate.run(end.clone()));
+        tasks.spawn("following who may stay", {
+            self.sessions.clone().follow(self.snapshots.clone(), end.clone())
+        });
+        tasks.spawn("watching certificates", {
+            follow_expiry(self.validities.clone(), self.metrics.clone(), end.clone())
+        });
+    }
+
+    /// What the agent port needs.
+    pub(super) fn listener(&self, args: &ServerArgs) -> ListenerOptions {
+        ListenerOptions {
+            tls: self.tls.clone(),
+            settings: args.session.settings(),
+            server_id: self.server_id.clone(),
+            server_count: 1,
+            sessions: self.sessions.clone(),
+            snapshots: self.snapshots.clone(),
+            unary: self.enrolment(args),
+            metrics: TunnelMetrics {
+                carried: self.metrics.carried.clone(),
+                sessions_refused: self.metrics.sessions_refused.clone(),
+            },
+        }
+    }
+
+    fn enrolment(&self, args: &ServerArgs) -> UnaryService {
+        let own_addresses = self.own_addresses.clone();
+        let service = EnrolmentService::new(
+            Arc::clone(&self.state),
+            args.agent_certificate_ttl,
+            Arc::new(move |ip| own_addresses.borrow().contains(&ip)),
+        );
+        let service = EnrolmentServer::new(service);
+        Arc::new(move |request| {
+            let mut service = service.clone();
+            Box::pin(async move {
+                let Ok(response) = service.call(request).await;
+                response
+            })
+        })
+    }
+}
+
+async fn follow_expiry(
+    mut validities: watch::Receiver<Validity>,
+    metrics: ServerMetrics,
+    end: CancellationToken,
+) {
+    loop {
+        let validity = *validities.borrow_and_update();
+        metrics.certificates.set_expiry("server", validity.expires);
+        tokio::select! {
+            changed = validities.changed() => if changed.is_err() {
+                return end.cancelled().await;
+            },
+            () = end.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The server's listening sockets: taken over from a predecessor where it has them, bound where
+//! not.
+
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::AsFd as _,
+};
+
+use anyhow::Context as _;
+
+use super::Parts;
+use crate::{
+    app::{bind, handover::Offer},
+    cli::ServerArgs,
+    redirect::{
+        Listeners,
+        addresses::{ServiceAddress, redirect_addresses},
+    },
+};
+
+/// Every listening socket, kept so that a successor can have it.
+pub(super) struct Sockets {
+    agents: TcpListener,
+    meta: TcpListener,
+    clients: Vec<TcpListener>,
+    service_addresses: Vec<ServiceAddress>,
+}
+
+impl Sockets {
+    pub(super) async fn bind(
+        args: &ServerArgs,
+        offer: &mut Offer,
+        parts: &Parts,
+    ) -> anyhow::Result<Self> {
+        let agents = match args.bind_address {
+            Some(ip) => {
+                let address = SocketAddr::new(ip, args.agent_port);
+                taken_or(offer, address, || bind::listen(address, "--bind-address or --agent-port"))
+            }
+            None => match offer.take_everywhere(args.agent_port) {
+                Some(socket) => Ok(socket),
+                None => bind::listen_everywhere(args.agent_port, "--agent-port"),
+            },
+        }?;
+        let meta = SocketAddr::new(args.meta_address, args.meta_port);
+        let meta =
+            taken_or(offer, meta, || bind::listen(meta, "--meta-address or --meta-port"))?;
+        let (addresses, service_addresses) = client_addresses(args, parts).await?;
+        let clients = addresses.into_iter().map(|ip| {
+            let address = SocketAddr::new(ip, args.redirect_port.get());
+            taken_or(offer, address, || {
+                bind::listen(address, "--redirect-address or --redirect-port")
+            })
+        });
+        let sockets =
+            Self { agents, meta, clients: clients.collect::<anyhow::Result<_>>()?, service_addresses };
+        sockets.log();
+        Ok(sockets)
+    }
+
+    pub(super) fn agents(&self) -> anyhow::Result<tokio::net::TcpListener> {
+        bind::into_tokio(self.agents.try_clone()?)
+    }
+
+    pub(super) fn meta(&self) -> anyhow::Result<tokio::net::TcpListener> {
+        bind::into_tokio(self.meta.try_clone()?)
+    }
+
+    pub(super) fn clients(&self) -> anyhow::Result<Vec<tokio::net::TcpListener>> {
+        self.clients.iter().map(|socket| bind::into_tokio(socket.try_clone()?)).collect()
+    }
+
+    /// The clients' sockets as the gate knows them.
+    pub(super) fn redirect_listeners(&self) -> Listeners<'_> {
+        let of_family = |v4: bool| {
+            let mut sockets = self.clients.iter();
+            let socket = sockets
+                .find(|socket| socket.local_addr().is_ok_and(|address| address.is_ipv4() == v4));
+            socket.map(|socket| socket.as_fd())
+        };
+        Listeners { v4: of_family(true), v6: of_family(false) }
+    }
+
+    /// All of them, for a successor.
+    pub(super) fn offer(&self) -> anyhow::Result<Offer> {
+        let sockets = [&self.agents, &self.meta].into_iter().chain(&self.clients);
+        let sockets = sockets.map(TcpListener::try_clone);
+        Ok(Offer::new(sockets.collect::<std::io::Result<_>>()?))
+    }
+
+    /// Takes the addresses off this machine that this server put there.
+    pub(super) async fn remove_service_addresses(self) {
+        for address in self.service_addresses {
+            if let Err(error) = address.remove().await {
+                let error = format!("{:#}", anyhow::anyhow!(error));
+                tracing::warn!(error, "cannot remove the redirect's address");
+            }
+        }
+    }
+
+    fn log(&self) {
+        let local = |socket: &TcpListener| socket.local_addr().map(|address| address.to_string());
+        let clients: Vec<_> = self.clients.iter().filter_map(|socket| local(socket).ok()).collect();
+        tracing::info!(
+            agents = local(&self.agents).unwrap_or_default(),
+            meta = local(&self.meta).unwrap_or_default(),
+            ?clients,
+            "listening",
+        );
+    }
+}
+
+fn taken_or(
+    offer: &mut Offer,
+    address: SocketAddr,
+    bind: impl FnOnce() -> anyhow::Result<TcpListener>,
+) -> anyhow::Result<TcpListener> {
+    match offer.take(address) {
+        Some(socket) => Ok(socket),
+        None => bind(),
+    }
+}
+
+/// Where redirected connections arrive, and those of these addresses that had to be made.
+async fn client_addresses(
+    args: &ServerArgs,
+    parts: &Parts,
+) -> anyhow::Result<(Vec<IpAddr>, Vec<ServiceAddress>)> {
+    if args.redirect_address.is_empty() {
+        let addresses = redirect_addresses().await?;
+        if addresses.iter().all(IpAddr::is_loopback) {
+            tracing::warn!(
+                "this machine has no address but loopback: pods cannot be redirected; \
+                 give it one, or name one with --redirect-address",
+            );
+        }
+        return Ok((addresses, Vec::new()));
+    }
+    let mut made = Vec::new();
+    for address in &args.redirect_address {
+        if !address.is_loopback() && !parts.own_addresses.borrow().contains(address) {
+            let service = ServiceAddress::add(*address).await;
+            made.push(service.with_context(|| {
+                format!("cannot give this machine the --redirect-address {address}")
+            })?);
+        }
+    }
+    Ok((args.redirect_address.clone(), made))
+}

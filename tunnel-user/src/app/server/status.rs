@@ -1,0 +1,125 @@
+//! What `culvert status` shows of a server.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::Parts;
+use crate::{
+    app::node_table::SharedRedirect,
+    cli::ServerArgs,
+    model::{GatePolicy, SnapshotReader},
+    observability::{
+        admin::MakeStatus,
+        readiness::Readiness,
+        status::{
+            CertificateStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
+        },
+    },
+    pki::Validity,
+    redirect::GateState,
+    standalone::State,
+    tunnel::server::{SessionReport, Sessions},
+};
+
+/// Makes reports.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    started_at: OffsetDateTime,
+    default_policy: GatePolicy,
+    state: Arc<State>,
+    snapshots: SnapshotReader,
+    sessions: Sessions,
+    redirect: SharedRedirect,
+    readiness: Readiness,
+    validities: watch::Receiver<Validity>,
+}
+
+impl Reporter {
+    pub(super) fn new(args: &ServerArgs, parts: &Parts, redirect: &SharedRedirect) -> Self {
+        Self {
+            started_at: parts.started_at,
+            default_policy: args.gate_policy,
+            state: Arc::clone(&parts.state),
+            snapshots: parts.snapshots.clone(),
+            sessions: parts.sessions.clone(),
+            redirect: redirect.clone(),
+            readiness: parts.readiness.clone(),
+            validities: parts.validities.clone(),
+        }
+    }
+
+    pub(super) fn into_fn(self) -> MakeStatus {
+        Arc::new(move || {
+            let reporter = self.clone();
+            Box::pin(async move {
+                // Reading the kernel's tables may take a while when they are long.
+                tokio::task::block_in_place(|| reporter.report())
+            })
+        })
+    }
+
+    fn report(&self) -> StatusReport {
+        let now = OffsetDateTime::now_utc();
+        let mut report = StatusReport::new(Role::Server, self.started_at, now);
+        report.conditions = self.readiness.report().into();
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let nodes = snapshot.nodes().values();
+        report.nodes = nodes
+            .map(|node| NodeStatus {
+                name: node.name.clone(),
+                addresses: node.addresses.clone(),
+                connected: self.sessions.has(&node.name),
+                closed_gate: node.closed_gate,
+            })
+            .collect();
+        report.sessions = self.sessions.reports().into_iter().map(session).collect();
+        report.redirect = self.redirect();
+        report.certificates = vec![
+            certificate("ca", self.state.ca().validity()),
+            certificate("server", *self.validities.borrow()),
+        ];
+        report
+    }
+
+    fn redirect(&self) -> Option<RedirectStatus> {
+        let state = self.redirect.lock().state();
+        let state = state
+            .inspect_err(|error| tracing::warn!(%error, "cannot read the redirect's state"))
+            .ok()?;
+        let port = state.redirect_port.unwrap_or(0);
+        let listeners = state.redirect_addresses.iter();
+        let counters = state.counters.named();
+        Some(RedirectStatus {
+            listeners: listeners.map(|ip| SocketAddr::new(*ip, port)).collect(),
+            gate_open: matches!(state.gate, GateState::Open),
+            closed_gate: self.default_policy,
+            cgroup: state.cgroup,
+            pinned_at: state.pins,
+            ports: state.ports,
+            entries: u64::try_from(state.nodes).unwrap_or(u64::MAX),
+            counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
+        })
+    }
+}
+
+fn session(report: SessionReport) -> SessionStatus {
+    SessionStatus {
+        node: report.node,
+        remote: report.peer.0,
+        connected_at: report.since.into(),
+        open_connections: report.open.into(),
+        bytes_to_target: report.bytes_up,
+        bytes_to_client: report.bytes_down,
+        peer_version: Some(report.agent_version).filter(|version| !version.is_empty()),
+    }
+}
+
+fn certificate(name: &str, validity: Validity) -> CertificateStatus {
+    CertificateStatus {
+        name: name.to_owned(),
+        valid_from: validity.issued,
+        expires_at: validity.expires,
+    }
+}
