@@ -11,12 +11,16 @@ mod byte_size;
 mod config_file;
 mod environment;
 mod layers;
+pub mod node;
+mod primary_address;
 mod secret;
 mod server;
 mod shared;
 pub mod status;
+mod table;
 #[cfg(test)]
 mod tests;
+pub mod token;
 mod validation;
 
 use std::ffi::OsString;
@@ -26,10 +30,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use agent::AgentArgs;
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use environment::Environment;
+pub use node::NodeArgs;
 pub use secret::Secret;
 pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
 pub use shared::{LogArgs, SessionArgs};
 pub use status::StatusArgs;
+pub use token::TokenArgs;
 
 /// The exit code for a command line, environment or configuration file that is not understood.
 const EXIT_USAGE: u8 = 2;
@@ -55,6 +61,10 @@ pub enum Command {
     Server(Box<ServerArgs>),
     /// Run the agent on an edge node: keeps a session to every server and dials for it
     Agent(Box<AgentArgs>),
+    /// Decide who may enrol: make, show and revoke tokens
+    Token(TokenArgs),
+    /// Show and remove registered nodes
+    Node(NodeArgs),
     /// Show what a running server or agent is doing
     Status(StatusArgs),
 }
@@ -76,7 +86,7 @@ impl Command {
         match self {
             Self::Server(args) => Some(&args.log),
             Self::Agent(args) => Some(&args.log),
-            Self::Status(_) => None,
+            Self::Token(_) | Self::Node(_) | Self::Status(_) => None,
         }
     }
 
@@ -84,7 +94,7 @@ impl Command {
         match self {
             Self::Server(args) => args.validate(),
             Self::Agent(args) => args.validate(),
-            Self::Status(_) => Ok(()),
+            Self::Token(_) | Self::Node(_) | Self::Status(_) => Ok(()),
         }
     }
 }

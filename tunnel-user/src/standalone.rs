@@ -19,6 +19,8 @@ mod server_certificate;
 mod service;
 mod source;
 mod state;
+#[cfg(test)]
+mod testing;
 mod token;
 mod tokens;
 

@@ -32,6 +32,16 @@ impl ServerAddr {
     }
 }
 
+impl From<(IpAddr, u16)> for ServerAddr {
+    fn from((address, port): (IpAddr, u16)) -> Self {
+        Self {
+            host: address.to_string(),
+            port,
+            name: ServerName::IpAddress(address.into()),
+        }
+    }
+}
+
 impl FromStr for ServerAddr {
     type Err = InvalidServerAddr;
 

@@ -53,7 +53,7 @@ impl Ca {
     pub fn generate(now: OffsetDateTime) -> Result<Self, CaError> {
         let key = new_key()?;
         let mut params = params(Validity::starting(now, CA_LIFE));
-        let serial = hex::encode(&rand::random::<[u8; 4]>());
+        let serial = hex::encode(rand::random::<[u8; 4]>());
         // A serial in the name: two CAs of the same name confuse whoever looks them up by name.
         push_name(
             &mut params,

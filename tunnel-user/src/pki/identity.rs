@@ -45,11 +45,11 @@ pub fn agent_identity(leaf: &CertificateDer<'_>) -> Result<AgentIdentity, Unprov
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_| UnprovedIdentity::Unreadable)?;
     let names = alternative_names(&certificate)?;
-    let nodes: Vec<&str> = names.iter().filter_map(dns_name).collect();
+    let nodes: Vec<&str> = names.iter().copied().filter_map(dns_name).collect();
     let [node] = nodes[..] else {
         return Err(UnprovedIdentity::NotOneNode(nodes.len()));
     };
-    let key = names.iter().find_map(enrolment).map_or_else(
+    let key = names.iter().copied().find_map(enrolment).map_or_else(
         || {
             IdentityKey::from(
                 SubjectKey::of(certificate.public_key().raw)
@@ -61,7 +61,7 @@ pub fn agent_identity(leaf: &CertificateDer<'_>) -> Result<AgentIdentity, Unprov
     );
     Ok(AgentIdentity {
         node: node.parse::<NodeName>()?,
-        addresses: names.iter().filter_map(address).collect(),
+        addresses: names.iter().copied().filter_map(address).collect(),
         key,
     })
 }
@@ -86,21 +86,21 @@ fn alternative_names<'a>(
     Ok(names)
 }
 
-fn dns_name<'a>(name: &&'a GeneralName<'a>) -> Option<&'a str> {
+fn dns_name<'a>(name: &'a GeneralName<'a>) -> Option<&'a str> {
     match name {
         GeneralName::DNSName(name) => Some(name),
         _ => None,
     }
 }
 
-fn enrolment<'a>(name: &&'a GeneralName<'a>) -> Option<&'a str> {
+fn enrolment<'a>(name: &'a GeneralName<'a>) -> Option<&'a str> {
     match name {
         GeneralName::URI(uri) => uri.strip_prefix(ENROLMENT_URN).filter(|id| !id.is_empty()),
         _ => None,
     }
 }
 
-fn address(name: &&GeneralName<'_>) -> Option<IpAddr> {
+fn address(name: &GeneralName<'_>) -> Option<IpAddr> {
     let GeneralName::IPAddress(octets) = name else {
         return None;
     };

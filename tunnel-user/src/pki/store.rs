@@ -82,7 +82,7 @@ impl PrivateDir {
         };
         let metadata = fs::metadata(path).map_err(failed("read", path))?;
         if !metadata.is_dir() {
-            return Err(dir.wrong_kind(path, "directory"));
+            return Err(wrong_kind(path, "directory"));
         }
         claim(path, &metadata, DIR_MODE)?;
         Ok(dir)
@@ -136,7 +136,7 @@ impl PrivateDir {
         };
         let metadata = file.metadata().map_err(failed("read", &path))?;
         if !metadata.is_file() {
-            return Err(self.wrong_kind(&path, "file"));
+            return Err(wrong_kind(&path, "file"));
         }
         claim(&path, &metadata, FILE_MODE)?;
         let mut content = Vec::new();
@@ -189,13 +189,6 @@ impl PrivateDir {
             .and_then(|dir| dir.sync_all())
             .map_err(failed("write", &self.path))
     }
-
-    fn wrong_kind(&self, path: &Path, expected: &'static str) -> StoreError {
-        StoreError::WrongKind {
-            path: path.to_owned(),
-            expected,
-        }
-    }
 }
 
 /// Refuses what is not ours; closes what others may look into.
@@ -216,6 +209,13 @@ fn claim(path: &Path, metadata: &fs::Metadata, mode: u32) -> Result<(), StoreErr
             .map_err(failed("change the mode of", path))?;
     }
     Ok(())
+}
+
+fn wrong_kind(path: &Path, expected: &'static str) -> StoreError {
+    StoreError::WrongKind {
+        path: path.to_owned(),
+        expected,
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

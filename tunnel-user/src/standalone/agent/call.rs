@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::{
     model::ServerAddr,
     grpc::{GrpcChannel, Http2Settings, OwnedTasks, connect},
+    model::ServerAddr,
     pki::{PinMismatch, SERVER_NAME},
     standalone::{
         chain,
