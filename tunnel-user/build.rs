@@ -8,7 +8,10 @@ use ebpf_builder::{BuildError, Variant};
 const PROTOS: [&str; 2] = ["proto/agent.proto", "proto/culvert.proto"];
 
 fn main() -> ExitCode {
-    match build_ebpf().map_err(Into::into).and_then(|()| generate_grpc()) {
+    match build_ebpf()
+        .map_err(Into::into)
+        .and_then(|()| generate_grpc())
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, or the compiler's own messages; a panic would bury either in a backtrace.

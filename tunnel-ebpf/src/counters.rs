@@ -12,6 +12,13 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)+
         }
 
+        impl Counters {
+            /// Every counter by its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+
         impl core::iter::Sum for Counters {
             fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
                 counters.fold(Self::default(), |sum, more| Self {

@@ -39,7 +39,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         match command {
             Command::Server(args) => app::server::run(*args).await,
             Command::Agent(args) => app::agent::run(*args).await,
-            Command::Token(args) => cli::token::run(&args, &mut std::io::stdout().lock()),
+            Command::Token(args) => cli::token::run(&args),
             Command::Node(args) => cli::node::run(&args),
             Command::Status(args) => cli::status::run(&args).await,
         }

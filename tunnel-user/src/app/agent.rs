@@ -20,10 +20,7 @@ use crate::{
         readiness::Readiness,
     },
     standalone::{AgentCredentials, AgentOptions},
-    tunnel::{
-        Settings,
-        agent::{Keeper, KeeperOptions, Policy, Servers},
-    },
+    tunnel::agent::{Keeper, KeeperOptions, Policy, Servers},
 };
 
 mod addresses;
@@ -49,7 +46,7 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
 
     let meta_address = SocketAddr::new(args.meta_address, args.meta_port);
     let meta = MetaServer::new(meta_address, registry, readiness.clone()).await?;
-    let credentials = AgentCredentials::establish(&identity_options(&args)?, &stop.graceful).await?;
+    let credentials = AgentCredentials::establish(&identity_options(&args).await?, &stop.graceful).await?;
     let report = status::Reporter {
         started_at,
         identity: credentials.identity().clone(),
@@ -81,15 +78,15 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
     outcome
 }
 
-fn identity_options(args: &AgentArgs) -> anyhow::Result<AgentOptions> {
-    let token = args.token()?.map(|token| token.reveal().parse()).transpose();
+async fn identity_options(args: &AgentArgs) -> anyhow::Result<AgentOptions> {
+    let token = args.token()?.map(|token| token.expose().parse()).transpose();
     Ok(AgentOptions {
         state_dir: args.state_dir.clone(),
         node: args.node_name()?,
         servers: args.server.clone(),
         token: token.context("--token is not one that `culvert token create` printed")?,
         pin: args.ca_hash,
-        addresses: addresses::of_this_machine(&args.node_ip)?,
+        addresses: addresses::of_this_machine(&args.node_ip).await?,
     })
 }
 
@@ -110,7 +107,7 @@ fn keeper_options(
         server_name: Some(server_name),
         tls: credentials.configs(),
         identity,
-        settings: Settings::from(&args.session),
+        settings: args.session.settings(),
         policy: Arc::new(policy),
         mark: args.mark,
         metrics: metrics.clone(),

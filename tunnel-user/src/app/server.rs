@@ -12,12 +12,13 @@ mod sockets;
 mod status;
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use tokio::{sync::watch, time::timeout};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{parts::Parts, sockets::Sockets};
@@ -29,14 +30,14 @@ use super::{
 };
 use crate::{
     cli::{EbpfLogLevel, ServerArgs},
-    frontend::transparent::{Transparent, TransparentMetrics, TransparentOptions},
-    model::NodeName,
+    frontend::transparent::{OriginalDsts, Transparent, TransparentMetrics, TransparentOptions},
+    model::{NodeName, OriginalDst},
     observability::{
         admin::{self, AdminServer},
         meta::MetaServer,
         readiness::Condition,
     },
-    redirect::{self, LogLevel, Redirect},
+    redirect::{self, LogLevel, OriginalDestinations, Redirect},
     tunnel::server::{AgentListener, Sessions},
 };
 
@@ -223,7 +224,7 @@ impl Server {
         let transparent = Transparent::new(
             self.sockets.clients()?,
             TransparentOptions {
-                original_dsts: Arc::new(original_dsts),
+                original_dsts: Arc::new(FromKernel(original_dsts)),
                 snapshots: self.parts.snapshots.clone(),
                 sessions: self.parts.sessions.clone(),
                 dial_timeout: self.args.session.dial_timeout,
@@ -282,6 +283,15 @@ impl Server {
             self.sockets.remove_service_addresses().await;
         }
         tracing::info!("stopped");
+    }
+}
+
+/// Original destinations as the kernel programs noted them.
+struct FromKernel(OriginalDestinations);
+
+impl OriginalDsts for FromKernel {
+    fn of(&self, accepted: &TcpStream) -> io::Result<Option<OriginalDst>> {
+        self.0.of(accepted)
     }
 }
 

@@ -19,7 +19,7 @@ impl Tasks {
     ) {
         self.try_spawn(name, async {
             task.await;
-            Ok(())
+            Ok::<_, anyhow::Error>(())
         });
     }
 

@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    fmt,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -99,6 +100,15 @@ pub struct Removed {
     pub links: Vec<PathBuf>,
     /// The maps.
     pub maps: Vec<PathBuf>,
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.links.is_empty() && self.maps.is_empty() {
+            return f.write_str("nothing is installed, nothing was removed");
+        }
+        write!(f, "removed {} programs and {} maps", self.links.len(), self.maps.len())
+    }
 }
 
 /// Unpins everything below the root: first what redirects, last what hands over, so that no connect

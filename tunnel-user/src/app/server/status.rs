@@ -76,10 +76,9 @@ impl Reporter {
             .collect();
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
-        report.certificates = vec![
-            certificate("ca", self.state.ca().validity()),
-            certificate("server", *self.validities.borrow()),
-        ];
+        let ca = self.state.ca().validity().map(|validity| certificate("ca", validity));
+        let server = certificate("server", *self.validities.borrow());
+        report.certificates = ca.into_iter().chain([server]).collect();
         report
     }
 

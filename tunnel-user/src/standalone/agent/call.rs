@@ -11,7 +11,6 @@ use tonic::{Code, Response, Status};
 use tracing::debug;
 
 use crate::{
-    model::ServerAddr,
     grpc::{GrpcChannel, Http2Settings, OwnedTasks, connect},
     model::ServerAddr,
     pki::{PinMismatch, SERVER_NAME},

@@ -156,10 +156,11 @@ impl AddressKeeper {
             Some(name) => name.clone(),
             None => self.server.server_name().clone(),
         };
+        let tls = Arc::clone(&self.options.tls.borrow());
         Link::establish(LinkOptions {
             server: self.server.clone(),
             server_name,
-            tls: Arc::clone(&self.options.tls.borrow()),
+            tls,
             identity: self.options.identity.clone(),
             settings: self.options.settings,
             policy: Arc::clone(&self.options.policy),
