@@ -6,3 +6,4 @@
 )]
 
 mod harness_selftest;
+mod redirect;

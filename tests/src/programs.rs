@@ -15,6 +15,11 @@ pub fn probe() -> Result<PathBuf> {
     find("probe", "cargo build -p culvert-tests")
 }
 
+/// The `acceptor` binary: the smallest server behind the redirect.
+pub fn acceptor() -> Result<PathBuf> {
+    find("acceptor", "cargo build -p culvert-tests")
+}
+
 fn find(name: &str, build: &str) -> Result<PathBuf> {
     let directory = match env::var_os("CULVERT_BIN_DIR") {
         Some(directory) => PathBuf::from(directory),

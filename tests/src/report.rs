@@ -40,6 +40,28 @@ impl Connects {
     }
 }
 
+/// Of `acceptor`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Connections whose original destination was known at once.
+    pub known: u64,
+    /// Connections that nobody redirected, as far as the kernel knows.
+    pub unknown: u64,
+    /// Original destinations that still wait for their connection at the end.
+    pub pending: usize,
+}
+
+/// Of `probe race`: connects to random targets, each of which must hear its own address.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Race {
+    /// Connects that heard the address that they had dialled.
+    pub right: u64,
+    /// Connects that heard another.
+    pub wrong: u64,
+    /// Connects that failed: stage and cause, and how often.
+    pub failed: BTreeMap<String, u64>,
+}
+
 /// Of `probe hash`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Hashes {

@@ -19,7 +19,8 @@ use super::{
     pins::{Pins, pin_error, remove_if_there},
 };
 
-const SUCCESSOR_SUFFIX: &str = ".next";
+/// Names on a BPF file system have no dots.
+const SUCCESSOR_SUFFIX: &str = "_next";
 
 /// Where each map is pinned while the programs are loaded.
 #[derive(Debug)]

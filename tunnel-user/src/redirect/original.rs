@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, MapError, SkStorage};
+use rustix::io::Errno;
 use tunnel_ebpf::{Endpoint, Tuple, maps};
 
 use super::{kernel_map::KernelMap, pins::Pins};
@@ -53,10 +54,15 @@ impl OriginalDestinations {
 
     /// What the kernel had no memory to hand over.
     fn still_pending(&self, socket: impl AsFd) -> io::Result<Option<Endpoint>> {
-        // A socket of another family, or one that is not connected any more, has no entry.
-        let ends = rustix::net::getpeername(&socket)?
+        let client = match rustix::net::getpeername(&socket) {
+            // The client was gone before we looked.
+            Err(Errno::NOTCONN) => return Ok(None),
+            client => client?,
+        };
+        let server = rustix::net::getsockname(&socket)?;
+        let ends = client
             .and_then(|client| SocketAddr::try_from(client).ok())
-            .zip(SocketAddr::try_from(rustix::net::getsockname(&socket)?).ok());
+            .zip(SocketAddr::try_from(server).ok());
         let Some((client, server)) = ends else {
             return Ok(None);
         };

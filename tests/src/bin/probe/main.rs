@@ -10,6 +10,7 @@ mod flood;
 mod hash;
 mod payload;
 mod ping;
+mod race;
 mod serve;
 mod stall;
 
@@ -36,6 +37,8 @@ enum Command {
     Flood(flood::Args),
     /// Carry random bytes both ways on parallel connections and compare hashes
     Hash(hash::Args),
+    /// Connect to random targets, each of which must say its own address
+    Race(race::Args),
     /// Measure round trips over one connection
     Ping(ping::Args),
     /// Open a download and stop reading
@@ -59,6 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Connect(args) => connect::run(&args),
         Command::Flood(args) => flood::run(&args),
         Command::Hash(args) => hash::run(args),
+        Command::Race(args) => race::run(&args),
         Command::Ping(args) => ping::run(&args),
         Command::Stall(args) => stall::run(&args),
     }

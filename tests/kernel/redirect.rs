@@ -1,0 +1,4 @@
+//! The redirect on a real kernel: each test has its own network, cgroup and pins.
+
+mod decisions;
+mod lab;

@@ -1,0 +1,99 @@
+//! A control plane whose cgroup the redirect is attached to, and the smallest server behind it.
+
+use std::time::Duration;
+
+use culvert_tests::{
+    Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs,
+    report::{Accepted, Connects, parse},
+};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the server listens.
+pub(super) const SERVER_V4: &str = "10.77.0.1:20250";
+pub(super) const SERVER_V6: &str = "[fd00:77::1]:20250";
+/// An edge node, to which there is no route.
+pub(super) const NODE_V4: &str = "10.78.0.11:10250";
+pub(super) const NODE_V6: &str = "[fd00:78::11]:10250";
+
+/// The order of the fields is the order of their end: programs, pins, cgroup, network.
+pub(super) struct RedirectLab {
+    pub(super) pins: PinRoot,
+    pub(super) cgroup: Cgroup,
+    pub(super) lab: Lab,
+}
+
+impl RedirectLab {
+    pub(super) fn new() -> Self {
+        Self {
+            lab: Lab::alone().unwrap(),
+            cgroup: Cgroup::new("redirect").unwrap(),
+            pins: PinRoot::new().unwrap(),
+        }
+    }
+
+    pub(super) fn control(&self) -> &NetNs {
+        self.lab.control()
+    }
+
+    /// A server on both addresses, ready to accept, which captures the edge node's.
+    pub(super) fn server(&self, line: &str) -> Daemon {
+        let line = format!(
+            "--listen {SERVER_V4} --listen {SERVER_V6} --node 10.78.0.11 --node fd00:78::11 {line}"
+        );
+        self.bare_server(&line)
+    }
+
+    pub(super) fn bare_server(&self, line: &str) -> Daemon {
+        let mut server = self.acceptor(line).start().unwrap();
+        server.wait_for_line("redirecting", PATIENCE).unwrap();
+        server
+    }
+
+    pub(super) fn acceptor(&self, line: &str) -> Launch {
+        Launch::new(self.control(), programs::acceptor().unwrap())
+            .arg("--cgroup")
+            .arg(self.cgroup.path())
+            .arg("--pins")
+            .arg(self.pins.path())
+            .words(line)
+    }
+
+    /// A client in the cgroup.
+    pub(super) fn probe(&self, namespace: &NetNs, line: &str) -> Launch {
+        Launch::new(namespace, programs::probe().unwrap())
+            .cgroup(&self.cgroup)
+            .words(line)
+    }
+
+    /// Connects in the cgroup from the control plane's network.
+    pub(super) fn connects(&self, line: &str) -> Connects {
+        let mut client = self
+            .probe(self.control(), &format!("connect --greeting {line}"))
+            .start()
+            .unwrap();
+        parse(&client.succeed(PATIENCE).unwrap()).unwrap()
+    }
+
+    /// One connect that must reach the server: what getpeername showed and what the server said.
+    pub(super) fn reaches(&self, line: &str) -> (String, String) {
+        let report = self.connects(line);
+        assert_eq!(report.failures(), 0, "{line}: {report:?}");
+        let peer = report.peers.first().expect("a peer").to_string();
+        let greeting = report.greetings.first().expect("a greeting").clone();
+        (peer, greeting)
+    }
+
+    /// One connect that must fail: how.
+    pub(super) fn fails(&self, line: &str) -> String {
+        let report = self.connects(line);
+        assert_eq!(report.succeeded, 0, "{line}: {report:?}");
+        report.failed.keys().next().expect("a cause").clone()
+    }
+}
+
+/// Ends a server in order, and returns its report.
+pub(super) fn stop(server: &mut Daemon) -> Accepted {
+    let status = server.stop(PATIENCE).unwrap();
+    assert!(status.success(), "{}", server.output());
+    parse(&server.output()).unwrap()
+}

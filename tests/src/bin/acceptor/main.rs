@@ -1,0 +1,177 @@
+//! The smallest server behind the redirect: accepts, tells each client where it meant to go, closes.
+//!
+//! It stands for `culvert server` where a test is about the redirect alone. SIGTERM closes the gate,
+//! serves what was accepted before, prints a report (`culvert_tests::report::Accepted`) and ends.
+
+mod accept;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tunnel_user::{
+    model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
+    redirect::{Listeners, LogLevel, Options, Redirect, Standing, Table},
+};
+
+#[derive(Parser)]
+struct Args {
+    /// The cgroup whose connects are captured
+    #[arg(long)]
+    cgroup: PathBuf,
+    /// Where to pin
+    #[arg(long)]
+    pins: PathBuf,
+    /// Where to listen, once for each address family
+    #[arg(long, required = true)]
+    listen: Vec<SocketAddr>,
+    /// Addresses of nodes
+    #[arg(long)]
+    node: Vec<IpAddr>,
+    /// Further nodes: so many addresses from 10.200.0.0 on
+    #[arg(long, default_value_t = 0)]
+    nodes: u32,
+    /// Tunnelled ports
+    #[arg(long, default_values_t = [10250])]
+    port: Vec<u16>,
+    /// What connects get while the gate is closed
+    #[arg(long, value_enum, default_value_t = GatePolicy::Bypass)]
+    policy: GatePolicy,
+    /// Sockets with this mark are left alone
+    #[arg(long, default_value_t = 0)]
+    mark: u32,
+    /// Milliseconds without a heartbeat that close the gate
+    #[arg(long, default_value_t = 4000)]
+    max_age_ms: u64,
+    /// Threads that accept
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Never sleep in accept: nothing that a connection needs may come after it
+    #[arg(long)]
+    spin: bool,
+    /// Load the programs that log, and print their lines
+    #[arg(long, value_enum)]
+    log_level: Option<LogLevel>,
+    /// End by itself after this time
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("acceptor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter("tunnel_user=debug,culvert=debug")
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let stop = CancellationToken::new();
+    runtime.spawn(stop_on_sigterm(
+        stop.clone(),
+        Duration::from_secs(args.seconds),
+    ));
+    let listeners = args
+        .listen
+        .iter()
+        .map(|address| listen(*address))
+        .collect::<Result<Vec<_>>>()?;
+    let mut redirect = Redirect::install(&options(args))?;
+    if let Some(task) = redirect.take_log_task() {
+        runtime.spawn(task.run(stop.clone()));
+    }
+    redirect.apply(&table(args))?;
+    redirect.open_gate(&Listeners {
+        v4: family(&listeners, SocketAddr::is_ipv4),
+        v6: family(&listeners, SocketAddr::is_ipv6),
+    })?;
+    eprintln!("redirecting");
+    let mut accepted = accept::serve(&listeners, args.threads, args.spin, &mut redirect, &stop)?;
+    accepted.pending = redirect.pending()?;
+    eprintln!("{:?}", redirect.counters()?);
+    println!("{}", serde_json::to_string(&accepted)?);
+    Ok(())
+}
+
+async fn stop_on_sigterm(stop: CancellationToken, at_latest: Duration) {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => drop(tokio::time::timeout(at_latest, terminate.recv()).await),
+        Err(error) => eprintln!("cannot catch SIGTERM: {error}"),
+    }
+    stop.cancel();
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        cgroup: Some(args.cgroup.clone()),
+        pin_root: args.pins.clone(),
+        mark: args.mark,
+        heartbeat_max_age: Duration::from_millis(args.max_age_ms),
+        log_level: args.log_level,
+    }
+}
+
+fn table(args: &Args) -> Table {
+    let first = u32::from(Ipv4Addr::new(10, 200, 0, 0));
+    let many = (0..args.nodes).map(|i| IpAddr::from(Ipv4Addr::from_bits(first + i)));
+    let node = Node {
+        name: "edge".parse().expect("a valid name"),
+        addresses: args.node.iter().copied().chain(many).collect(),
+        extra_ports: PortSet::new(),
+        closed_gate: None,
+        admits: None,
+    };
+    let ports = args.port.iter().filter_map(|port| TunnelPort::new(*port));
+    let snapshot = Snapshot::new([node], ports.collect());
+    let capture = |_: &_| Standing::Capture;
+    Table::new(&snapshot, &BTreeSet::new(), args.policy, capture).0
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    // The next server listens beside this one until this one has drained its queue.
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket
+        .bind(&address.into())
+        .with_context(|| format!("listen on {address}"))?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn family(
+    listeners: &[TcpListener],
+    wanted: impl Fn(&SocketAddr) -> bool,
+) -> Option<std::os::fd::BorrowedFd<'_>> {
+    let is_wanted = |listener: &&TcpListener| listener.local_addr().is_ok_and(|a| wanted(&a));
+    listeners.iter().find(is_wanted).map(|l| l.as_fd())
+}
