@@ -59,6 +59,7 @@ use self::{
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The cgroup whose processes' connects are captured; `None`: the root, which is all of them.
+    /// The server must be in it too, for its accepted sockets to be told their original destination.
     pub cgroup: Option<PathBuf>,
     /// The directory of a BPF file system in which everything is pinned.
     pub pin_root: PathBuf,

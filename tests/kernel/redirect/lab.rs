@@ -50,7 +50,9 @@ impl RedirectLab {
     }
 
     pub(super) fn acceptor(&self, line: &str) -> Launch {
+        // The server belongs into the cgroup as well: its accepted sockets are handed what the clients' knew.
         Launch::new(self.control(), programs::acceptor().unwrap())
+            .cgroup(&self.cgroup)
             .arg("--cgroup")
             .arg(self.cgroup.path())
             .arg("--pins")
