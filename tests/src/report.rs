@@ -49,6 +49,8 @@ pub struct Accepted {
     pub unknown: u64,
     /// Original destinations that still wait for their connection at the end.
     pub pending: usize,
+    /// What the programs counted, by name.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// Of `probe race`: connects to random targets, each of which must hear its own address.

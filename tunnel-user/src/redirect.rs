@@ -10,6 +10,7 @@
 //! Maps and links are pinned: they outlive the server, and the next one adopts them without a moment
 //! in which nothing is captured.
 
+pub mod addresses;
 mod counters;
 mod diff;
 mod error;
@@ -179,7 +180,13 @@ impl Redirect {
     }
 
     fn write_difference(&mut self, table: &Table) -> Result<diff::Diff, ApplyError> {
-        let failed = |action, map| move |source| ApplyError::Map { action, map, source };
+        let failed = |action, map| {
+            move |source| ApplyError::Map {
+                action,
+                map,
+                source,
+            }
+        };
         let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
         let diff = diff::diff(
             table,

@@ -86,7 +86,8 @@ impl Diff {
                 Some(found) => {
                     self.changes.nodes_changed += 1;
                     let groups = wanted.groups | found.groups;
-                    self.set_nodes.push((address, NodeEntry { groups, ..wanted }));
+                    self.set_nodes
+                        .push((address, NodeEntry { groups, ..wanted }));
                     if groups != wanted.groups {
                         self.settle_nodes.push((address, wanted));
                     }
@@ -112,9 +113,7 @@ impl Diff {
             wanted.insert(*port, rule(groups::EVERY_NODE, port_kind::TUNNELLED));
         }
         if let Some(port) = own_port {
-            let own = wanted
-                .entry(port)
-                .or_insert(rule(0, port_kind::OWN));
+            let own = wanted.entry(port).or_insert(rule(0, port_kind::OWN));
             own.kind = port_kind::OWN;
         }
         for (port, rule) in wanted {

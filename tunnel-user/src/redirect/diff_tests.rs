@@ -1,0 +1,175 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use tunnel_ebpf::standing;
+
+use super::*;
+
+type Kernel = (BTreeMap<[u8; 16], NodeEntry>, BTreeMap<u16, PortRule>);
+
+fn address(last: u8) -> [u8; 16] {
+    let mut octets = [0; 16];
+    octets[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, last]);
+    octets
+}
+
+fn table(nodes: &[(u8, &[u16])], ports: &[u16]) -> Table {
+    let row = |extra: &[u16]| Row {
+        standing: standing::CAPTURE,
+        closed_gate: 0,
+        extra_ports: extra.to_vec(),
+    };
+    Table {
+        nodes: nodes
+            .iter()
+            .map(|(last, extra)| (address(*last), row(extra)))
+            .collect(),
+        ports: ports.iter().copied().collect(),
+    }
+}
+
+/// What the programs would redirect.
+fn captured(kernel: &Kernel) -> BTreeSet<(u8, u16)> {
+    let (nodes, ports) = kernel;
+    nodes
+        .iter()
+        .flat_map(|(octets, node)| {
+            ports
+                .iter()
+                .filter(|(_, rule)| rule.groups & node.groups != 0)
+                .map(|(port, _)| (octets[15], *port))
+        })
+        .collect()
+}
+
+/// Writes a table into the kernel, one entry at a time, with `check` after each.
+fn write(
+    kernel: &mut Kernel,
+    table: &Table,
+    own: Option<u16>,
+    mut check: impl FnMut(&Kernel),
+) -> Diff {
+    let nodes = kernel
+        .0
+        .iter()
+        .map(|(octets, n)| (Address { octets: *octets }, *n));
+    let ports = kernel.1.iter().map(|(port, rule)| (*port, *rule));
+    let diff = diff(table, own, nodes.collect(), ports.collect());
+    for (address, entry) in &diff.set_nodes {
+        kernel.0.insert(address.octets, *entry);
+        check(kernel);
+    }
+    for (port, rule) in &diff.set_ports {
+        kernel.1.insert(*port, *rule);
+        check(kernel);
+    }
+    for port in &diff.remove_ports {
+        kernel.1.remove(port);
+        check(kernel);
+    }
+    for (address, entry) in &diff.settle_nodes {
+        kernel.0.insert(address.octets, *entry);
+        check(kernel);
+    }
+    for address in &diff.remove_nodes {
+        kernel.0.remove(&address.octets);
+        check(kernel);
+    }
+    diff
+}
+
+fn expected(table: &Table) -> BTreeSet<(u8, u16)> {
+    table
+        .nodes
+        .iter()
+        .flat_map(|(octets, row)| {
+            let ports = table.ports.iter().chain(&row.extra_ports);
+            ports.map(|port| (octets[15], *port))
+        })
+        .collect()
+}
+
+#[test]
+fn the_kernel_captures_exactly_the_table_and_a_second_time_nothing_changes() {
+    let mut kernel = Kernel::default();
+    let table = table(&[(1, &[]), (2, &[12000]), (3, &[12000, 12001])], &[10250]);
+    let first = write(&mut kernel, &table, Some(20250), |_| {});
+    assert_eq!(captured(&kernel), expected(&table));
+    assert_eq!((first.changes.nodes_added, first.changes.ports_set), (3, 4));
+    let second = write(&mut kernel, &table, Some(20250), |_| {});
+    assert!(second.changes.is_empty(), "{second:?}");
+}
+
+/// What stays in the table is captured all the time, and what is in neither table never is.
+#[test]
+fn no_step_between_two_tables_drops_or_adds_a_capture() {
+    let tables = [
+        table(&[(1, &[12000]), (2, &[12001])], &[10250]),
+        // A port of one node becomes one of all, and back.
+        table(&[(1, &[]), (2, &[12001])], &[10250, 12000]),
+        table(&[(1, &[12000]), (2, &[12001])], &[10250]),
+        // Ports change hands; a new one takes the place of an old one.
+        table(&[(1, &[12001]), (2, &[12000])], &[10250]),
+        table(&[(1, &[12002]), (2, &[12000]), (3, &[12002])], &[10255]),
+        table(&[(3, &[])], &[10250]),
+        table(&[], &[]),
+    ];
+    let mut kernel = Kernel::default();
+    let mut before = BTreeSet::new();
+    for table in &tables {
+        let after = expected(table);
+        let stays: BTreeSet<_> = before.intersection(&after).copied().collect();
+        let allowed: BTreeSet<_> = before.union(&after).copied().collect();
+        let diff = write(&mut kernel, table, None, |kernel| {
+            let now = captured(kernel);
+            assert!(now.is_superset(&stays), "dropped {:?}", &stays - &now);
+            let added = &now - &allowed;
+            // Node and port were both captured, only not with each other: a node of the old table
+            // on a port that the new one tunnels for all.
+            let unlisted = |(node, port): &(u8, u16)| {
+                !allowed.iter().any(|(n, _)| n == node) || !allowed.iter().any(|(_, p)| p == port)
+            };
+            assert!(!added.iter().any(unlisted), "added {added:?}");
+        });
+        assert!(!diff.incomplete);
+        assert_eq!(captured(&kernel), after);
+        before = after;
+    }
+}
+
+#[test]
+fn the_own_port_is_marked_and_a_former_one_removed() {
+    let mut kernel = Kernel::default();
+    let table = table(&[(1, &[])], &[10250]);
+    write(&mut kernel, &table, Some(20250), |_| {});
+    assert_eq!(kernel.1[&20250], rule(0, port_kind::OWN));
+    write(&mut kernel, &table, Some(20251), |_| {});
+    assert_eq!(kernel.1.keys().copied().collect::<Vec<_>>(), [10250, 20251]);
+    // A tunnelled port that is also our own stays tunnelled.
+    write(&mut kernel, &table, Some(10250), |_| {});
+    assert_eq!(kernel.1[&10250], rule(groups::EVERY_NODE, port_kind::OWN));
+}
+
+#[test]
+fn when_every_group_is_taken_a_second_round_finishes() {
+    let ports = |first: u16| (first..first + 63).collect::<Vec<_>>();
+    let (old, new) = (ports(20000), ports(30000));
+    let mut kernel = Kernel::default();
+    write(&mut kernel, &table(&[(1, &old)], &[10250]), None, |_| {});
+    assert_eq!(captured(&kernel).len(), 64);
+    let next = table(&[(1, &new)], &[10250]);
+    assert!(write(&mut kernel, &next, None, |_| {}).incomplete);
+    assert!(!write(&mut kernel, &next, None, |_| {}).incomplete);
+    assert_eq!(captured(&kernel), expected(&next));
+}
+
+#[test]
+fn a_changed_policy_or_standing_is_one_write() {
+    let mut kernel = Kernel::default();
+    let mut table = table(&[(1, &[]), (2, &[])], &[10250]);
+    write(&mut kernel, &table, None, |_| {});
+    table.nodes.get_mut(&address(2)).unwrap().standing = standing::REFUSE;
+    let diff = write(&mut kernel, &table, None, |_| {});
+    assert_eq!(diff.set_nodes.len(), 1);
+    assert_eq!(diff.changes.nodes_changed, 1);
+    assert_eq!(kernel.0[&address(2)].standing, standing::REFUSE);
+}

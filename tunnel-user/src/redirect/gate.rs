@@ -177,7 +177,10 @@ impl Destination {
     pub(super) fn of(listeners: &Listeners<'_>) -> Result<Self, GateError> {
         let v4 = listeners.v4.map(local_address).transpose()?;
         let v6 = listeners.v6.map(local_address).transpose()?;
-        if let Some(wrong) = v4.filter(|v4| !v4.is_ipv4()).or(v6.filter(|v6| !v6.is_ipv6())) {
+        if let Some(wrong) = v4
+            .filter(|v4| !v4.is_ipv4())
+            .or(v6.filter(|v6| !v6.is_ipv6()))
+        {
             return Err(GateError::WrongFamily(wrong));
         }
         let port = match (v4, v6) {

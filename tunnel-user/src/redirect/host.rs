@@ -197,10 +197,7 @@ mod tests {
         let v1 = "31 25 0:27 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu";
         let v2 = "42 25 0:38 / /sys/fs/my\\040cgroup rw shared:4 - cgroup2 cgroup2 rw";
         assert_eq!(cgroup2_mount(v1), None);
-        assert_eq!(
-            cgroup2_mount(v2),
-            Some(PathBuf::from("/sys/fs/my cgroup"))
-        );
+        assert_eq!(cgroup2_mount(v2), Some(PathBuf::from("/sys/fs/my cgroup")));
         assert_eq!(cgroup2_mount("nonsense"), None);
     }
 }

@@ -77,9 +77,7 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
         for chunk in keys.chunks(BATCH) {
             match sys::delete_batch(self.fd(), chunk) {
                 Ok(()) => {}
-                Err(error)
-                    if lacks_batches(&error) || error.kind() == io::ErrorKind::NotFound =>
-                {
+                Err(error) if lacks_batches(&error) || error.kind() == io::ErrorKind::NotFound => {
                     for key in chunk {
                         self.remove(key)?;
                     }

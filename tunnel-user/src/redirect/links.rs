@@ -27,7 +27,9 @@ const ALLOW_MULTI: u32 = 1 << 1;
 pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<(), InstallError> {
     for program in programs::ALL {
         let pin = pins.link(program);
-        if !pin.exists() && let Some(older) = pins.older_link(program) {
+        if !pin.exists()
+            && let Some(older) = pins.older_link(program)
+        {
             fs::rename(&older, &pin).map_err(pin_error("take over", &older))?;
         }
         let updated = pin.exists() && update(ebpf, program, &pin, cgroup)?;
@@ -69,9 +71,7 @@ fn update(
         Some(reason) => Some(reason),
         None => match sys::update_link(&link, object::program_fd(ebpf, program)?) {
             Ok(()) => None,
-            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-                Some("its cgroup is gone")
-            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Some("its cgroup is gone"),
             Err(error) => return Err(attach_error(program, cgroup)(error)),
         },
     };
@@ -134,8 +134,14 @@ fn hook(program: &str) -> Option<(&'static str, u32)> {
     let (name, attach_type) = match program {
         programs::CONNECT4 => ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
         programs::CONNECT6 => ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
-        programs::GETPEERNAME4 => ("getpeername4", bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME),
-        programs::GETPEERNAME6 => ("getpeername6", bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME),
+        programs::GETPEERNAME4 => (
+            "getpeername4",
+            bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
+        ),
+        programs::GETPEERNAME6 => (
+            "getpeername6",
+            bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME,
+        ),
         programs::HANDOVER => ("sock_ops", bpf_attach_type::BPF_CGROUP_SOCK_OPS),
         _ => return None,
     };
@@ -154,10 +160,7 @@ fn program_name(id: u32) -> String {
     }
 }
 
-fn attach_error(
-    program: &'static str,
-    cgroup: &Cgroup,
-) -> impl FnOnce(io::Error) -> InstallError {
+fn attach_error(program: &'static str, cgroup: &Cgroup) -> impl FnOnce(io::Error) -> InstallError {
     let path: PathBuf = cgroup.path.clone();
     move |source| InstallError::Attach {
         program,

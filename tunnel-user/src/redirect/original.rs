@@ -28,8 +28,7 @@ struct Maps {
 
 impl OriginalDestinations {
     pub(super) fn open(pins: &Pins) -> io::Result<Self> {
-        let accepted =
-            MapData::from_pin(pins.map(maps::ACCEPTED_DST)).map_err(io::Error::other)?;
+        let accepted = MapData::from_pin(pins.map(maps::ACCEPTED_DST)).map_err(io::Error::other)?;
         let maps = Maps {
             accepted: Map::SkStorage(accepted)
                 .try_into()

@@ -177,7 +177,13 @@ mod tests {
 
     #[test]
     fn only_version_directories_are_ours() {
-        for (name, ours) in [("v1", true), ("v12", true), ("v", false), ("vx", false), ("1", false)] {
+        for (name, ours) in [
+            ("v1", true),
+            ("v12", true),
+            ("v", false),
+            ("vx", false),
+            ("1", false),
+        ] {
             assert_eq!(is_version(&Path::new("/pins").join(name)), ours, "{name}");
         }
     }
@@ -216,6 +222,9 @@ mod tests {
         assert_eq!(removed.links, [pins.link("connect4")]);
         assert_eq!(removed.maps, [pins.map("nodes")]);
         assert!(root.path().join("notes").exists() && !pins.directory().exists());
-        assert_eq!(remove_all(&root.path().join("absent")).unwrap(), Removed::default());
+        assert_eq!(
+            remove_all(&root.path().join("absent")).unwrap(),
+            Removed::default()
+        );
     }
 }

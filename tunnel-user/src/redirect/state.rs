@@ -59,7 +59,10 @@ impl State {
         let redirect = config.iter().flat_map(|c| [c.redirect_v4, c.redirect_v6]);
         let nodes = KernelMap::<Address, NodeEntry>::open(&pins.map(maps::NODES))?;
         let ports = KernelMap::<u16, PortRule>::open(&pins.map(maps::PORTS))?;
-        let tunnelled = ports.entries()?.into_iter().filter(|(_, rule)| rule.groups != 0);
+        let tunnelled = ports
+            .entries()?
+            .into_iter()
+            .filter(|(_, rule)| rule.groups != 0);
         let mut ports: Vec<u16> = tunnelled.map(|(port, _)| port).collect();
         ports.sort_unstable();
         Ok(Self {

@@ -73,9 +73,8 @@ impl Attr {
     unsafe fn call(&mut self, command: libc::c_long) -> io::Result<i32> {
         // SAFETY: the kernel reads and writes the attribute within its size; the caller answers
         // for the pointers in it.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len())
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
         i32::try_from(result)
             .ok()
             .filter(|result| *result >= 0)

@@ -53,7 +53,7 @@ pub(crate) fn serve(
     Ok(Accepted {
         known: acceptor.known.into_inner(),
         unknown: acceptor.unknown.into_inner(),
-        pending: 0,
+        ..Accepted::default()
     })
 }
 

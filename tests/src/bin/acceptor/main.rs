@@ -109,7 +109,8 @@ fn run(args: &Args) -> Result<()> {
     eprintln!("redirecting");
     let mut accepted = accept::serve(&listeners, args.threads, args.spin, &mut redirect, &stop)?;
     accepted.pending = redirect.pending()?;
-    eprintln!("{:?}", redirect.counters()?);
+    let counters = serde_json::to_value(redirect.counters()?)?;
+    accepted.counters = serde_json::from_value(counters)?;
     println!("{}", serde_json::to_string(&accepted)?);
     Ok(())
 }
