@@ -1,12 +1,19 @@
 //! Addresses and ports as the maps hold them.
+#![expect(
+    clippy::inline_always,
+    reason = "a call would pass pointers that the verifier loses track of"
+)]
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 /// An IP address: 16 octets in network order, IPv4 as v4-mapped.
 ///
 /// Aligned for the programs, which move it by words.
 #[repr(C, align(4))]
-#[derive(Clone, Copy, Debug, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct Address {
     /// The octets, as in an IPv6 header.
     pub octets: [u8; 16],
@@ -49,7 +56,7 @@ impl Address {
     #[inline(always)]
     pub const fn words(&self) -> [u32; 4] {
         // SAFETY: the type is aligned for u32, and any 16 bytes are valid words.
-        unsafe { *self.octets.as_ptr().cast::<[u32; 4]>() }
+        unsafe { *core::ptr::from_ref(self).cast::<[u32; 4]>() }
     }
 
     /// Whether this is an IPv4 address.
@@ -73,6 +80,12 @@ impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (self.words(), other.words());
         (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.octets.hash(state);
     }
 }
 

@@ -210,11 +210,11 @@ impl Redirect {
     /// # Errors
     /// When a listener is no place to redirect to, or the kernel refuses.
     pub fn open_gate(&mut self, listeners: &Listeners<'_>) -> Result<(), GateError> {
-        let destination = Destination::of(listeners)?;
+        let destination = Destination::of(*listeners)?;
         let config = destination.config(self.options.mark, self.options.heartbeat_max_age);
         self.own_port(destination.port())
             .map_err(map_error(maps::PORTS))?;
-        self.gate.open(listeners, &config)?;
+        self.gate.open(*listeners, &config)?;
         if let Some(mut ebpf) = self.waiting.take() {
             links::switch(&mut ebpf, &self.pins, &self.host.cgroup)
                 .map_err(|error| GateError::Switch(Box::new(error)))?;

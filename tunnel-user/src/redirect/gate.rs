@@ -84,7 +84,7 @@ impl Gate {
     /// Lets connects through the gate, in an order in which each step leaves the programs right.
     pub(super) fn open(
         &mut self,
-        listeners: &Listeners<'_>,
+        listeners: Listeners<'_>,
         config: &Config,
     ) -> Result<(), GateError> {
         self.config
@@ -174,7 +174,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    pub(super) fn of(listeners: &Listeners<'_>) -> Result<Self, GateError> {
+    pub(super) fn of(listeners: Listeners<'_>) -> Result<Self, GateError> {
         let v4 = listeners.v4.map(local_address).transpose()?;
         let v6 = listeners.v6.map(local_address).transpose()?;
         if let Some(wrong) = v4

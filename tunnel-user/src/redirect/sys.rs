@@ -272,7 +272,7 @@ fn element<K, V>(map: BorrowedFd<'_>, key: &K, value: *const V) -> Attr {
         .pointer(16, value)
 }
 
-/// in_batch, out_batch, keys, values: u64; count, map_fd: u32; elem_flags, flags: u64
+/// `in_batch`, `out_batch`, `keys`, `values`: u64; `count`, `map_fd`: u32; two words of flags
 fn batch<K, V>(map: BorrowedFd<'_>, keys: *const K, values: *const V, count: usize) -> Attr {
     let count = u32::try_from(count).expect("no map holds more entries");
     Attr::new()

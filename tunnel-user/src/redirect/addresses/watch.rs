@@ -48,13 +48,13 @@ impl AddressWatch {
     /// When the kernel does not answer any more.
     pub async fn run(mut self, shutdown: CancellationToken) -> io::Result<()> {
         // Many changes come together, when a pod starts for instance: they cause one reading.
-        let mut changes = self.changes.ready_chunks(1024);
+        let mut bursts = self.changes.ready_chunks(1024);
         loop {
-            let changed = tokio::select! {
+            let burst = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                changed = changes.next() => changed,
+                burst = bursts.next() => burst,
             };
-            if changed.is_none() {
+            if burst.is_none() {
                 return Err(io::Error::new(
                     io::ErrorKind::BrokenPipe,
                     "the kernel closed the stream of address changes",
@@ -62,12 +62,12 @@ impl AddressWatch {
             }
             let now = read(&mut self.netlink).await?;
             self.addresses_tx.send_if_modified(|addresses| {
-                let changed = **addresses != now;
-                if changed {
+                let differs = **addresses != now;
+                if differs {
                     debug!(addresses = now.len(), "own addresses changed");
                     *addresses = Arc::new(now);
                 }
-                changed
+                differs
             });
         }
     }
