@@ -2,4 +2,7 @@
 
 mod decisions;
 mod lab;
+mod liveness;
 mod logging;
+mod privileges;
+mod race;

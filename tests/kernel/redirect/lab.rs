@@ -11,6 +11,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the server listens.
 pub(super) const SERVER_V4: &str = "10.77.0.1:20250";
 pub(super) const SERVER_V6: &str = "[fd00:77::1]:20250";
+/// What a server on both addresses is told that captures the edge node's.
+pub(super) const EDGE: &str = "--listen 10.77.0.1:20250 --listen [fd00:77::1]:20250 \
+                               --node 10.78.0.11 --node fd00:78::11";
 /// An edge node, to which there is no route.
 pub(super) const NODE_V4: &str = "10.78.0.11:10250";
 pub(super) const NODE_V6: &str = "[fd00:78::11]:10250";
@@ -37,10 +40,7 @@ impl RedirectLab {
 
     /// A server on both addresses, ready to accept, which captures the edge node's.
     pub(super) fn server(&self, line: &str) -> Daemon {
-        let line = format!(
-            "--listen {SERVER_V4} --listen {SERVER_V6} --node 10.78.0.11 --node fd00:78::11 {line}"
-        );
-        self.bare_server(&line)
+        self.bare_server(&format!("{EDGE} {line}"))
     }
 
     pub(super) fn bare_server(&self, line: &str) -> Daemon {
@@ -50,14 +50,26 @@ impl RedirectLab {
     }
 
     pub(super) fn acceptor(&self, line: &str) -> Launch {
-        // The server belongs into the cgroup as well: its accepted sockets are handed what the clients' knew.
-        Launch::new(self.control(), programs::acceptor().unwrap())
+        self.with_acceptor(Launch::new(self.control(), programs::acceptor().unwrap()))
+            .words(line)
+    }
+
+    /// A server that has these capabilities only, such as `+bpf,+net_admin`.
+    pub(super) fn confined_acceptor(&self, capabilities: &str, line: &str) -> Launch {
+        let setpriv = Launch::new(self.control(), "setpriv")
+            .arg(format!("--bounding-set=-all,{capabilities}"))
+            .arg(programs::acceptor().unwrap());
+        self.with_acceptor(setpriv).words(line)
+    }
+
+    /// The server belongs into the cgroup as well: its accepted sockets are handed what the clients' knew.
+    fn with_acceptor(&self, launch: Launch) -> Launch {
+        launch
             .cgroup(&self.cgroup)
             .arg("--cgroup")
             .arg(self.cgroup.path())
             .arg("--pins")
             .arg(self.pins.path())
-            .words(line)
     }
 
     /// A client in the cgroup.
@@ -97,5 +109,7 @@ impl RedirectLab {
 pub(super) fn stop(server: &mut Daemon) -> Accepted {
     let status = server.stop(PATIENCE).unwrap();
     assert!(status.success(), "{}", server.output());
-    parse(&server.output()).unwrap()
+    let output = server.output();
+    let report = output.lines().find(|line| line.starts_with('{'));
+    parse(report.unwrap_or_default()).unwrap()
 }

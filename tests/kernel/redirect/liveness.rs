@@ -1,0 +1,108 @@
+//! What clients get when the server is gone, hangs, comes back or is replaced.
+
+use std::time::Duration;
+
+use culvert_tests::{
+    Daemon,
+    report::{Connects, parse},
+};
+use rustix::process::Signal;
+
+use super::lab::{EDGE, NODE_V4, PATIENCE, RedirectLab, stop};
+
+fn flood(lab: &RedirectLab) -> Daemon {
+    let line = format!("flood --to {NODE_V4} --no-echo --threads 4 --seconds 60");
+    let mut flood = lab.probe(lab.control(), &line).start().unwrap();
+    flood.wait_for_line("flooding", PATIENCE).unwrap();
+    flood
+}
+
+fn stop_flood(mut flood: Daemon) -> Connects {
+    flood.signal(Signal::TERM).unwrap();
+    parse(&flood.succeed(PATIENCE).unwrap()).unwrap()
+}
+
+#[test]
+fn a_killed_server_captures_nothing_from_that_moment_on() {
+    let lab = RedirectLab::new();
+    let mut server = lab.server("");
+    let flood = flood(&lab);
+    server.kill().unwrap();
+    // Maps and links stay, yet the connect passes: there is no route.
+    assert_eq!(lab.fails(&format!("--to {NODE_V4}")), "connect ENETUNREACH");
+    let report = stop_flood(flood);
+    let hung = report
+        .failed
+        .keys()
+        .filter(|cause| !EXPECTED.contains(&cause.as_str()));
+    assert_eq!(hung.collect::<Vec<_>>(), [""; 0], "{report:?}");
+    assert!(report.slowest_ms < 1000.0, "{report:?}");
+    // The next server finds everything in place.
+    let _server = lab.server("");
+    lab.reaches(&format!("--to {NODE_V4}"));
+}
+
+/// What a connect under way may get at the moment of the kill.
+const EXPECTED: [&str; 4] = [
+    "connect ENETUNREACH",
+    "connect ECONNREFUSED",
+    "connect ECONNRESET",
+    "getpeername ENOTCONN",
+];
+
+#[test]
+fn a_stopped_server_is_noticed_by_its_heartbeat() {
+    let lab = RedirectLab::new();
+    let mut server = lab.server("--max-age-ms 600");
+    lab.reaches(&format!("--to {NODE_V4}"));
+    server.signal(Signal::STOP).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    // Until then connects queue up at the listener.
+    let bypassed = || lab.connects(&format!("--to {NODE_V4} --timeout-ms 100"));
+    while !bypassed().failed.contains_key("connect ENETUNREACH") {
+        assert!(std::time::Instant::now() < deadline, "still captured");
+    }
+    server.signal(Signal::CONT).unwrap();
+    let reached = || {
+        lab.connects(&format!("--to {NODE_V4} --timeout-ms 100"))
+            .succeeded
+    };
+    while reached() == 0 {
+        assert!(std::time::Instant::now() < deadline, "not captured again");
+    }
+}
+
+#[test]
+fn a_node_that_wants_it_refuses_at_once() {
+    let lab = RedirectLab::new();
+    let mut server = lab.server("--policy refuse");
+    lab.reaches(&format!("--to {NODE_V4}"));
+    server.kill().unwrap();
+    assert_eq!(
+        lab.fails(&format!("--to {NODE_V4}")),
+        "connect ECONNREFUSED"
+    );
+    // Only exact targets.
+    assert_eq!(lab.fails("--to 10.78.0.12:10250"), "connect ENETUNREACH");
+}
+
+/// Each server has a port of its own: on a shared one, the kernel would go on giving connections to
+/// the old server's listener, and reset those that it has not accepted when it closes.
+#[test]
+fn servers_take_over_from_each_other_under_load_without_one_failure() {
+    let lab = RedirectLab::new();
+    let mut server = lab.server("");
+    let flood = flood(&lab);
+    for port in ["20251", "20252", "20253", "20250", "20251"] {
+        let next = lab.bare_server(&EDGE.replace("20250", port));
+        let report = stop(&mut server);
+        assert_eq!(report.unknown, 0);
+        assert!(server.output().contains("gate closed: false"));
+        server = next;
+    }
+    let report = stop_flood(flood);
+    assert!(report.succeeded > 0 && report.failures() == 0, "{report:?}");
+    let report = stop(&mut server);
+    assert_eq!((report.unknown, report.pending), (0, 0));
+    assert!(server.output().contains("gate closed: true"));
+}

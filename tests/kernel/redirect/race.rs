@@ -1,0 +1,69 @@
+//! Whether the original destination is always there, and right, when a connection is accepted. The
+//! server spins in accept and looks at once; the client compares what it dialled with what it hears.
+
+use std::time::Duration;
+
+use culvert_tests::{
+    NetNs,
+    report::{Race, parse},
+    scale,
+};
+
+use super::lab::{RedirectLab, SERVER_V4, SERVER_V6, stop};
+
+const TARGETS: u64 = 5000;
+
+/// Connects as `client` says from `namespace`: none may be missing, wrong or left over.
+fn race(lab: &RedirectLab, namespace: &NetNs, client: &str) {
+    let count = scale::count(200_000, 10_000, 1000);
+    let mut server = lab.bare_server(&format!(
+        "--listen {SERVER_V4} --listen {SERVER_V6} --nodes {TARGETS} --node fd00:78::11 \
+         --spin --threads 2 --seconds 600"
+    ));
+    let line = format!("race --targets {TARGETS} --count {count} {client}");
+    let mut clients = lab.probe(namespace, &line).start().unwrap();
+    let report: Race = parse(&clients.succeed(Duration::from_secs(500)).unwrap()).unwrap();
+    assert_eq!((report.right, report.wrong), (count, 0), "{report:?}");
+    assert!(report.failed.is_empty(), "{report:?}");
+
+    let served = stop(&mut server);
+    assert_eq!((served.known, served.unknown), (count, 0));
+    assert_eq!(served.pending, 0, "tuples left over");
+    assert_eq!(served.counters["handed_over"], count);
+    assert_eq!(served.counters["redirected"], count);
+}
+
+#[test]
+fn plain_connects() {
+    let lab = RedirectLab::new();
+    race(&lab, lab.control(), "--to 10.200.0.0:10250");
+}
+
+#[test]
+fn non_blocking_connects() {
+    let lab = RedirectLab::new();
+    race(&lab, lab.control(), "--to 10.200.0.0:10250 --nonblocking");
+}
+
+#[test]
+fn connects_with_data_in_the_syn() {
+    let lab = RedirectLab::new();
+    // Both ends, without a cookie: the server can accept before the client knows of the connection.
+    lab.control()
+        .sysctl("net.ipv4.tcp_fastopen", "1539")
+        .unwrap();
+    race(&lab, lab.control(), "--to 10.200.0.0:10250 --fastopen");
+}
+
+#[test]
+fn connects_from_a_pod() {
+    let mut lab = RedirectLab::new();
+    lab.lab.add_pod().unwrap();
+    race(&lab, lab.lab.pod(0).namespace(), "--to 10.200.0.0:10250");
+}
+
+#[test]
+fn connects_over_ipv6() {
+    let lab = RedirectLab::new();
+    race(&lab, lab.control(), "--to [fd00:78::11]:10250");
+}
