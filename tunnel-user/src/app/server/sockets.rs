@@ -14,7 +14,7 @@ use crate::{
     cli::ServerArgs,
     redirect::{
         Listeners,
-        addresses::{ServiceAddress, redirect_addresses},
+        addresses::{ServiceAddress, pick_redirect_addresses},
     },
 };
 
@@ -127,7 +127,9 @@ async fn client_addresses(
     parts: &Parts,
 ) -> anyhow::Result<(Vec<IpAddr>, Vec<ServiceAddress>)> {
     if args.redirect_address.is_empty() {
-        let addresses = redirect_addresses().await?;
+        let picked = pick_redirect_addresses().await?;
+        let picked = [picked.v4.map(IpAddr::from), picked.v6.map(IpAddr::from)];
+        let addresses: Vec<_> = picked.into_iter().flatten().collect();
         if addresses.iter().all(IpAddr::is_loopback) {
             tracing::warn!(
                 "this machine has no address but loopback: pods cannot be redirected; \
