@@ -6,5 +6,8 @@ mod enrol;
 mod plan;
 mod store;
 
+#[cfg(test)]
+mod tests;
+
 pub use call::CallError;
 pub use credentials::{AgentCredentials, AgentOptions};

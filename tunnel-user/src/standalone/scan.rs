@@ -42,11 +42,13 @@ impl Scan {
             .filter_map(|seen| seen.registration.as_ref())
     }
 
-    /// Reads what changed. A file that cannot be read keeps the state that it had.
-    pub(super) fn refresh(&mut self) -> Result<(), StateError> {
+    /// Reads what changed, and says how many files that were. A file that cannot be read keeps the
+    /// state that it had.
+    pub(super) fn refresh(&mut self) -> Result<usize, StateError> {
         let names = self.dir.records()?;
         self.files
             .retain(|name, _| names.binary_search(name).is_ok());
+        let mut read = 0;
         for name in names {
             let stamp = Stamp::of(&self.dir.file(&format!("{name}.json")));
             let unchanged = |seen: &Seen| stamp.is_some() && seen.stamp == stamp;
@@ -54,8 +56,9 @@ impl Scan {
                 continue;
             }
             self.read(name, stamp);
+            read += 1;
         }
-        Ok(())
+        Ok(read)
     }
 
     fn read(&mut self, name: String, stamp: Option<Stamp>) {

@@ -78,7 +78,7 @@ impl Source {
 
     fn refreshed(mut self) -> Self {
         match self.scan.refresh() {
-            Ok(()) => self.publish(),
+            Ok(_) => self.publish(),
             Err(error) => {
                 warn!(
                     error = chain(&error),
