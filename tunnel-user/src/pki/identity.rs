@@ -109,3 +109,6 @@ fn address(name: &GeneralName<'_>) -> Option<IpAddr> {
         .or_else(|_| <[u8; 16]>::try_from(*octets).map(IpAddr::from))
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,3 +141,6 @@ fn issue(
     info!(expires = %credential.validity.expires, "issued a server certificate");
     Ok((config, credential.validity))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     model::{AgentIdentity, ServerAddr},
     pki::{
-        Ca, Credential, Validity, agent_identity, client_config, enrolment_client_config, new_key,
-        request, server_config,
+        Ca, Credential, SERVER_NAME, Validity, agent_identity, client_config,
+        enrolment_client_config, new_key, request, server_config,
     },
     standalone::{
         JoinToken, chain,
@@ -61,9 +61,13 @@ fn renewal() -> Ask {
 
 /// A certificate for node edge-1 from this CA, made by hand.
 fn credential(ca: &Ca, validity: Validity) -> Credential {
+    credential_of("edge-1", ca, validity)
+}
+
+fn credential_of(node: &str, ca: &Ca, validity: Validity) -> Credential {
     let key = new_key().unwrap();
     let identity = AgentIdentity {
-        node: "edge-1".parse().unwrap(),
+        node: node.parse().unwrap(),
         addresses: vec![],
         key: "abcdefghij".into(),
     };
@@ -173,9 +177,9 @@ async fn each_wrong_token_is_refused_with_its_reason_and_a_way_out() {
             "enrols node edge-2, but this agent calls itself edge-1",
         ),
     ] {
-        let text = refused(&options(&test, &server.addr, Some(token))).await;
-        assert!(text.contains(reason), "{text} lacks {reason}");
-        assert!(text.contains("culvert token create"), "{text}");
+        let message = refused(&options(&test, &server.addr, Some(token))).await;
+        assert!(message.contains(reason), "{message} lacks {reason}");
+        assert!(message.contains("culvert token create"), "{message}");
     }
 }
 
@@ -185,7 +189,7 @@ async fn a_server_with_another_ca_is_refused_before_it_sees_the_token() {
     let foreign = TestState::new();
     let server = TestServer::start(&foreign.state, DAY).await;
     let token = test.token("edge-1", &["10.0.0.1"]);
-    let text = refused(&options(&test, &server.addr, Some(token))).await;
+    let message = refused(&options(&test, &server.addr, Some(token))).await;
     let (expected, presented) = (test.state.ca().pin(), foreign.state.ca().pin());
     for part in [
         &expected.to_string(),
@@ -193,7 +197,7 @@ async fn a_server_with_another_ca_is_refused_before_it_sees_the_token() {
         "--ca-hash",
         "intercepts",
     ] {
-        assert!(text.contains(part), "{text} lacks {part}");
+        assert!(message.contains(part), "{message} lacks {part}");
     }
     assert!(foreign.state.registrations().unwrap().is_empty());
 }
@@ -213,8 +217,8 @@ async fn a_client_certificate_of_a_foreign_ca_or_past_its_end_fails_the_handshak
     ] {
         let config = client_config(&credential, test.state.ca().certificate()).unwrap();
         let error = ask_with(config, &server.addr, &renewal()).await;
-        let text = chain(&error);
-        assert!(text.contains(alert), "{text} lacks {alert}");
+        let message = chain(&error);
+        assert!(message.contains(alert), "{message} lacks {alert}");
     }
 }
 
@@ -250,7 +254,9 @@ async fn a_certificate_whose_enrolment_was_made_up_gets_no_renewal() {
 #[tokio::test]
 async fn an_agents_certificate_cannot_pose_as_the_server() {
     let test = TestState::new();
-    let mut impostor = credential(test.state.ca(), Validity::starting(now(), DAY));
+    // A node may well be called that.
+    let life = Validity::starting(now(), DAY);
+    let mut impostor = credential_of(SERVER_NAME, test.state.ca(), life);
     impostor.chain.push(test.state.ca().certificate().clone());
     let config = server_config(&impostor, test.state.ca().certificate()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -270,6 +276,8 @@ async fn an_agents_certificate_cannot_pose_as_the_server() {
     ] {
         let error = ask_with(config, &addr, &renewal()).await;
         assert!(matches!(error, CallError::WrongServer { .. }), "{error:?}");
+        let message = chain(&error);
+        assert!(message.contains("server authentication"), "{message}");
     }
 }
 
@@ -303,11 +311,14 @@ async fn a_damaged_credential_is_named_and_a_token_replaces_it() {
     let damaged: PathBuf = options.state_dir.join("agent.pem");
     AgentStore::create(&options.state_dir).unwrap();
     std::fs::write(&damaged, "rubbish").unwrap();
-    let text = refused(&options).await;
-    assert!(text.contains(options.state_dir.to_str().unwrap()), "{text}");
+    let message = refused(&options).await;
     assert!(
-        text.contains("culvert token create --node edge-1"),
-        "{text}"
+        message.contains(options.state_dir.to_str().unwrap()),
+        "{message}"
+    );
+    assert!(
+        message.contains("culvert token create --node edge-1"),
+        "{message}"
     );
 
     options.token = Some(test.token("edge-1", &["10.0.0.1"]));

@@ -65,11 +65,11 @@ fn a_damaged_ca_is_named_and_never_replaced() {
         let path = state_dir(&test).join(file);
         fs::write(&path, content).unwrap();
         let error = State::create(&state_dir(&test), now()).err().unwrap();
-        let text = chain(&error);
-        assert!(text.contains(path.to_str().unwrap()), "{text}");
+        let message = chain(&error);
+        assert!(message.contains(path.to_str().unwrap()), "{message}");
         assert!(
-            text.contains("backup") && text.contains("enrol anew"),
-            "{text}"
+            message.contains("backup") && message.contains("enrol anew"),
+            "{message}"
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
     }
@@ -93,9 +93,12 @@ fn half_a_ca_is_named_and_never_completed() {
         let test = TestState::new();
         let dir = state_dir(&test);
         fs::remove_file(dir.join(missing)).unwrap();
-        let text = State::create(&dir, now()).err().unwrap().to_string();
-        assert!(text.contains(dir.join(missing).to_str().unwrap()), "{text}");
-        assert!(text.contains("backup"), "{text}");
+        let message = State::create(&dir, now()).err().unwrap().to_string();
+        assert!(
+            message.contains(dir.join(missing).to_str().unwrap()),
+            "{message}"
+        );
+        assert!(message.contains("backup"), "{message}");
         assert!(!dir.join(missing).exists() && dir.join(left).exists());
     }
 }
@@ -104,10 +107,10 @@ fn half_a_ca_is_named_and_never_completed() {
 fn a_state_that_is_not_there_is_an_error_with_a_way_out() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().join("none"), dir.path().to_owned()] {
-        let text = State::open(&path).err().unwrap().to_string();
+        let message = State::open(&path).err().unwrap().to_string();
         assert!(
-            text.contains(path.to_str().unwrap()) && text.contains("--state-dir"),
-            "{text}"
+            message.contains(path.to_str().unwrap()) && message.contains("--state-dir"),
+            "{message}"
         );
     }
 }
@@ -133,9 +136,9 @@ fn a_file_of_another_user_is_refused() {
     let test = TestState::new();
     let key = state_dir(&test).join("ca.key");
     std::os::unix::fs::chown(&key, Some(65_534), None).unwrap();
-    let text = State::open(&state_dir(&test)).err().unwrap().to_string();
+    let message = State::open(&state_dir(&test)).err().unwrap().to_string();
     for part in [key.to_str().unwrap(), "65534", "chown", "--state-dir"] {
-        assert!(text.contains(part), "{text} lacks {part}");
+        assert!(message.contains(part), "{message} lacks {part}");
     }
 }
 
@@ -144,8 +147,8 @@ fn a_file_in_the_place_of_the_directory_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state");
     fs::write(&file, "").unwrap();
-    let text = chain(&State::create(&file, now()).err().unwrap());
-    assert!(text.contains(file.to_str().unwrap()), "{text}");
+    let message = chain(&State::create(&file, now()).err().unwrap());
+    assert!(message.contains(file.to_str().unwrap()), "{message}");
 }
 
 #[test]
@@ -166,10 +169,10 @@ fn an_address_of_another_node_or_no_nodes_address_is_refused_at_once() {
         ("127.0.0.1", "a loopback address"),
     ] {
         let refused = test.state.create_token(new_token("edge-2", address), now());
-        let text = refused.unwrap_err().to_string();
+        let message = refused.unwrap_err().to_string();
         assert!(
-            text.contains("--address") && text.contains(reason),
-            "{text}"
+            message.contains("--address") && message.contains(reason),
+            "{message}"
         );
     }
     test.state
@@ -226,13 +229,13 @@ fn one_damaged_record_hides_none_of_the_others() {
         .map(|(id, _)| id)
         .collect();
     assert_eq!(ids, [good.id().clone()]);
-    let text = test
+    let message = test
         .state
         .revoke_token(damaged.id())
         .unwrap_err()
         .to_string();
     assert!(
-        text.contains(damaged.id().as_str()) && text.contains("culvert token create"),
-        "{text}"
+        message.contains(damaged.id().as_str()) && message.contains("culvert token create"),
+        "{message}"
     );
 }

@@ -1,0 +1,56 @@
+use std::time::Duration;
+
+use rcgen::{CertificateParams, SanType};
+use time::OffsetDateTime;
+
+use super::*;
+use crate::pki::{AgentCsr, Ca, Validity, new_key, request};
+
+fn self_signed(names: Vec<SanType>) -> (CertificateDer<'static>, SubjectKey) {
+    let key = new_key().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names;
+    let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate.der().clone(), SubjectKey::of(&spki))
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+#[test]
+fn an_issued_certificate_proves_exactly_what_it_was_issued_for() {
+    let now = OffsetDateTime::now_utc();
+    let ca = Ca::generate(now).unwrap();
+    let csr = AgentCsr::from_der(&request(&new_key().unwrap()).unwrap()).unwrap();
+    let identity = AgentIdentity {
+        node: "edge-1.example".parse().unwrap(),
+        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        key: "abcdefghij".into(),
+    };
+    let life = Validity::starting(now, Duration::from_hours(1));
+    let certificate = ca.issue_agent(&csr, &identity, life).unwrap();
+    assert_eq!(agent_identity(&certificate), Ok(identity));
+    assert_eq!(Validity::of(&certificate), Some(life));
+}
+
+#[test]
+fn a_certificate_without_an_enrolment_is_known_by_its_key() {
+    let uri = SanType::URI("https://elsewhere".try_into().unwrap());
+    let (certificate, key) = self_signed(vec![dns("edge-1"), uri]);
+    let identity = agent_identity(&certificate).unwrap();
+    assert_eq!(identity.key.as_str(), key.to_string());
+}
+
+#[test]
+fn a_certificate_that_names_no_node_several_or_none_that_can_be_is_refused() {
+    let refusal = |names| agent_identity(&self_signed(names).0).unwrap_err();
+    assert_eq!(refusal(vec![]), UnprovedIdentity::NotOneNode(0));
+    let two = vec![dns("edge-1"), dns("edge-2")];
+    assert_eq!(refusal(two), UnprovedIdentity::NotOneNode(2));
+    let wild = refusal(vec![dns("*.example")]);
+    assert!(matches!(wild, UnprovedIdentity::NodeName(_)), "{wild:?}");
+    let rubbish = CertificateDer::from(b"rubbish".to_vec());
+    assert_eq!(agent_identity(&rubbish), Err(UnprovedIdentity::Unreadable));
+}
