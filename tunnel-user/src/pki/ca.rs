@@ -28,6 +28,7 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pin: CaPin,
+    validity: Validity,
     pem: String,
 }
 
@@ -83,6 +84,7 @@ impl Ca {
         key: KeyPair,
     ) -> Result<Self, CaError> {
         let pin = CaPin::of(&certificate).ok_or(CaError::Certificate)?;
+        let validity = Validity::of(&certificate).ok_or(CaError::Certificate)?;
         let (_, parsed) =
             X509Certificate::from_der(&certificate).map_err(|_| CaError::Certificate)?;
         if parsed.public_key().raw != key.subject_public_key_info() {
@@ -93,6 +95,7 @@ impl Ca {
             issuer,
             certificate,
             pin,
+            validity,
             pem,
         })
     }
@@ -115,6 +118,11 @@ impl Ca {
     /// The CA's private key in PEM: for its file, for nothing else.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// The life of the CA's own certificate.
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// The hash by which agents know this CA before they have its certificate.
