@@ -131,6 +131,11 @@ pub fn parse(
     Ok(command)
 }
 
+/// The variables of the environment that look like settings but set nothing: probably misspelt.
+pub fn unread_variables(environment: &Environment) -> Vec<&str> {
+    environment.unread(&layers::all_flags(&Cli::command()))
+}
+
 /// Prints an error to stderr as one line, cause after cause.
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");

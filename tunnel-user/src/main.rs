@@ -15,11 +15,12 @@ const EXIT_OK: u8 = 0;
 const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
-    let command = match cli::parse(std::env::args_os(), &Environment::of_this_process()) {
+    let environment = Environment::of_this_process();
+    let command = match cli::parse(std::env::args_os(), &environment) {
         Ok(command) => command,
         Err(error) => return ExitCode::from(error.print()),
     };
-    match run(command) {
+    match run(command, &environment) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
             cli::print_error(&error);
@@ -28,9 +29,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, environment: &Environment) -> anyhow::Result<()> {
     if let Some(log) = command.log() {
         logging::init(&log.log_level, log.log_format)?;
+        for variable in cli::unread_variables(environment) {
+            tracing::warn!(
+                variable,
+                "nothing reads this environment variable: is it misspelt?"
+            );
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

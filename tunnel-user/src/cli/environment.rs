@@ -1,6 +1,9 @@
 //! The environment variables that mean something to culvert.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
+};
 
 /// Before the name of the flag, in capitals and with `_` for `-`.
 const PREFIX: &str = "CULVERT_";
@@ -31,6 +34,19 @@ impl Environment {
                 Some((name, value))
             })
     }
+
+    /// The variables that begin as ours do but set none of these flags. What Kubernetes sets for a
+    /// Service whose name begins with `culvert` is not among them.
+    pub(super) fn unread(&self, flags: &BTreeSet<String>) -> Vec<&str> {
+        let read: BTreeSet<String> = flags.iter().map(|flag| variable(flag)).collect();
+        self.0
+            .iter()
+            .filter(|(name, value)| {
+                name.starts_with(PREFIX) && !read.contains(*name) && !of_a_service(name, value)
+            })
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
 }
 
 impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
@@ -50,4 +66,10 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
 
 fn variable(flag: &str) -> String {
     format!("{PREFIX}{}", flag.replace('-', "_").to_uppercase())
+}
+
+/// <https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables>
+fn of_a_service(name: &str, value: &OsStr) -> bool {
+    let is_url = value.to_string_lossy().contains("://");
+    name.contains("_SERVICE_") || name.contains("_PORT_") || (name.ends_with("_PORT") && is_url)
 }

@@ -5,7 +5,7 @@
 //! the value stands instead of blaming a flag that nobody typed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     error::Error as _,
     ffi::{OsStr, OsString},
     path::PathBuf,
@@ -75,6 +75,13 @@ pub(super) fn apply(
         }
     }
     Ok(())
+}
+
+/// The flags of a command and of all its subcommands.
+pub(super) fn all_flags(command: &Command) -> BTreeSet<String> {
+    let own = flags(command).into_keys();
+    own.chain(command.get_subcommands().flat_map(all_flags))
+        .collect()
 }
 
 /// Returns the flags that the environment sets.

@@ -436,7 +436,7 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
         &["--ca-hash", "sha256: and 64"],
     ),
     (
-        "agent --server s --allow 10.0.0.0",
+        "agent --server s --allow 10.0.0.0/33",
         &["--allow", "10.0.0.0/8:443,8000-8100"],
     ),
     (
@@ -486,4 +486,22 @@ fn help_and_version_are_answers_not_failures() {
             other => panic!("{line}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn variables_that_nothing_reads_are_found() {
+    let environment: Environment = [
+        ("CULVERT_AGENT_PROT", "1"),
+        ("CULVERT_AGENT_PORT", "1"),
+        ("CULVERT_NODE_NAME", "of an agent beside the server"),
+        // What Kubernetes sets for Services named culvert and culvert-server.
+        ("CULVERT_SERVICE_HOST", "10.96.0.1"),
+        ("CULVERT_PORT", "tcp://10.96.0.1:10262"),
+        ("CULVERT_PORT_10262_TCP_ADDR", "10.96.0.1"),
+        ("CULVERT_SERVER_SERVICE_PORT", "10262"),
+        ("NODE_NAME", "edge-1"),
+    ]
+    .into_iter()
+    .collect();
+    assert_eq!(unread_variables(&environment), ["CULVERT_AGENT_PROT"]);
 }
