@@ -1,0 +1,41 @@
+//! The reference for people against the program.
+
+use super::*;
+
+/// The reference for people, which must not fall behind the program.
+const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md"));
+
+#[test]
+fn the_reference_names_every_flag_with_its_default() {
+    for name in ["server", "agent", "status"] {
+        let mut root = Cli::command();
+        let command = root.find_subcommand_mut(name).unwrap();
+        for arg in command.get_arguments() {
+            let Some(flag) = arg.get_long() else { continue };
+            let rows: Vec<_> = REFERENCE
+                .lines()
+                .filter(|row| row.starts_with(&format!("| `--{flag}")))
+                .collect();
+            assert!(!rows.is_empty(), "culvert {name} --{flag} has no row");
+            for default in arg
+                .get_default_values()
+                .iter()
+                .filter(|_| !arg.is_hide_default_value_set())
+            {
+                let default = format!("`{}`", default.to_str().unwrap());
+                let told = rows.iter().any(|row| row.contains(&default));
+                assert!(told, "--{flag} of {name}: {default} is not in {rows:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_every_label_value() {
+    use crate::observability::metrics::{DialFailure, Outcome};
+    let outcomes = Outcome::ALL.iter().map(|value| value.as_str());
+    let causes = DialFailure::ALL.iter().map(|value| value.as_str());
+    for value in outcomes.chain(causes) {
+        assert!(REFERENCE.contains(&format!("`{value}`")), "{value}");
+    }
+}
