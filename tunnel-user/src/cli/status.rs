@@ -5,6 +5,7 @@ mod render;
 mod tests;
 
 use std::{
+    convert::Infallible,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -43,7 +44,6 @@ pub struct StatusArgs {
 }
 
 /// Prints the report of a running server or agent.
-#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
 pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let socket = socket_path(&args.run_dir());
     let report = tokio::time::timeout(TIMEOUT, fetch(&socket))
@@ -91,11 +91,11 @@ async fn fetch(socket: &Path) -> anyhow::Result<StatusReport> {
     let driven = async {
         // Its end shows as an error of the exchange.
         let _ = connection.await;
-        std::future::pending::<()>().await;
+        std::future::pending::<Infallible>().await
     };
     tokio::select! {
         report = exchange => report,
-        () = driven => unreachable!("the connection is only driven"),
+        never = driven => match never {},
     }
 }
 

@@ -218,3 +218,17 @@ fn variables_that_nothing_reads_are_found() {
     .collect();
     assert_eq!(unread_variables(&environment), ["CULVERT_AGENT_PROT"]);
 }
+
+#[test]
+fn the_environment_sets_flags_at_every_depth() {
+    let environment = [
+        ("CULVERT_STATE_DIR", "/srv/culvert"),
+        ("CULVERT_NODE", "edge-1"),
+    ];
+    let command = parse_with("token create", &environment).unwrap();
+    let text = format!("{command:?}");
+    assert!(text.contains("\"/srv/culvert\""), "{text}");
+    assert!(text.contains("edge-1"), "{text}");
+    let command = parse_with("node list --state-dir /a", &environment).unwrap();
+    assert!(format!("{command:?}").contains("\"/a\""), "{command:?}");
+}

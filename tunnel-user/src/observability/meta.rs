@@ -13,7 +13,7 @@ use prometheus_client::{encoding::text, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::readiness::Readiness;
+use super::{metrics::register_process, readiness::Readiness};
 
 /// <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#overall-structure>
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,10 +46,11 @@ struct Shown {
 }
 
 impl MetaServer {
-    /// Binds the address; port 0 takes a free one.
+    /// Binds the address; port 0 takes a free one. What the process uses is shown besides the
+    /// metrics of `registry`.
     pub async fn new(
         address: SocketAddr,
-        registry: Registry,
+        mut registry: Registry,
         readiness: Readiness,
     ) -> Result<Self, BindError> {
         let listener = TcpListener::bind(address)
@@ -60,6 +61,7 @@ impl MetaServer {
 
     /// Serves on a listener that is bound already.
     pub fn on(listener: TcpListener, registry: Registry, readiness: Readiness) -> Self {
+        register_process(&mut registry);
         let routes = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))

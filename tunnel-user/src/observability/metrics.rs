@@ -9,6 +9,7 @@ mod certificates;
 mod connections;
 mod dials;
 mod labels;
+mod process;
 mod redirect;
 mod server;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use dials::Dials;
 pub use labels::{DialFailure, Direction, Frontend, Outcome};
 pub use redirect::ReadCounters;
 pub use server::ServerMetrics;
+pub(in crate::observability) use process::register_process;
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.
 fn register_build(registry: &mut Registry) {

@@ -7,6 +7,7 @@ use std::{
 
 use time::OffsetDateTime;
 
+use super::super::table::{Table, join};
 use crate::observability::status::{
     CertificateStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
 };
@@ -156,39 +157,28 @@ fn section(out: &mut String, title: &str, count: usize) -> fmt::Result {
     }
 }
 
-/// Prints rows under a head, each column as wide as its widest cell; nothing without rows.
+/// Prints rows under a head, indented; nothing without rows.
 fn columns<const N: usize>(
     out: &mut String,
     head: [&str; N],
-    rows: impl Iterator<Item = [String; N]>,
+    rows: impl ExactSizeIterator<Item = [String; N]>,
 ) -> fmt::Result {
-    let mut lines = vec![head.map(str::to_owned)];
-    lines.extend(rows);
-    if lines.len() == 1 {
+    if rows.len() == 0 {
         return Ok(());
     }
-    let mut widths = [0; N];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for line in &lines {
-        let mut text = String::new();
-        for (width, cell) in widths.iter().zip(line) {
-            write!(text, "  {cell:<width$}")?;
-        }
-        writeln!(out, "{}", text.trim_end())?;
+    let mut table = Table::new(head);
+    rows.for_each(|row| table.row(row));
+    for line in table.to_string().lines() {
+        writeln!(out, "  {line}")?;
     }
     Ok(())
 }
 
-fn list(items: &[impl Display]) -> String {
+fn list(items: &[impl ToString]) -> String {
     if items.is_empty() {
         return "-".to_owned();
     }
-    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
-    items.join(", ")
+    join(items)
 }
 
 fn lower(policy: impl fmt::Debug) -> String {

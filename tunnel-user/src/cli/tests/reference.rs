@@ -7,27 +7,27 @@ const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../do
 
 #[test]
 fn the_reference_names_every_flag_with_its_default() {
-    for name in ["server", "agent", "status"] {
-        let mut root = Cli::command();
-        let command = root.find_subcommand_mut(name).unwrap();
-        for arg in command.get_arguments() {
-            let Some(flag) = arg.get_long() else { continue };
-            let rows: Vec<_> = REFERENCE
-                .lines()
-                .filter(|row| row.starts_with(&format!("| `--{flag}")))
-                .collect();
-            assert!(!rows.is_empty(), "culvert {name} --{flag} has no row");
-            for default in arg
-                .get_default_values()
-                .iter()
-                .filter(|_| !arg.is_hide_default_value_set())
-            {
-                let default = format!("`{}`", default.to_str().unwrap());
-                let told = rows.iter().any(|row| row.contains(&default));
-                assert!(told, "--{flag} of {name}: {default} is not in {rows:?}");
-            }
+    check_flags_of(&Cli::command());
+}
+
+fn check_flags_of(command: &clap::Command) {
+    for arg in command.get_arguments() {
+        let Some(flag) = arg.get_long() else { continue };
+        let start = format!("| `--{flag}");
+        let rows: Vec<_> = REFERENCE
+            .lines()
+            .filter(|row| row.starts_with(&start))
+            .collect();
+        let name = command.get_name();
+        assert!(!rows.is_empty(), "culvert {name} --{flag} has no row");
+        let hidden = arg.is_hide_default_value_set() || !arg.get_action().takes_values();
+        for default in arg.get_default_values().iter().filter(|_| !hidden) {
+            let default = format!("`{}`", default.to_str().unwrap());
+            let told = rows.iter().any(|row| row.contains(&default));
+            assert!(told, "--{flag} of {name}: {default} is not in {rows:?}");
         }
     }
+    command.get_subcommands().for_each(check_flags_of);
 }
 
 #[test]

@@ -26,6 +26,12 @@ async fn shows_metrics_health_and_readiness() {
     let metrics = get(address, "/metrics").await;
     assert!(metrics.contains(OPEN_METRICS), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    for name in ["cpu_seconds_total", "resident_memory_bytes", "open_fds"] {
+        let start = format!("process_{name} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        let value: f64 = value.expect(name).parse().unwrap();
+        assert!(value > 0.0, "{name} {value}");
+    }
     assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
 
     let unready = get(address, "/readyz").await;
