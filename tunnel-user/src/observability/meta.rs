@@ -46,11 +46,10 @@ struct Shown {
 }
 
 impl MetaServer {
-    /// Binds the address; port 0 takes a free one. What the process uses is shown besides the
-    /// metrics of `registry`.
+    /// Binds the address; port 0 takes a free one.
     pub async fn new(
         address: SocketAddr,
-        mut registry: Registry,
+        registry: Registry,
         readiness: Readiness,
     ) -> Result<Self, BindError> {
         let listener = TcpListener::bind(address)
@@ -59,8 +58,9 @@ impl MetaServer {
         Ok(Self::on(listener, registry, readiness))
     }
 
-    /// Serves on a listener that is bound already.
-    pub fn on(listener: TcpListener, registry: Registry, readiness: Readiness) -> Self {
+    /// Serves on a listener that is bound already. What the process uses is shown beside the
+    /// metrics of `registry`.
+    pub fn on(listener: TcpListener, mut registry: Registry, readiness: Readiness) -> Self {
         register_process(&mut registry);
         let routes = Router::new()
             .route("/metrics", get(metrics))

@@ -22,9 +22,9 @@ pub use certificates::Certificates;
 pub use connections::{AgentConnections, Carried, Connections, OpenConnection};
 pub use dials::Dials;
 pub use labels::{DialFailure, Direction, Frontend, Outcome};
+pub(in crate::observability) use process::register_process;
 pub use redirect::ReadCounters;
 pub use server::ServerMetrics;
-pub(in crate::observability) use process::register_process;
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.
 fn register_build(registry: &mut Registry) {

@@ -196,7 +196,7 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
     ),
     (
         "server --ebpf-log-level x",
-        &["--ebpf-log-level", "off, error"],
+        &["--ebpf-log-level", "off, info, debug"],
     ),
     ("server --mark 0", &["--mark", "from 1 to 0xffffffff"]),
     (
