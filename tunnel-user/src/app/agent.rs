@@ -46,7 +46,8 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
 
     let meta_address = SocketAddr::new(args.meta_address, args.meta_port);
     let meta = MetaServer::new(meta_address, registry, readiness.clone()).await?;
-    let credentials = AgentCredentials::establish(&identity_options(&args).await?, &stop.graceful).await?;
+    let credentials =
+        AgentCredentials::establish(&identity_options(&args).await?, &stop.graceful).await?;
     let report = status::Reporter {
         started_at,
         identity: credentials.identity().clone(),
@@ -56,7 +57,10 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
         validities: credentials.validities(),
     };
     let admin = AdminServer::new(&args.run_dir, Incumbent::Respect, report.into_fn()).await?;
-    let keeper = Keeper::new(keeper_options(&args, &credentials, &metrics)?, servers.clone());
+    let keeper = Keeper::new(
+        keeper_options(&args, &credentials, &metrics)?,
+        servers.clone(),
+    );
 
     let end = CancellationToken::new();
     let mut tasks = Tasks::default();
@@ -66,7 +70,10 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
         "watching certificates",
         status::follow_expiry(credentials.validities(), metrics.clone(), end.clone()),
     );
-    tasks.spawn("watching sessions", status::follow_sessions(servers, connected, metrics, end.clone()));
+    tasks.spawn(
+        "watching sessions",
+        status::follow_sessions(servers, connected, metrics, end.clone()),
+    );
     tasks.spawn("renewing the certificate", credentials.run(end.clone()));
     let keeping = keeper.run(stop.graceful.clone(), stop.abort.clone());
     let outcome = tokio::select! {
@@ -79,7 +86,10 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
 }
 
 async fn identity_options(args: &AgentArgs) -> anyhow::Result<AgentOptions> {
-    let token = args.token()?.map(|token| token.expose().parse()).transpose();
+    let token = args
+        .token()?
+        .map(|token| token.expose().parse())
+        .transpose();
     Ok(AgentOptions {
         state_dir: args.state_dir.clone(),
         node: args.node_name()?,
@@ -101,7 +111,9 @@ fn keeper_options(
     } else {
         Policy::new(identity.addresses.clone(), args.allow.clone())
     };
-    let server_name = crate::pki::SERVER_NAME.try_into().expect("the constant is a DNS name");
+    let server_name = crate::pki::SERVER_NAME
+        .try_into()
+        .expect("the constant is a DNS name");
     Ok(KeeperOptions {
         servers: args.server.clone(),
         server_name: Some(server_name),

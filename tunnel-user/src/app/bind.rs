@@ -1,8 +1,6 @@
 //! Binds listening sockets, or takes those that a predecessor hands over.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,7 +22,10 @@ pub(super) fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpL
     match try_listen(dual_stack, false) {
         Ok(listener) => Ok(listener),
         // No IPv6 here, or something else: IPv4 will tell.
-        Err(_) => listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), setting),
+        Err(_) => listen(
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            setting,
+        ),
     }
 }
 
@@ -35,7 +36,11 @@ pub(super) fn into_tokio(listener: TcpListener) -> anyhow::Result<tokio::net::Tc
 }
 
 fn try_listen(address: SocketAddr, only_v6: bool) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }

@@ -27,10 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::offer::Offer;
-use crate::{
-    observability::private_socket::PrivateSocket,
-    tunnel::server::Sessions,
-};
+use crate::{observability::private_socket::PrivateSocket, tunnel::server::Sessions};
 
 /// The socket's name in the run directory.
 const SOCKET: &str = "handover.sock";
@@ -64,7 +61,12 @@ impl Incumbent {
     ) -> anyhow::Result<Self> {
         let socket = PrivateSocket::bind(run_dir, SOCKET)
             .with_context(|| format!("cannot make {SOCKET} in --run-dir {}", run_dir.display()))?;
-        Ok(Self { socket, sockets, sessions, accept_agents })
+        Ok(Self {
+            socket,
+            sockets,
+            sessions,
+            accept_agents,
+        })
     }
 
     /// Resolves once a successor has taken over.
@@ -96,7 +98,10 @@ impl Incumbent {
         self.sessions.drain();
         match timeout(READY_TIME, successor.read_u8()).await?? {
             READY => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak our protocol")),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it does not speak our protocol",
+            )),
         }
     }
 }

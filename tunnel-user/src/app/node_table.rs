@@ -67,7 +67,11 @@ impl NodeTable {
         self.metrics.nodes.set(gauge(snapshot.nodes().len()));
         let changes = self.redirect.lock().apply(&table)?;
         self.metrics.redirect_entries.set(gauge(table.addresses()));
-        tracing::debug!(?changes, addresses = table.addresses(), "applied the table of nodes");
+        tracing::debug!(
+            ?changes,
+            addresses = table.addresses(),
+            "applied the table of nodes"
+        );
         Ok(())
     }
 
@@ -93,7 +97,9 @@ impl NodeTable {
                 return;
             }
             sessions.borrow_and_update();
-            self.metrics.sessions.set(gauge(self.sessions.reports().len()));
+            self.metrics
+                .sessions
+                .set(gauge(self.sessions.reports().len()));
             // A big table takes some milliseconds of system calls.
             let applied = tokio::task::block_in_place(|| self.apply());
             retry = applied.is_err().then_some(());
@@ -116,11 +122,20 @@ impl NodeTable {
 impl Told {
     fn tell(&mut self, excluded: Vec<Excluded>, conflicts: &[AddressConflict]) {
         let excluded: BTreeSet<_> = excluded.into_iter().collect();
-        for Excluded { address, node, reason } in excluded.difference(&self.excluded) {
+        for Excluded {
+            address,
+            node,
+            reason,
+        } in excluded.difference(&self.excluded)
+        {
             tracing::warn!(%node, %address, %reason, "an address of the node is not captured");
         }
         for AddressConflict { address, nodes } in conflicts {
-            if !self.conflicts.iter().any(|told| told.address == *address && told.nodes == *nodes) {
+            if !self
+                .conflicts
+                .iter()
+                .any(|told| told.address == *address && told.nodes == *nodes)
+            {
                 let nodes: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
                 tracing::warn!(%address, ?nodes, "several nodes claim one address: none is captured by it");
             }

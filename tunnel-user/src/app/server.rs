@@ -125,11 +125,7 @@ struct Ends {
 
 impl Server {
     /// Binds, installs the redirect, and takes agents; clients come later.
-    async fn start(
-        args: ServerArgs,
-        offer: &mut Offer,
-        takes_over: bool,
-    ) -> anyhow::Result<Self> {
+    async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
         let mut parts = Parts::new(&args).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
@@ -147,7 +143,9 @@ impl Server {
         };
         if let Some(log) = log_task {
             let end = server.ends.everything.clone();
-            server.tasks.try_spawn("reading the programs' log", log.run(end));
+            server
+                .tasks
+                .try_spawn("reading the programs' log", log.run(end));
         }
         server.show_itself(takes_over).await?;
         server.follow_nodes()?;
@@ -167,8 +165,10 @@ impl Server {
         let readiness = self.parts.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
         let end = &self.ends.everything;
-        self.tasks.try_spawn("the admin socket", admin.run(end.clone()));
-        self.tasks.try_spawn("the meta server", meta.run(end.clone()));
+        self.tasks
+            .try_spawn("the admin socket", admin.run(end.clone()));
+        self.tasks
+            .try_spawn("the meta server", meta.run(end.clone()));
         Ok(())
     }
 
@@ -186,7 +186,8 @@ impl Server {
         };
         table.apply().context("cannot apply the table of nodes")?;
         let end = &self.ends.everything;
-        self.tasks.spawn("following the table of nodes", table.run(end.clone()));
+        self.tasks
+            .spawn("following the table of nodes", table.run(end.clone()));
         self.parts.spawn_sources(&mut self.tasks, end);
         Ok(())
     }
@@ -241,7 +242,12 @@ impl Server {
                 },
             },
         );
-        let Ends { clients, abort_clients, clients_gone, .. } = &self.ends;
+        let Ends {
+            clients,
+            abort_clients,
+            clients_gone,
+            ..
+        } = &self.ends;
         let (stop, abort, gone) = (clients.clone(), abort_clients.clone(), clients_gone.clone());
         self.tasks.spawn("accepting clients", async move {
             transparent.run(stop, abort).await;
@@ -274,7 +280,10 @@ impl Server {
         self.ends.abort_clients.cancel();
         self.ends.clients_gone.cancelled().await;
         self.ends.sessions.cancel();
-        if timeout(SESSIONS_END, self.ends.sessions_gone.cancelled()).await.is_err() {
+        if timeout(SESSIONS_END, self.ends.sessions_gone.cancelled())
+            .await
+            .is_err()
+        {
             tracing::debug!("some agents did not hear the end of their session");
         }
         self.ends.everything.cancel();

@@ -31,7 +31,8 @@ impl Tasks {
     ) where
         E: Into<anyhow::Error> + 'static,
     {
-        self.0.spawn(async move { (name, task.await.map_err(Into::into)) });
+        self.0
+            .spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
     /// Resolves when a task ends, which none does before it is told to: with the reason.
@@ -52,9 +53,7 @@ impl Tasks {
     }
 }
 
-fn reason(
-    ended: Result<(&'static str, anyhow::Result<()>), JoinError>,
-) -> Option<anyhow::Error> {
+fn reason(ended: Result<(&'static str, anyhow::Result<()>), JoinError>) -> Option<anyhow::Error> {
     match ended {
         Ok((_, Ok(()))) => None,
         Ok((name, Err(error))) => Some(error.context(format!("{name} failed"))),

@@ -9,9 +9,7 @@ use std::{
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{
-    shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
-};
+use super::shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration};
 use crate::model::{GatePolicy, Mark, PortSet, TunnelPort};
 
 /// The settings of a server.

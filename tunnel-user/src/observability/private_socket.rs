@@ -47,7 +47,10 @@ impl PrivateSocket {
         match in_place {
             Ok(made) => {
                 let inode = made.ino();
-                Ok(Self { listener, file: SocketFile { path, inode } })
+                Ok(Self {
+                    listener,
+                    file: SocketFile { path, inode },
+                })
             }
             Err(error) => {
                 // The first error is the one to report.

@@ -106,11 +106,6 @@ impl Ca {
     }
 
     /// The CA's own certificate in PEM.
-    pub fn validity(&self) -> Option<Validity> {
-        Validity::of(&self.certificate)
-    }
-
-    /// The certificate as PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.pem
     }

@@ -6,8 +6,7 @@
 //! ```
 
 use std::{
-    fmt,
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -107,7 +106,12 @@ impl fmt::Display for Removed {
         if self.links.is_empty() && self.maps.is_empty() {
             return f.write_str("nothing is installed, nothing was removed");
         }
-        write!(f, "removed {} programs and {} maps", self.links.len(), self.maps.len())
+        write!(
+            f,
+            "removed {} programs and {} maps",
+            self.links.len(),
+            self.maps.len()
+        )
     }
 }
 

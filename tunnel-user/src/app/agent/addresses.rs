@@ -11,5 +11,10 @@ pub(super) async fn of_this_machine(given: &[IpAddr]) -> anyhow::Result<Vec<IpAd
         return Ok(given.to_vec());
     }
     let own = AddressWatch::new().await?.subscribe();
-    Ok(own.borrow().iter().copied().filter(|ip| !ip.is_loopback()).collect())
+    Ok(own
+        .borrow()
+        .iter()
+        .copied()
+        .filter(|ip| !ip.is_loopback())
+        .collect())
 }

@@ -106,7 +106,10 @@ pub(super) async fn follow_sessions(
     loop {
         changes.borrow_and_update();
         let links = servers.reports();
-        let up = links.iter().filter(|link| matches!(link.state, LinkState::Up(_))).count();
+        let up = links
+            .iter()
+            .filter(|link| matches!(link.state, LinkState::Up(_)))
+            .count();
         metrics.sessions.set(i64::try_from(up).unwrap_or(i64::MAX));
         match up {
             0 => connected.not_ready(reason(&links)),

@@ -42,7 +42,10 @@ struct Message {
 
 impl Offer {
     pub(in crate::app) fn new(sockets: Vec<TcpListener>) -> Self {
-        Self { sockets, nodes: Vec::new() }
+        Self {
+            sockets,
+            nodes: Vec::new(),
+        }
     }
 
     /// The socket that listens on this port of every address, of both families or of one.
@@ -55,7 +58,10 @@ impl Offer {
     /// The same sockets, with the nodes of this moment.
     pub(super) fn with_nodes(&self, nodes: Vec<NodeName>) -> io::Result<Self> {
         let sockets = self.sockets.iter().map(TcpListener::try_clone);
-        Ok(Self { sockets: sockets.collect::<io::Result<_>>()?, nodes })
+        Ok(Self {
+            sockets: sockets.collect::<io::Result<_>>()?,
+            nodes,
+        })
     }
 
     /// The socket that listens on this address, if it is among them.
@@ -67,10 +73,14 @@ impl Offer {
     }
 
     pub(super) async fn send(&self, stream: &mut UnixStream) -> io::Result<()> {
-        let message = serde_json::to_vec(&Message { nodes: self.nodes.clone() })?;
+        let message = serde_json::to_vec(&Message {
+            nodes: self.nodes.clone(),
+        })?;
         let length = u32::try_from(message.len()).map_err(io::Error::other)?;
         stream
-            .async_io(Interest::WRITABLE, || self.send_sockets(stream, &length.to_be_bytes()))
+            .async_io(Interest::WRITABLE, || {
+                self.send_sockets(stream, &length.to_be_bytes())
+            })
             .await?;
         stream.write_all(&message).await
     }
@@ -82,12 +92,18 @@ impl Offer {
             .await?;
         let length = u32::from_be_bytes(length);
         if length > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the offer is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the offer is too long",
+            ));
         }
         let mut message = vec![0; length as usize];
         stream.read_exact(&mut message).await?;
         let Message { nodes } = serde_json::from_slice(&message)?;
-        Ok(Self { sockets: sockets.into_iter().map(TcpListener::from).collect(), nodes })
+        Ok(Self {
+            sockets: sockets.into_iter().map(TcpListener::from).collect(),
+            nodes,
+        })
     }
 
     fn send_sockets(&self, stream: &UnixStream, length: &[u8; 4]) -> io::Result<()> {
@@ -98,7 +114,12 @@ impl Offer {
             return Err(io::Error::other("too many sockets to hand over"));
         }
         // Four bytes into an empty socket buffer go whole or not at all.
-        sendmsg(stream, &[IoSlice::new(length)], &mut ancillary, SendFlags::empty())?;
+        sendmsg(
+            stream,
+            &[IoSlice::new(length)],
+            &mut ancillary,
+            SendFlags::empty(),
+        )?;
         Ok(())
     }
 }
@@ -126,7 +147,9 @@ mod tests {
     async fn sockets_and_nodes_arrive() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let offer = Offer::new(vec![listener]).with_nodes(vec!["edge-1".parse().unwrap()]).unwrap();
+        let offer = Offer::new(vec![listener])
+            .with_nodes(vec!["edge-1".parse().unwrap()])
+            .unwrap();
         let (mut here, mut there) = UnixStream::pair().unwrap();
         offer.send(&mut here).await.unwrap();
         let mut received = Offer::receive(&mut there).await.unwrap();

@@ -63,7 +63,11 @@ impl Parts {
             sessions: Sessions::default(),
             readiness: Readiness::default(),
             registry: Some(registry),
-            runnable: Some(Runnable { addresses, source, certificate }),
+            runnable: Some(Runnable {
+                addresses,
+                source,
+                certificate,
+            }),
             state,
             snapshots,
             metrics,
@@ -75,7 +79,9 @@ impl Parts {
         let mut registry = self.registry.take().unwrap_or_default();
         let read = move || {
             let counters = redirect.lock().counters();
-            counters.map(|counters| counters.named().collect()).unwrap_or_default()
+            counters
+                .map(|counters| counters.named().collect())
+                .unwrap_or_default()
         };
         ServerMetrics::register_redirect(&mut registry, Box::new(read));
         registry
@@ -83,14 +89,27 @@ impl Parts {
 
     /// Runs what follows the outside world; once.
     pub(super) fn spawn_sources(&mut self, tasks: &mut Tasks, end: &CancellationToken) {
-        let Some(Runnable { addresses, source, certificate }) = self.runnable.take() else {
+        let Some(Runnable {
+            addresses,
+            source,
+            certificate,
+        }) = self.runnable.take()
+        else {
             return;
         };
-        tasks.try_spawn("watching this machine's addresses", addresses.run(end.clone()));
+        tasks.try_spawn(
+            "watching this machine's addresses",
+            addresses.run(end.clone()),
+        );
         tasks.spawn("following the registered nodes", source.run(end.clone()));
-        tasks.spawn("renewing the server's certificate", certificate.run(end.clone()));
+        tasks.spawn(
+            "renewing the server's certificate",
+            certificate.run(end.clone()),
+        );
         tasks.spawn("following who may stay", {
-            self.sessions.clone().follow(self.snapshots.clone(), end.clone())
+            self.sessions
+                .clone()
+                .follow(self.snapshots.clone(), end.clone())
         });
         tasks.spawn("watching certificates", {
             follow_expiry(self.validities.clone(), self.metrics.clone(), end.clone())

@@ -35,7 +35,9 @@ impl Sockets {
         let agents = match args.bind_address {
             Some(ip) => {
                 let address = SocketAddr::new(ip, args.agent_port);
-                taken_or(offer, address, || bind::listen(address, "--bind-address or --agent-port"))
+                taken_or(offer, address, || {
+                    bind::listen(address, "--bind-address or --agent-port")
+                })
             }
             None => match offer.take_everywhere(args.agent_port) {
                 Some(socket) => Ok(socket),
@@ -43,8 +45,9 @@ impl Sockets {
             },
         }?;
         let meta = SocketAddr::new(args.meta_address, args.meta_port);
-        let meta =
-            taken_or(offer, meta, || bind::listen(meta, "--meta-address or --meta-port"))?;
+        let meta = taken_or(offer, meta, || {
+            bind::listen(meta, "--meta-address or --meta-port")
+        })?;
         let (addresses, service_addresses) = client_addresses(args, parts).await?;
         let clients = addresses.into_iter().map(|ip| {
             let address = SocketAddr::new(ip, args.redirect_port.get());
@@ -52,8 +55,12 @@ impl Sockets {
                 bind::listen(address, "--redirect-address or --redirect-port")
             })
         });
-        let sockets =
-            Self { agents, meta, clients: clients.collect::<anyhow::Result<_>>()?, service_addresses };
+        let sockets = Self {
+            agents,
+            meta,
+            clients: clients.collect::<anyhow::Result<_>>()?,
+            service_addresses,
+        };
         sockets.log();
         Ok(sockets)
     }
@@ -67,18 +74,27 @@ impl Sockets {
     }
 
     pub(super) fn clients(&self) -> anyhow::Result<Vec<tokio::net::TcpListener>> {
-        self.clients.iter().map(|socket| bind::into_tokio(socket.try_clone()?)).collect()
+        self.clients
+            .iter()
+            .map(|socket| bind::into_tokio(socket.try_clone()?))
+            .collect()
     }
 
     /// The clients' sockets as the gate knows them.
     pub(super) fn redirect_listeners(&self) -> Listeners<'_> {
         let of_family = |v4: bool| {
             let mut sockets = self.clients.iter();
-            let socket = sockets
-                .find(|socket| socket.local_addr().is_ok_and(|address| address.is_ipv4() == v4));
+            let socket = sockets.find(|socket| {
+                socket
+                    .local_addr()
+                    .is_ok_and(|address| address.is_ipv4() == v4)
+            });
             socket.map(|socket| socket.as_fd())
         };
-        Listeners { v4: of_family(true), v6: of_family(false) }
+        Listeners {
+            v4: of_family(true),
+            v6: of_family(false),
+        }
     }
 
     /// All of them, for a successor.
@@ -100,7 +116,11 @@ impl Sockets {
 
     fn log(&self) {
         let local = |socket: &TcpListener| socket.local_addr().map(|address| address.to_string());
-        let clients: Vec<_> = self.clients.iter().filter_map(|socket| local(socket).ok()).collect();
+        let clients: Vec<_> = self
+            .clients
+            .iter()
+            .filter_map(|socket| local(socket).ok())
+            .collect();
         tracing::info!(
             agents = local(&self.agents).unwrap_or_default(),
             meta = local(&self.meta).unwrap_or_default(),

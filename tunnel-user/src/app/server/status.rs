@@ -76,9 +76,10 @@ impl Reporter {
             .collect();
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
-        let ca = self.state.ca().validity().map(|validity| certificate("ca", validity));
-        let server = certificate("server", *self.validities.borrow());
-        report.certificates = ca.into_iter().chain([server]).collect();
+        report.certificates = vec![
+            certificate("ca", self.state.ca().validity()),
+            certificate("server", *self.validities.borrow()),
+        ];
         report
     }
 
@@ -98,7 +99,9 @@ impl Reporter {
             pinned_at: state.pins,
             ports: state.ports,
             entries: u64::try_from(state.nodes).unwrap_or(u64::MAX),
-            counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
+            counters: counters
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
         })
     }
 }

@@ -18,9 +18,7 @@ use super::{
 use crate::{
     model::{AgentIdentity, NodeName, ServerAddr},
     pki::{CaPin, RenewalSchedule, Validity, client_config, new_key, request},
-    standalone::{
-        JoinToken, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK,
-    },
+    standalone::{JoinToken, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK},
 };
 
 /// What an agent needs to know in order to have an identity.

@@ -16,7 +16,11 @@ use super::{
     backoff::Backoff,
     link::{Link, LinkOptions, LinkSignals},
 };
-use crate::{model::{AgentIdentity, Mark, ServerAddr}, observability::metrics::AgentMetrics, tunnel::Settings};
+use crate::{
+    model::{AgentIdentity, Mark, ServerAddr},
+    observability::metrics::AgentMetrics,
+    tunnel::Settings,
+};
 
 /// What keeping sessions needs.
 #[derive(Clone)]

@@ -245,9 +245,7 @@ async fn while_driving<T>(
 }
 
 fn origin(server: &ServerAddr) -> anyhow::Result<Uri> {
-    let origin = Uri::builder()
-        .scheme("https")
-        .authority(server.to_string());
+    let origin = Uri::builder().scheme("https").authority(server.to_string());
     origin
         .path_and_query("/")
         .build()

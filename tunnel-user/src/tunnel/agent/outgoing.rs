@@ -31,10 +31,7 @@ pub(super) async fn connect(address: SocketAddr, mark: Mark) -> io::Result<TcpSt
 }
 
 /// Connects to the first of the host's addresses that answers.
-pub(super) async fn connect_any(
-    host_and_port: (&str, u16),
-    mark: Mark,
-) -> io::Result<TcpStream> {
+pub(super) async fn connect_any(host_and_port: (&str, u16), mark: Mark) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host(host_and_port).await? {
         match connect(address, mark).await {

@@ -133,9 +133,9 @@ impl Servers {
         let Some(LinkState::Duplicate { server_id }) = state else {
             return false;
         };
-        links.values().any(|other| {
-            matches!(&other.state, LinkState::Up(held) if held.server_id == *server_id)
-        })
+        links.values().any(
+            |other| matches!(&other.state, LinkState::Up(held) if held.server_id == *server_id),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LinkReport>> {
