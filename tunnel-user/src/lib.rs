@@ -11,7 +11,7 @@
 pub mod app;
 pub mod cli;
 pub mod frontend;
-pub mod grpc;
+mod grpc;
 pub mod model;
 pub mod observability;
 pub mod pki;

@@ -18,6 +18,10 @@ mod metadata;
 mod registration;
 pub mod server;
 mod settings;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use carry::{CarryError, Transfer, reset};

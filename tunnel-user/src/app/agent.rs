@@ -31,7 +31,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let stop = Stop::default();
     let signals = Signals::new()?;
     tokio::select! {
-        () = signals.run(stop.clone()) => Ok(()),
+        never = signals.run(stop.clone()) => match never {},
         ended = run_until(args, stop) => ended,
     }
 }
@@ -58,7 +58,7 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
     };
     let admin = AdminServer::new(&args.run_dir, Incumbent::Respect, report.into_fn()).await?;
     let keeper = Keeper::new(
-        keeper_options(&args, &credentials, &metrics)?,
+        keeper_options(&args, &credentials, &metrics),
         servers.clone(),
     );
 
@@ -104,7 +104,7 @@ fn keeper_options(
     args: &AgentArgs,
     credentials: &AgentCredentials,
     metrics: &AgentMetrics,
-) -> anyhow::Result<KeeperOptions> {
+) -> KeeperOptions {
     let identity = credentials.identity().clone();
     let policy = if args.no_default_targets {
         Policy::only(args.allow.clone())
@@ -114,7 +114,7 @@ fn keeper_options(
     let server_name = crate::pki::SERVER_NAME
         .try_into()
         .expect("the constant is a DNS name");
-    Ok(KeeperOptions {
+    KeeperOptions {
         servers: args.server.clone(),
         server_name: Some(server_name),
         tls: credentials.configs(),
@@ -124,5 +124,5 @@ fn keeper_options(
         mark: args.mark,
         metrics: metrics.clone(),
         drain_timeout: args.session.drain_timeout,
-    })
+    }
 }

@@ -36,7 +36,7 @@ const READY: u8 = b'R';
 /// The longest that the other side may take to give or read an offer.
 const OFFER_TIME: Duration = Duration::from_secs(5);
 /// The longest that a successor may take to get ready.
-const READY_TIME: Duration = Duration::from_secs(60);
+const READY_TIME: Duration = Duration::from_mins(1);
 
 /// Waits for a successor.
 pub(super) struct Incumbent {

@@ -58,7 +58,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let stop = Stop::default();
     let signals = Signals::new()?;
     tokio::select! {
-        () = signals.run(stop.clone()) => Ok(()),
+        never = signals.run(stop.clone()) => match never {},
         ended = serve(args, stop) => ended,
     }
 }
@@ -126,7 +126,7 @@ struct Ends {
 impl Server {
     /// Binds, installs the redirect, and takes agents; clients come later.
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
-        let mut parts = Parts::new(&args).await?;
+        let parts = Parts::new(&args).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
         let mut redirect = Redirect::install(&redirect_options(&args))?;
@@ -155,9 +155,10 @@ impl Server {
 
     /// Metrics, health and status.
     async fn show_itself(&mut self, takes_over: bool) -> anyhow::Result<()> {
-        let incumbent = match takes_over {
-            true => admin::Incumbent::Replace,
-            false => admin::Incumbent::Respect,
+        let incumbent = if takes_over {
+            admin::Incumbent::Replace
+        } else {
+            admin::Incumbent::Respect
         };
         let reporter = status::Reporter::new(&self.args, &self.parts, &self.redirect);
         let admin = AdminServer::new(&self.args.run_dir, incumbent, reporter.into_fn()).await?;

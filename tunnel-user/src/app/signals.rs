@@ -1,5 +1,7 @@
 //! SIGTERM and SIGINT: the first asks for a graceful stop, the second ends it.
 
+use std::convert::Infallible;
+
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,7 @@ impl Signals {
     }
 
     /// Turns signals into stops, for as long as it is polled.
-    pub(super) async fn run(mut self, stop: Stop) {
+    pub(super) async fn run(mut self, stop: Stop) -> Infallible {
         self.next().await;
         tracing::info!("stopping: open connections may finish, a second signal ends them");
         stop.graceful.cancel();

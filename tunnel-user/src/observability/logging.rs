@@ -5,7 +5,7 @@ use std::{fmt, io, str::FromStr};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -45,10 +45,23 @@ impl FromStr for LogFilter {
                 return Err(InvalidLogFilter(directive.to_owned()));
             }
         }
-        EnvFilter::builder()
-            .parse(text)
+        let filter = Self(text.to_owned());
+        filter
+            .build()
             .map_err(|_| InvalidLogFilter(text.to_owned()))?;
-        Ok(Self(text.to_owned()))
+        Ok(filter)
+    }
+}
+
+impl LogFilter {
+    /// A bare `debug` or `trace` is about culvert: what its libraries say of each frame would bury
+    /// it. Who wants that too names the library, as in `debug,h2=debug`.
+    fn build(&self) -> Result<EnvFilter, ParseError> {
+        let directives = self.0.split(',').map(|directive| match directive {
+            "debug" | "trace" => format!("info,tunnel_user={directive}"),
+            other => other.to_owned(),
+        });
+        EnvFilter::builder().parse(directives.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -60,7 +73,7 @@ impl fmt::Display for LogFilter {
 
 /// Sends this process's logs to stderr from now on. Works once in a process.
 pub fn init(filter: &LogFilter, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&filter.0)?;
+    let filter = filter.build()?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

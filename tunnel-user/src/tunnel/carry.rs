@@ -42,10 +42,10 @@ pub struct Transfer {
 /// Counts the bytes of many connections as they pass.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    from_sockets: AtomicU64,
-    to_sockets: AtomicU64,
-    all_from_sockets: Counter,
-    all_to_sockets: Counter,
+    taken: AtomicU64,
+    given: AtomicU64,
+    all_taken: Counter,
+    all_given: Counter,
 }
 
 /// Why a connection ended before both sides had closed it.
@@ -67,31 +67,31 @@ pub enum CarryError {
 
 impl Meter {
     /// A meter of its own that counts into the process's counters as well.
-    pub(crate) fn new(all_from_sockets: Counter, all_to_sockets: Counter) -> Self {
+    pub(crate) fn new(all_taken: Counter, all_given: Counter) -> Self {
         Self {
-            from_sockets: AtomicU64::new(0),
-            to_sockets: AtomicU64::new(0),
-            all_from_sockets,
-            all_to_sockets,
+            taken: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            all_taken,
+            all_given,
         }
     }
 
     /// Bytes taken from sockets, and bytes that sockets took.
     pub(crate) fn read(&self) -> (u64, u64) {
         (
-            self.from_sockets.load(Ordering::Relaxed),
-            self.to_sockets.load(Ordering::Relaxed),
+            self.taken.load(Ordering::Relaxed),
+            self.given.load(Ordering::Relaxed),
         )
     }
 
-    fn from_socket(&self, bytes: u64) {
-        self.from_sockets.fetch_add(bytes, Ordering::Relaxed);
-        self.all_from_sockets.inc_by(bytes);
+    fn taken(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.all_taken.inc_by(bytes);
     }
 
-    fn to_socket(&self, bytes: u64) {
-        self.to_sockets.fetch_add(bytes, Ordering::Relaxed);
-        self.all_to_sockets.inc_by(bytes);
+    fn given(&self, bytes: u64) {
+        self.given.fetch_add(bytes, Ordering::Relaxed);
+        self.all_given.inc_by(bytes);
     }
 }
 
@@ -158,10 +158,10 @@ async fn both_ways(
     inbound: &Inbound<'_>,
 ) -> Result<(), CarryError> {
     let mut receiving = pin!(async { inbound.run(receive.await?, socket).await });
-    let (mut sent, mut received) = (false, false);
-    while !(sent && received) {
+    let (mut all_sent, mut all_received) = (false, false);
+    while !(all_sent && all_received) {
         let sending = async {
-            if sent {
+            if all_sent {
                 // After our end of stream only this still notices that the other end gave up.
                 return Err(outbound::reset_by_peer(send).await);
             }
@@ -170,11 +170,11 @@ async fn both_ways(
         tokio::select! {
             end = sending => {
                 end?;
-                sent = true;
+                all_sent = true;
             }
-            end = &mut receiving, if !received => {
+            end = &mut receiving, if !all_received => {
                 end?;
-                received = true;
+                all_received = true;
             }
             error = socket_error(socket) => return Err(CarryError::Socket(error)),
         }

@@ -1,12 +1,9 @@
-//! HTTP/2 as the tunnel uses it: the limits of a session, bodies for the gRPC calls on it, and
-//! the watch over its peer.
+//! HTTP/2 as the tunnel uses it: the limits of a session, and the watch over its peer.
 //!
 //! The tunnel speaks to `h2` directly: a stream can then be reset at any moment, even while it
 //! waits for flow control, and its bytes reach the socket without a copy.
 
 mod activity;
-mod body;
-mod channel;
 mod keepalive;
 
 use bytes::Bytes;
@@ -14,8 +11,6 @@ use h2::{RecvStream, server::SendResponse};
 
 pub(crate) use self::{
     activity::{Activity, Watched},
-    body::{RecvBody, send_body},
-    channel::Channel,
     keepalive::until_silent,
 };
 use super::{

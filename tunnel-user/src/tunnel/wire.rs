@@ -7,9 +7,10 @@ use rand::RngExt as _;
 use crate::model::Target;
 
 #[expect(
-    missing_docs,
     unreachable_pub,
+    unused_qualifications,
     clippy::pedantic,
+    clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated from proto/agent.proto"
 )]
@@ -37,10 +38,6 @@ pub(crate) struct DialId(i64);
 impl DialId {
     pub(crate) fn random() -> Self {
         Self(rand::rng().random_range(1..=i64::MAX))
-    }
-
-    pub(crate) fn from_wire(id: i64) -> Self {
-        Self(id)
     }
 
     pub(crate) fn to_header(self) -> HeaderValue {

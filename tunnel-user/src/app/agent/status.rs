@@ -116,7 +116,7 @@ pub(super) async fn follow_sessions(
             _ => connected.ready(),
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            open = changes.changed() => if open.is_err() { return },
             () = shutdown.cancelled() => return,
         }
     }
@@ -128,8 +128,8 @@ fn reason(links: &[crate::tunnel::agent::LinkReport]) -> String {
         LinkState::Down(None) | LinkState::Up(_) | LinkState::Duplicate { .. } => None,
     };
     let reasons: Vec<_> = links.iter().filter_map(of_link).collect();
-    match reasons.is_empty() {
-        true => "no session yet".to_owned(),
-        false => reasons.join("; "),
+    if reasons.is_empty() {
+        return "no session yet".to_owned();
     }
+    reasons.join("; ")
 }

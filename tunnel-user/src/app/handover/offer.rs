@@ -79,7 +79,7 @@ impl Offer {
         let length = u32::try_from(message.len()).map_err(io::Error::other)?;
         stream
             .async_io(Interest::WRITABLE, || {
-                self.send_sockets(stream, &length.to_be_bytes())
+                self.send_sockets(stream, length.to_be_bytes())
             })
             .await?;
         stream.write_all(&message).await
@@ -106,7 +106,7 @@ impl Offer {
         })
     }
 
-    fn send_sockets(&self, stream: &UnixStream, length: &[u8; 4]) -> io::Result<()> {
+    fn send_sockets(&self, stream: &UnixStream, length: [u8; 4]) -> io::Result<()> {
         let sockets: Vec<_> = self.sockets.iter().map(TcpListener::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -116,7 +116,7 @@ impl Offer {
         // Four bytes into an empty socket buffer go whole or not at all.
         sendmsg(
             stream,
-            &[IoSlice::new(length)],
+            &[IoSlice::new(&length)],
             &mut ancillary,
             SendFlags::empty(),
         )?;

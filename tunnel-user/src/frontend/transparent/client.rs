@@ -52,13 +52,11 @@ impl Client {
             dialled = self.dial(&route) => dialled,
             () = abort.cancelled() => None,
         };
-        match dialled {
-            Some(connection) => self.carry(&route, connection, counted, abort).await,
-            None => {
-                reset(&self.stream);
-                counted.end(Outcome::DialFailed);
-            }
-        }
+        let Some(connection) = dialled else {
+            reset(&self.stream);
+            return counted.end(Outcome::DialFailed);
+        };
+        self.carry(&route, connection, counted, abort).await;
     }
 
     fn original_dst(&self) -> Option<OriginalDst> {
@@ -70,7 +68,7 @@ impl Client {
         match found {
             Ok(Some(original_dst)) => return Some(original_dst),
             Ok(None) => {
-                tracing::debug!(peer = %self.peer, "closed a client that was not redirected")
+                tracing::debug!(peer = %self.peer, "closed a client that was not redirected");
             }
             Err(error) => {
                 tracing::warn!(peer = %self.peer, %error, "cannot read an original destination");

@@ -2,16 +2,17 @@
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
-use http::uri::Authority;
+use http::{Uri, uri::Scheme};
 use rustls::{CertificateError, ClientConfig, OtherError};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Response, Status};
 use tracing::debug;
 
 use crate::{
-    grpc::{GrpcChannel, Http2Settings, OwnedTasks, connect},
+    grpc::{self, Channel},
     model::ServerAddr,
     pki::{PinMismatch, SERVER_NAME},
     standalone::{
@@ -144,19 +145,20 @@ async fn connect_and_call(
         .connect(server_name(), tcp)
         .await
         .map_err(|cause| handshake_failed(server, cause))?;
-    let settings = Http2Settings::small(Authority::from_static(SERVER_NAME));
-    let tasks = OwnedTasks::default();
-    let (channel, driver) = connect(tls, &settings, tasks.clone())
-        .await
-        .map_err(|cause| CallError::Failed {
-            server: server.clone(),
-            reason: chain(&cause),
-        })?;
-    // The call holds the only channel, so the driver ends soon after it; why a connection ended
+    let tasks = TaskTracker::new();
+    let (channel, connection) =
+        grpc::connect(tls, tasks.clone())
+            .await
+            .map_err(|cause| CallError::Failed {
+                server: server.clone(),
+                reason: chain(&cause),
+            })?;
+    // The call holds the only channel, so the connection ends soon after it; why a connection ended
     // that has given its answer does not matter.
-    let (answer, _ended) = tokio::join!(ask.send(EnrolmentClient::new(channel)), driver);
-    tasks.0.close();
-    tasks.0.wait().await;
+    let client = EnrolmentClient::with_origin(channel, origin());
+    let (answer, _ended) = tokio::join!(ask.send(client), connection);
+    tasks.close();
+    tasks.wait().await;
     answer
         .map(Response::into_inner)
         .map_err(|status| refusal(server, &status))
@@ -165,13 +167,21 @@ async fn connect_and_call(
 impl Ask {
     async fn send(
         self,
-        mut client: EnrolmentClient<GrpcChannel>,
+        mut client: EnrolmentClient<Channel>,
     ) -> Result<Response<Certificate>, Status> {
         match self {
             Self::Enrol(request) => client.enrol(request).await,
             Self::Renew(request) => client.renew(request).await,
         }
     }
+}
+
+fn origin() -> Uri {
+    let origin = Uri::builder()
+        .scheme(Scheme::HTTPS)
+        .authority(SERVER_NAME)
+        .path_and_query("/");
+    origin.build().expect("the constant is an authority")
 }
 
 fn server_name() -> ServerName<'static> {

@@ -27,7 +27,7 @@ fn registration(test: &TestState, node: &str, address: &str) -> Registration {
 struct Running {
     reader: SnapshotReader,
     shutdown: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -39,7 +39,7 @@ impl Running {
         Self {
             reader,
             shutdown,
-            running,
+            task: running,
         }
     }
 
@@ -51,7 +51,7 @@ impl Running {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        timeout(PATIENCE, self.running).await.unwrap().unwrap();
+        timeout(PATIENCE, self.task).await.unwrap().unwrap();
     }
 }
 

@@ -24,12 +24,13 @@ use tonic::Streaming;
 use self::dials::Dials;
 use super::{LinkInfo, Policy, outgoing};
 use crate::{
+    grpc::Channel,
     model::{AgentIdentity, Mark, ServerAddr},
     observability::metrics::AgentMetrics,
     tunnel::{
         Settings,
         carry::Meter,
-        http2::{self, Activity, Channel, Watched, until_silent},
+        http2::{self, Activity, Watched, until_silent},
         metadata::{AgentHello, ServerHello},
         wire::{Packet, agent_service_client},
     },

@@ -55,7 +55,7 @@ impl<'a> Inbound<'a> {
             match socket.try_write(data) {
                 Ok(written) => {
                     self.bytes.fetch_add(written as u64, Ordering::Relaxed);
-                    self.meter.to_socket(written as u64);
+                    self.meter.given(written as u64);
                     data = &data[written..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

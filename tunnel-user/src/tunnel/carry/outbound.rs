@@ -70,7 +70,7 @@ impl<'a> Outbound<'a> {
         let mut buffer = BytesMut::with_capacity(size);
         let read = socket.try_read_buf(&mut buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        self.meter.from_socket(read as u64);
+        self.meter.taken(read as u64);
         let next_read = if read == size {
             (size * 4).clamp(SMALL_READ, LARGE_READ)
         } else {

@@ -26,9 +26,10 @@ use tower_service::Service as _;
 
 use super::{control::ControlService, listener::Shared};
 use crate::{
+    grpc::{RecvBody, send_body},
     model::{AgentIdentity, PeerAddr},
     tunnel::{
-        http2::{self, RecvBody, ServerStream, Watched, send_body, until_silent},
+        http2::{self, ServerStream, Watched, until_silent},
         wire::{CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, agent_service_server},
     },
 };
@@ -41,7 +42,7 @@ pub type UnaryService =
 /// The longest that a peer without a certificate may stay.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
 /// The longest wait for a peer to take our last words.
-const FAREWELL_TIME: Duration = Duration::from_secs(1);
+const FAREWELL_TIME: Duration = Duration::from_secs(5);
 
 /// Someone who has connected to the agent port.
 pub(super) struct Caller {
@@ -61,15 +62,15 @@ pub(super) async fn serve(
     let connection = Connection::new(caller, shared, shutdown.child_token(), tasks.clone());
     let reason = connection.run(stream).await;
     connection.ended.cancel();
-    if let Some(control) = &connection.control {
-        if let Some(session) = control.session.get() {
-            control.sessions.remove(session);
-            let node = &session.identity().node;
-            tracing::info!(
-                %node, peer = %connection.caller.peer, age = ?session.age(), reason,
-                "session ended",
-            );
-        }
+    let control = connection.control.as_ref();
+    if let Some((control, session)) =
+        control.and_then(|control| Some((control, control.session.get()?)))
+    {
+        control.sessions.remove(session);
+        let node = &session.identity().node;
+        tracing::info!(
+            %node, peer = %connection.caller.peer, age = ?session.age(), reason, "session ended",
+        );
     }
     tasks.close();
     tasks.wait().await;

@@ -150,7 +150,7 @@ impl Session {
         let mut pending = self.dials.begin();
         let answer = tokio::select! {
             answer = timeout(allowed, self.ask(target, &mut pending)) => answer,
-            () = self.ended.cancelled() => return Err(self.has_ended()),
+            () = self.ended.cancelled() => return Err(self.ended_error()),
         };
         match answer {
             Ok(Some(Ok(stream))) => {
@@ -158,7 +158,7 @@ impl Session {
                 Ok(Connection { stream, place })
             }
             Ok(Some(Err(error))) => Err(DialError::Refused(error)),
-            Ok(None) => Err(self.has_ended()),
+            Ok(None) => Err(self.ended_error()),
             Err(_elapsed) => {
                 self.give_up(&pending);
                 Err(DialError::TimedOut(allowed))
@@ -169,6 +169,11 @@ impl Session {
     /// Ends the session and resets what it carries.
     pub fn end(&self) {
         self.ended.cancel();
+    }
+
+    /// Whether it has ended, or is about to.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// Tells the agent to open another session, and to use this one only for what it carries.
@@ -199,10 +204,6 @@ impl Session {
         &self.dials
     }
 
-    pub(super) fn ended(&self) -> &CancellationToken {
-        &self.ended
-    }
-
     async fn ask(
         &self,
         target: &Target,
@@ -221,7 +222,7 @@ impl Session {
         }
     }
 
-    fn has_ended(&self) -> DialError {
+    fn ended_error(&self) -> DialError {
         DialError::SessionEnded(self.identity.node.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! gRPC calls over `h2` streams: its bodies as tonic wants them.
+//! The bodies of gRPC calls, between `h2` streams and tonic.
 
 use std::{
     future::poll_fn,

@@ -1,0 +1,255 @@
+//! What the tests of the tunnel share: a server and an agent in this process, joined by real TLS
+//! over loopback, and the two ends of a carried connection.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Response;
+use prometheus_client::registry::Registry;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::timeout,
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+use tonic::{Status, body::Body};
+
+use super::{
+    DialError, Settings, Transfer,
+    agent::{Keeper, KeeperOptions, Policy, Servers},
+    server::{AgentListener, ListenerOptions, Sessions, TunnelMetrics},
+};
+use crate::{
+    model::{
+        AgentIdentity, IdentityKey, Node, NodeName, PortSet, Snapshot, SnapshotWriter, Target,
+    },
+    observability::metrics::{AgentMetrics, ServerMetrics},
+    pki::{
+        AgentCsr, Ca, Credential, SERVER_NAME, Validity, client_config, new_key, request,
+        server_config,
+    },
+};
+
+/// Nothing on loopback takes this long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+const LIFE: Duration = Duration::from_hours(1);
+
+/// A server with its CA.
+pub(super) struct TestServer {
+    pub(super) address: SocketAddr,
+    pub(super) sessions: Sessions,
+    pub(super) snapshots: SnapshotWriter,
+    pub(super) settings: Settings,
+    ca: Ca,
+    _accepting: watch::Sender<bool>,
+    _running: AbortOnDropHandle<()>,
+    shutdown: CancellationToken,
+}
+
+/// An agent of one node.
+pub(super) struct TestAgent {
+    pub(super) servers: Servers,
+    pub(super) running: AbortOnDropHandle<()>,
+    pub(super) drain: CancellationToken,
+    abort: CancellationToken,
+}
+
+/// One carried connection: the client's end, the target's end, and how the carrying ends.
+pub(super) struct Carried {
+    pub(super) client: TcpStream,
+    pub(super) target: TcpStream,
+    pub(super) carrying: AbortOnDropHandle<Transfer>,
+}
+
+pub(super) fn name(node: &str) -> NodeName {
+    node.parse().unwrap()
+}
+
+/// A snapshot of these nodes, each with the key that it admits.
+pub(super) fn snapshot(nodes: &[(&str, &str)]) -> Arc<Snapshot> {
+    let nodes = nodes.iter().map(|(node, key)| Node {
+        name: name(node),
+        addresses: Vec::new(),
+        extra_ports: PortSet::new(),
+        closed_gate: None,
+        admits: Some(IdentityKey::from(*key)),
+    });
+    Arc::new(Snapshot::new(nodes, PortSet::new()))
+}
+
+impl TestServer {
+    pub(super) async fn start(settings: Settings) -> Self {
+        let now = OffsetDateTime::now_utc();
+        let ca = Ca::generate(now).unwrap();
+        let key = new_key().unwrap();
+        let leaf = ca
+            .issue_server(&key, Validity::starting(now, LIFE))
+            .unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let credential = Credential::new(key, vec![leaf, ca.certificate().clone()]).unwrap();
+        let tls = server_config(&credential, ca.certificate()).unwrap();
+        let (_, tls) = watch::channel(Arc::new(tls));
+        let (snapshots, reader) = watch::channel(snapshot(&[("edge-1", "k")]));
+        let metrics = ServerMetrics::register(&mut Registry::default());
+        let sessions = Sessions::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = AgentListener::new(
+            listener,
+            ListenerOptions {
+                tls,
+                settings,
+                server_id: "server-1".to_owned(),
+                server_count: 1,
+                sessions: sessions.clone(),
+                snapshots: reader,
+                unary: Arc::new(|_| Box::pin(async { unimplemented_call() })),
+                metrics: TunnelMetrics {
+                    carried: metrics.carried,
+                    sessions_refused: metrics.sessions_refused,
+                },
+            },
+        );
+        let (accepting, accepts) = watch::channel(true);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(listener.run(accepts, shutdown.clone()));
+        Self {
+            address,
+            sessions,
+            snapshots,
+            settings,
+            ca,
+            _accepting: accepting,
+            _running: AbortOnDropHandle::new(running),
+            shutdown,
+        }
+    }
+
+    /// An agent whose certificate names the node and the enrolment.
+    pub(super) fn agent(&self, node: &str, key: &str, policy: Policy) -> TestAgent {
+        let identity = AgentIdentity {
+            node: name(node),
+            addresses: Vec::new(),
+            key: IdentityKey::from(key),
+        };
+        let subject = new_key().unwrap();
+        let csr = AgentCsr::from_der(&request(&subject).unwrap()).unwrap();
+        let validity = Validity::starting(OffsetDateTime::now_utc(), LIFE);
+        let leaf = self.ca.issue_agent(&csr, &identity, validity).unwrap();
+        let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
+        let credential = Credential::new(subject, vec![leaf]).unwrap();
+        let tls = client_config(&credential, self.ca.certificate()).unwrap();
+        let servers = Servers::default();
+        let keeper = Keeper::new(
+            KeeperOptions {
+                servers: vec![self.address.to_string().parse().unwrap()],
+                server_name: Some(SERVER_NAME.try_into().unwrap()),
+                tls: watch::channel(Arc::new(tls)).1,
+                identity,
+                settings: self.settings,
+                policy: Arc::new(policy),
+                mark: "1".parse().unwrap(),
+                metrics: AgentMetrics::register(&mut Registry::default()),
+                drain_timeout: PATIENCE,
+            },
+            servers.clone(),
+        );
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+        let running = tokio::spawn(keeper.run(drain.clone(), abort.clone()));
+        TestAgent {
+            servers,
+            running: AbortOnDropHandle::new(running),
+            drain,
+            abort,
+        }
+    }
+
+    /// A server and an agent of `edge-1`, with a session.
+    pub(super) async fn with_agent(settings: Settings) -> (Self, TestAgent) {
+        let server = Self::start(settings).await;
+        let agent = server.agent("edge-1", "k", Policy::new(Vec::new(), Vec::new()));
+        server.until_session("edge-1").await;
+        (server, agent)
+    }
+
+    pub(super) async fn until_session(&self, node: &str) {
+        self.until(|sessions| sessions.has(&name(node))).await;
+    }
+
+    pub(super) async fn until(&self, condition: impl Fn(&Sessions) -> bool) {
+        let mut changes = self.sessions.changes();
+        let come = async {
+            while !condition(&self.sessions) {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, come)
+            .await
+            .expect("sessions did not become as expected");
+    }
+
+    /// Dials `target` on `edge-1` and carries a client of this process.
+    pub(super) async fn carry(
+        &self,
+        target: SocketAddr,
+    ) -> Result<(TcpStream, AbortOnDropHandle<Transfer>), DialError> {
+        let allowed = self.settings.dial_timeout;
+        let target = Target::from(target);
+        let node = name("edge-1");
+        let dialled = self.sessions.dial(&node, &target, allowed, Duration::ZERO);
+        let connection = dialled.await?;
+        let (client, accepted) = tcp_pair().await;
+        let carrying = connection.carry(accepted, self.shutdown.clone());
+        Ok((client, AbortOnDropHandle::new(tokio::spawn(carrying))))
+    }
+
+    /// A carried connection with both its ends in hand.
+    pub(super) async fn carried(&self) -> Carried {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, carrying) = self.carry(listener.local_addr().unwrap()).await.unwrap();
+        let (target, _) = listener.accept().await.unwrap();
+        Carried {
+            client,
+            target,
+            carrying,
+        }
+    }
+}
+
+impl TestAgent {
+    /// Ends it at once, with what it carries.
+    pub(super) async fn end(self) {
+        self.drain.cancel();
+        self.abort.cancel();
+        timeout(PATIENCE, self.running)
+            .await
+            .expect("the agent did not end")
+            .unwrap();
+    }
+}
+
+/// Two ends of a TCP connection.
+pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, accepted) = tokio::join!(
+        TcpStream::connect(listener.local_addr().unwrap()),
+        listener.accept()
+    );
+    (client.unwrap(), accepted.unwrap().0)
+}
+
+fn unimplemented_call() -> Response<Body> {
+    Status::unimplemented("not part of this test").into_http()
+}
+
+/// Waits for tasks that a test spawned.
+pub(super) async fn all(tasks: TaskTracker) {
+    tasks.close();
+    timeout(PATIENCE, tasks.wait())
+        .await
+        .expect("tasks did not end");
+}
