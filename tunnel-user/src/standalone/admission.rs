@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     JoinToken, Registration, State, StateError, TokenRecord, UnusableAddress,
@@ -181,7 +181,7 @@ impl Admission<'_> {
         let record = self.state.token(token.id())?;
         let known = record.as_ref().is_some_and(|record| record.knows(token));
         if !known {
-            warn!(token = %token.id(), exists = record.is_some(), "refused a token that is not valid here");
+            info!(token = %token.id(), exists = record.is_some(), "refused a token that is not valid here");
         }
         record.filter(|_| known).ok_or(Refused::UnknownToken)
     }

@@ -88,7 +88,7 @@ impl CallError {
 }
 
 /// What is asked of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Ask {
     Enrol(EnrolRequest),
     Renew(RenewRequest),

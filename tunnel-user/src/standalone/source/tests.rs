@@ -35,11 +35,11 @@ impl Running {
         let ports = [TunnelPort::KUBELET].into();
         let (source, reader) = Source::new(&test.state, ports).unwrap();
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(source.run(shutdown.clone()));
+        let task = tokio::spawn(source.run(shutdown.clone()));
         Self {
             reader,
             shutdown,
-            task: running,
+            task,
         }
     }
 

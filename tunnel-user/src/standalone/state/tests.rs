@@ -128,16 +128,23 @@ fn access_of_others_is_taken_away() {
 }
 
 #[test]
-fn a_file_of_another_user_is_refused() {
-    // Only root can give a file away; elsewhere there is nothing to test.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+fn what_belongs_to_another_user_is_refused() {
     let test = TestState::new();
-    let key = state_dir(&test).join("ca.key");
-    std::os::unix::fs::chown(&key, Some(65_534), None).unwrap();
-    let message = State::open(&state_dir(&test)).err().unwrap().to_string();
-    for part in [key.to_str().unwrap(), "65534", "chown", "--state-dir"] {
+    // Only root can give a file away; to everybody else the root directory is a foreign one.
+    let (refused, foreign) = if rustix::process::geteuid().is_root() {
+        let key = state_dir(&test).join("ca.key");
+        std::os::unix::fs::chown(&key, Some(65_534), None).unwrap();
+        (State::open(&state_dir(&test)), key)
+    } else {
+        (State::open(Path::new("/")), PathBuf::from("/"))
+    };
+    let message = refused.err().unwrap().to_string();
+    for part in [
+        foreign.to_str().unwrap(),
+        "belongs to user",
+        "chown",
+        "--state-dir",
+    ] {
         assert!(message.contains(part), "{message} lacks {part}");
     }
 }
