@@ -13,6 +13,7 @@
 mod addresses;
 mod admission;
 mod agent;
+mod refused;
 mod registry;
 mod scan;
 mod server_certificate;
@@ -22,6 +23,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod token;
+mod token_record;
 mod tokens;
 
 /// The messages and services of `proto/culvert.proto`.
@@ -38,14 +40,16 @@ pub mod proto {
 }
 
 pub use addresses::{UnusableAddress, usable};
-pub use admission::{Admission, Enrolling, Issued, Refused};
+pub use admission::{Admission, Enrolling, Issued};
 pub use agent::{AgentCredentials, AgentOptions, CallError};
+pub use refused::Refused;
 pub use registry::Registration;
 pub use server_certificate::{SERVER_CERTIFICATE_LIFE, ServerCertificate};
 pub use service::{EnrolmentService, IsServerAddress};
 pub use source::Source;
 pub use state::{State, StateError};
-pub use token::{InvalidToken, InvalidTokenId, JoinToken, TokenId, TokenRecord, TokenStatus};
+pub use token::{InvalidToken, InvalidTokenId, JoinToken, TokenId};
+pub use token_record::{TokenRecord, TokenStatus};
 pub use tokens::{NewToken, TokenError};
 
 /// An error with its causes, as one line.
