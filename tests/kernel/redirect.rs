@@ -1,8 +1,12 @@
 //! The redirect on a real kernel: each test has its own network, cgroup and pins.
 
+mod addresses;
+mod coexistence;
 mod decisions;
 mod lab;
 mod liveness;
 mod logging;
 mod privileges;
 mod race;
+mod repair;
+mod size;

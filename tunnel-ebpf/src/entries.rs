@@ -82,6 +82,9 @@ pub struct Config {
     pub reserved: u16,
     /// The gate closes when the heartbeat is older, in nanoseconds.
     pub heartbeat_max_age: u64,
+    /// Names the server that opened the gate, so that one that it took over from does not close it.
+    /// The listening socket cannot tell: it may have been handed over.
+    pub owner: u64,
 }
 
 /// What a redirected client socket remembers.
@@ -106,7 +109,7 @@ pub struct Tuple {
 
 const _: () = assert!(size_of::<PortRule>() == 8 + 4 + 4);
 const _: () = assert!(size_of::<NodeEntry>() == 8 + 4 + 4);
-const _: () = assert!(size_of::<Config>() == 16 + 16 + 4 + 2 + 2 + 8);
+const _: () = assert!(size_of::<Config>() == 16 + 16 + 4 + 2 + 2 + 8 + 8);
 const _: () = assert!(size_of::<ClientDst>() == 2 * size_of::<Endpoint>());
 const _: () = assert!(size_of::<Tuple>() == 2 * size_of::<Endpoint>());
 

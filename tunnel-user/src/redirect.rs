@@ -214,7 +214,7 @@ impl Redirect {
         let config = destination.config(self.options.mark, self.options.heartbeat_max_age);
         self.own_port(destination.port())
             .map_err(map_error(maps::PORTS))?;
-        self.gate.open(*listeners, &config)?;
+        self.gate.open(*listeners, config)?;
         if let Some(mut ebpf) = self.waiting.take() {
             links::switch(&mut ebpf, &self.pins, &self.host.cgroup)
                 .map_err(|error| GateError::Switch(Box::new(error)))?;
@@ -235,7 +235,7 @@ impl Redirect {
     }
 
     /// Stops redirecting; connections that were accepted or wait to be are not touched. False if
-    /// another server has opened the gate meanwhile: then it stays open.
+    /// the gate is not open, or another server has opened it meanwhile: then it stays open.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -7,7 +7,7 @@ use aya_obj::{Object, ProgramSection, generated::bpf_map_type};
 use ebpf_builder::Variant;
 
 /// Builds both objects and prints where they are and what they contain.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     for variant in Variant::ALL {
         let built = ebpf_builder::build(variant)?;
         let bytes = fs::read(&built.path)

@@ -27,9 +27,13 @@ pub(super) struct RedirectLab {
 
 impl RedirectLab {
     pub(super) fn new() -> Self {
+        Self::with_cgroup(Cgroup::new("redirect").unwrap())
+    }
+
+    pub(super) fn with_cgroup(cgroup: Cgroup) -> Self {
         Self {
             lab: Lab::alone().unwrap(),
-            cgroup: Cgroup::new("redirect").unwrap(),
+            cgroup,
             pins: PinRoot::new().unwrap(),
         }
     }

@@ -42,8 +42,8 @@ pub(super) struct Gate {
     heartbeat: Heartbeat,
     /// Written as descriptors, read as the sockets' cookies.
     listeners: KernelMap<u32, u64>,
-    /// The cookies of the sockets that this server put in, by slot.
-    own: [Option<u64>; 2],
+    /// What this server calls itself in the configuration.
+    owner: u64,
 }
 
 impl Heartbeat {
@@ -68,7 +68,7 @@ impl Gate {
                 map: Arc::new(KernelMap::open(&pins.map(maps::HEARTBEAT))?),
             },
             listeners: KernelMap::open(&pins.map(maps::LISTENERS))?,
-            own: [None; 2],
+            owner: rand::random(),
         })
     }
 
@@ -83,35 +83,35 @@ impl Gate {
 
     /// Lets connects through the gate, in an order in which each step leaves the programs right.
     pub(super) fn open(
-        &mut self,
+        &self,
         listeners: Listeners<'_>,
-        config: &Config,
+        config: Config,
     ) -> Result<(), GateError> {
+        let owner = self.owner;
         self.config
-            .set(&FIRST, config)
+            .set(&FIRST, &Config { owner, ..config })
             .map_err(map_error(maps::CONFIG))?;
         self.heartbeat.beat().map_err(map_error(maps::HEARTBEAT))?;
         for (slot, socket) in [(LISTENER_V4, listeners.v4), (LISTENER_V6, listeners.v6)] {
-            match socket {
-                Some(socket) => self.fill(slot, socket)?,
-                None => self.empty(slot).map_err(map_error(maps::LISTENERS))?,
-            }
+            let written = match socket {
+                Some(socket) => self.fill(slot, socket),
+                None => self.empty(slot).map(drop),
+            };
+            written.map_err(map_error(maps::LISTENERS))?;
         }
         Ok(())
     }
 
-    /// Closes the gate. False if another server has opened it anew meanwhile: it stays open.
-    pub(super) fn close(&mut self) -> Result<bool, GateError> {
-        let mut closed = false;
-        for (slot, own) in [LISTENER_V4, LISTENER_V6].into_iter().zip(self.own) {
-            let found = self.listener(slot).map_err(map_error(maps::LISTENERS))?;
-            if own.is_some() && found == own {
-                self.empty(slot).map_err(map_error(maps::LISTENERS))?;
-                closed = true;
-            }
+    /// Closes the gate. False if it is closed, or another server has opened it anew meanwhile: then
+    /// it stays open.
+    pub(super) fn close(&self) -> Result<bool, GateError> {
+        let config = self.config().map_err(map_error(maps::CONFIG))?;
+        if config.is_none_or(|config| config.owner != self.owner) {
+            return Ok(false);
         }
-        self.own = [None; 2];
-        Ok(closed)
+        let v4 = self.empty(LISTENER_V4).map_err(map_error(maps::LISTENERS))?;
+        let v6 = self.empty(LISTENER_V6).map_err(map_error(maps::LISTENERS))?;
+        Ok(v4 || v6)
     }
 
     /// Whether connects of any family are redirected now.
@@ -127,23 +127,16 @@ impl Gate {
         })
     }
 
-    fn fill(&mut self, slot: u32, socket: BorrowedFd<'_>) -> Result<(), GateError> {
-        let cookie = rustix::net::sockopt::socket_cookie(socket)
-            .map_err(|error| GateError::Socket(error.into()))?;
+    fn fill(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         let descriptor = u64::from(socket.as_raw_fd().cast_unsigned());
-        self.listeners
-            .set(&slot, &descriptor)
-            .map_err(map_error(maps::LISTENERS))?;
-        self.own[slot as usize] = Some(cookie);
-        Ok(())
+        self.listeners.set(&slot, &descriptor)
     }
 
-    fn empty(&mut self, slot: u32) -> io::Result<()> {
-        self.own[slot as usize] = None;
+    /// Whether there was a socket in the slot.
+    fn empty(&self, slot: u32) -> io::Result<bool> {
         match self.listeners.remove(&slot) {
-            // The slot was empty.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            result => result.map(drop),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+            result => result,
         }
     }
 
@@ -211,6 +204,7 @@ impl Destination {
             port: self.port,
             reserved: 0,
             heartbeat_max_age: u64::try_from(heartbeat_max_age.as_nanos()).unwrap_or(u64::MAX),
+            owner: 0,
         }
     }
 }

@@ -1,0 +1,265 @@
+//! What a server finds that an earlier one, or somebody else, left; and what it leaves itself.
+
+use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path, process::Command};
+
+use aya::maps::{HashMap, MapData};
+use culvert_tests::{Cgroup, command};
+use tunnel_ebpf::{Address, NodeEntry, maps};
+use tunnel_user::{
+    model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
+    redirect::{self, GateState, Listeners, Options, Redirect, Standing, State, Table},
+};
+
+use super::lab::{NODE_V4, RedirectLab, stop};
+
+fn options(lab: &RedirectLab) -> Options {
+    Options {
+        cgroup: Some(lab.cgroup.path().to_owned()),
+        pin_root: lab.pins.path().join("culvert"),
+        ..Options::default()
+    }
+}
+
+fn table(addresses: &[&str]) -> Table {
+    let node = Node {
+        name: "edge".parse().unwrap(),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        extra_ports: PortSet::new(),
+        closed_gate: None,
+        admits: None,
+    };
+    let snapshot = Snapshot::new([node], [TunnelPort::KUBELET].into());
+    let capture = |_: &_| Standing::Capture;
+    Table::new(&snapshot, &BTreeSet::new(), GatePolicy::Bypass, capture).0
+}
+
+fn ids(state: &State) -> Vec<Option<u32>> {
+    assert!(state.programs.iter().all(|program| program.attached));
+    state.programs.iter().map(|program| program.id).collect()
+}
+
+#[test]
+fn the_next_server_adopts_what_is_pinned_and_replaces_the_programs() {
+    let lab = RedirectLab::new();
+    let options = options(&lab);
+    let mut first = Redirect::install(&options).unwrap();
+    first.apply(&table(&["10.78.0.11", "fd00:78::11"])).unwrap();
+    let before = first.state().unwrap();
+    drop(first);
+
+    let mut second = Redirect::install(&options).unwrap();
+    let after = second.state().unwrap();
+    assert_eq!((after.nodes, after.ports.as_slice()), (2, &[10250][..]));
+    let changed = ids(&before)
+        .iter()
+        .zip(ids(&after))
+        .all(|(old, new)| *old != new);
+    assert!(changed, "{before:?} {after:?}");
+    let changes = second.apply(&table(&["10.78.0.11", "10.78.0.12"])).unwrap();
+    assert_eq!((changes.nodes_added, changes.nodes_removed), (1, 1));
+    let again = second.apply(&table(&["10.78.0.11", "10.78.0.12"])).unwrap();
+    assert!(again.is_empty(), "{again:?}");
+}
+
+#[test]
+fn uninstalling_leaves_nothing_pinned_and_nothing_attached() {
+    let lab = RedirectLab::new();
+    let options = options(&lab);
+    let redirect = Redirect::install(&options).unwrap();
+    drop(redirect);
+    let removed = redirect::uninstall(&options).unwrap();
+    assert_eq!(
+        (removed.links.len(), removed.maps.len()),
+        (5, maps::ALL.len())
+    );
+    assert!(!options.pin_root.exists());
+    assert_eq!(attached(lab.cgroup.path()), "");
+    assert_eq!(redirect::uninstall(&options).unwrap().links.len(), 0);
+}
+
+#[test]
+fn a_link_on_a_cgroup_that_is_gone_or_another_is_replaced() {
+    let lab = RedirectLab::new();
+    let mut options = options(&lab);
+    let other = Cgroup::new("other").unwrap();
+    options.cgroup = Some(other.path().to_owned());
+    drop(Redirect::install(&options).unwrap());
+
+    // Another cgroup.
+    options.cgroup = Some(lab.cgroup.path().to_owned());
+    let state = Redirect::install(&options).unwrap().state().unwrap();
+    assert!(
+        state.programs.iter().all(|program| program.attached),
+        "{state:?}"
+    );
+    assert_eq!(attached(other.path()), "");
+
+    // One that is gone.
+    options.cgroup = Some(other.path().to_owned());
+    drop(Redirect::install(&options).unwrap());
+    drop(other);
+    options.cgroup = Some(lab.cgroup.path().to_owned());
+    let state = Redirect::install(&options).unwrap().state().unwrap();
+    assert!(
+        state.programs.iter().all(|program| program.attached),
+        "{state:?}"
+    );
+}
+
+#[test]
+fn a_map_of_another_shape_is_replaced_and_keeps_its_entries() {
+    let lab = RedirectLab::new();
+    let options = options(&lab);
+    drop(Redirect::install(&options).unwrap());
+    let pinned = options.pin_root.join("v1/nodes");
+    let address = Address::from("10.78.0.11".parse::<std::net::IpAddr>().unwrap());
+    let entry = NodeEntry {
+        groups: 1,
+        standing: 0,
+        closed_gate: 0,
+    };
+    // The same keys and values, but room for three only.
+    fs::remove_file(&pinned).unwrap();
+    let mut small = HashMap::<MapData, Address, NodeEntry>::create(3, 0).unwrap();
+    small.insert(address, entry, 0).unwrap();
+    small.pin(&pinned).unwrap();
+
+    let mut redirect = Redirect::install(&options).unwrap();
+    assert_eq!(redirect.state().unwrap().nodes, 1);
+    let many: Vec<String> = (1..100).map(|i| format!("10.78.1.{i}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    redirect.apply(&table(&many)).unwrap();
+    assert_eq!(redirect.state().unwrap().nodes, 99);
+    drop(redirect);
+
+    // Values that cannot be read: the map is replaced, its content comes with the next table.
+    fs::remove_file(&pinned).unwrap();
+    let other = HashMap::<MapData, u32, u32>::create(3, 0).unwrap();
+    other.pin(&pinned).unwrap();
+    let mut redirect = Redirect::install(&options).unwrap();
+    redirect.apply(&table(&["10.78.0.11"])).unwrap();
+    assert_eq!(redirect.state().unwrap().nodes, 1);
+    let left: Vec<_> = fs::read_dir(options.pin_root.join("v1")).unwrap().collect();
+    assert_eq!(left.len(), maps::ALL.len() + 5, "{left:?}");
+}
+
+/// Links of another version keep their programs until the gate is opened, then change to ours.
+#[test]
+fn another_versions_programs_are_replaced_when_the_gate_opens() {
+    let lab = RedirectLab::new();
+    let options = options(&lab);
+    let before = Redirect::install(&options).unwrap().state().unwrap();
+    let (v0, v1) = (options.pin_root.join("v0"), options.pin_root.join("v1"));
+    fs::rename(&v1, &v0).unwrap();
+
+    let mut redirect = Redirect::install(&options).unwrap();
+    assert!(v0.join("link_connect4").exists() && !v1.join("link_connect4").exists());
+    redirect.apply(&table(&["10.78.0.11"])).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    redirect
+        .open_gate(&Listeners {
+            v4: Some(listener.as_fd()),
+            v6: None,
+        })
+        .unwrap();
+    assert!(!v0.exists());
+    let after = redirect.state().unwrap();
+    assert_eq!(after.gate, GateState::Open);
+    let changed = ids(&before)
+        .iter()
+        .zip(ids(&after))
+        .all(|(old, new)| *old != new);
+    assert!(changed, "{before:?} {after:?}");
+}
+
+#[test]
+fn the_gate_tells_its_state() {
+    let lab = RedirectLab::new();
+    let mut redirect = Redirect::install(&options(&lab)).unwrap();
+    assert_eq!(redirect.state().unwrap().gate, GateState::NoListener);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listeners {
+        v4: Some(listener.as_fd()),
+        v6: None,
+    };
+    redirect.open_gate(&listeners).unwrap();
+    assert_eq!(redirect.state().unwrap().gate, GateState::Open);
+    assert!(redirect.close_gate().unwrap());
+    assert!(!redirect.close_gate().unwrap());
+    assert_eq!(redirect.state().unwrap().gate, GateState::NoListener);
+    redirect.open_gate(&listeners).unwrap();
+    // The kernel empties the slot.
+    drop(listener);
+    assert_eq!(redirect.state().unwrap().gate, GateState::NoListener);
+}
+
+#[test]
+fn a_listener_that_is_no_place_to_redirect_to_is_refused() {
+    let lab = RedirectLab::new();
+    let mut redirect = Redirect::install(&options(&lab)).unwrap();
+    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let one = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = std::net::TcpListener::bind("[::1]:0").unwrap();
+    for (v4, v6, says) in [
+        (None, None, "no listening socket"),
+        (Some(&everywhere), None, "must be bound to one address"),
+        (Some(&other), None, "other address family"),
+        (Some(&one), Some(&other), "must share one port"),
+    ] {
+        let listeners = Listeners {
+            v4: v4.map(|listener| listener.as_fd()),
+            v6: v6.map(|listener| listener.as_fd()),
+        };
+        let error = redirect.open_gate(&listeners).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+/// The plain object follows libbpf's conventions, so bpftool loads it and shows the fields' names.
+#[test]
+fn bpftool_loads_the_object_and_shows_field_names() {
+    let lab = RedirectLab::new();
+    let object = ebpf_builder::build(ebpf_builder::Variant::Plain).unwrap();
+    let into = lab.pins.path().join("bpftool");
+    let loaded = Command::new("bpftool")
+        .args(["prog", "loadall"])
+        .arg(&object.path)
+        .arg(&into)
+        .output()
+        .unwrap();
+    assert!(loaded.status.success(), "{loaded:?}");
+    let programs = fs::read_dir(&into).unwrap().count();
+    assert_eq!(programs, tunnel_ebpf::programs::ALL.len());
+
+    let mut redirect = Redirect::install(&options(&lab)).unwrap();
+    redirect.apply(&table(&["10.78.0.11"])).unwrap();
+    let dump = |map: &str| {
+        let path = options(&lab).pin_root.join("v1").join(map);
+        command::run("bpftool", ["map", "dump", "pinned", path.to_str().unwrap()]).unwrap()
+    };
+    assert!(dump(maps::NODES).contains("\"closed_gate\": 0"));
+    assert!(dump(maps::PORTS).contains("\"key\": 10250"));
+    assert!(dump(maps::CONFIG).contains("\"heartbeat_max_age\""));
+    assert!(dump(maps::COUNTERS).contains("\"redirected\": 0"));
+}
+
+#[test]
+fn a_restarted_server_finds_the_way_of_connections_that_are_open() {
+    let lab = RedirectLab::new();
+    let mut server = lab.server("");
+    lab.reaches(&format!("--to {NODE_V4}"));
+    let first = stop(&mut server);
+    let mut server = lab.server("");
+    lab.reaches(&format!("--to {NODE_V4}"));
+    let second = stop(&mut server);
+    // The counters go on, they belong to the kernel.
+    assert_eq!(first.counters["redirected"], 1);
+    assert_eq!(second.counters["redirected"], 2);
+}
+
+fn attached(cgroup: &Path) -> String {
+    command::run("bpftool", ["cgroup", "show", cgroup.to_str().unwrap()])
+        .unwrap()
+        .trim()
+        .to_owned()
+}
