@@ -72,8 +72,12 @@ fn a_sidecars_own_connects_are_closed_and_counted() {
     lab.lab.add_pod().unwrap();
     let pod = lab.lab.pod(0).namespace();
     pod.nft(
-        "table ip sidecar { chain output { type nat hook output priority -100; \
-         meta mark != 1 ip daddr 10.77.0.1 tcp dport 20250 redirect to :15001; } }",
+        "table ip sidecar {
+             chain output {
+                 type nat hook output priority -100
+                 meta mark != 1 ip daddr 10.77.0.1 tcp dport 20250 redirect to :15001
+             }
+         }\n",
     )
     .unwrap();
     let mut server = lab.server("");

@@ -82,11 +82,7 @@ impl Gate {
     }
 
     /// Lets connects through the gate, in an order in which each step leaves the programs right.
-    pub(super) fn open(
-        &self,
-        listeners: Listeners<'_>,
-        config: Config,
-    ) -> Result<(), GateError> {
+    pub(super) fn open(&self, listeners: Listeners<'_>, config: Config) -> Result<(), GateError> {
         let owner = self.owner;
         self.config
             .set(&FIRST, &Config { owner, ..config })
@@ -109,8 +105,12 @@ impl Gate {
         if config.is_none_or(|config| config.owner != self.owner) {
             return Ok(false);
         }
-        let v4 = self.empty(LISTENER_V4).map_err(map_error(maps::LISTENERS))?;
-        let v6 = self.empty(LISTENER_V6).map_err(map_error(maps::LISTENERS))?;
+        let v4 = self
+            .empty(LISTENER_V4)
+            .map_err(map_error(maps::LISTENERS))?;
+        let v6 = self
+            .empty(LISTENER_V6)
+            .map_err(map_error(maps::LISTENERS))?;
         Ok(v4 || v6)
     }
 

@@ -71,12 +71,12 @@ impl Netlink {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}")))
     }
 
-    /// Adds an address of one host to an interface.
+    /// Adds an address of one host to an interface. It is usable at once: nobody is asked whether
+    /// another host has it.
     pub(super) async fn add(&mut self, link: u32, address: IpAddr) -> io::Result<()> {
-        let request = self
-            .handle
-            .address()
-            .add(link, address, host_prefix(address));
+        let prefix = host_prefix(address);
+        let mut request = self.handle.address().add(link, address, prefix);
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         self.answer(request.execute()).await
     }
 
