@@ -1,7 +1,7 @@
 //! The decision over one connect.
 
 use tunnel_ebpf::{
-    ClientDst, Config, Endpoint, LISTENER_V4, LISTENER_V6, policy, port_kind, standing,
+    ClientDst, Config, Endpoint, LISTENER_V4, LISTENER_V6, NodeEntry, policy, port_kind, standing,
 };
 
 use crate::{
@@ -47,18 +47,28 @@ pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
         return Decision::Pass;
     }
     match node.standing {
-        standing::CAPTURE => {}
+        standing::CAPTURE => through_gate(address, target, &node, config),
         standing::REFUSE => {
             count(|c| &mut c.standing_refuse);
             trace!(info, address, target, "refuse", "standing");
-            return Decision::Refuse;
+            Decision::Refuse
         }
         _ => {
             count(|c| &mut c.standing_bypass);
             trace!(debug, address, target, "pass", "standing");
-            return Decision::Pass;
+            Decision::Pass
         }
     }
+}
+
+/// Redirects the connect if a server is there; else its node's policy decides.
+#[inline(always)]
+fn through_gate(
+    address: &SockAddr<'_>,
+    target: &Endpoint,
+    node: &NodeEntry,
+    config: &Config,
+) -> Decision {
     let (to, slot) = destination(target, config);
     let refuse = node.closed_gate == policy::REFUSE;
     match gate::check(config, slot) {

@@ -67,7 +67,7 @@ impl Listeners {
 #[inline(always)]
 pub(crate) fn port_rule(port: u16) -> Option<PortRule> {
     // SAFETY: copied at once; a concurrent update at worst yields the old or the new rule.
-    unsafe { PORTS.get(&port).copied() }
+    unsafe { PORTS.get(port).copied() }
 }
 
 #[inline(always)]

@@ -53,9 +53,8 @@ fn own_addresses_are_followed() {
             tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
         }
         // More changes than the socket's buffer holds.
-        let many: String = (0..2000)
-            .map(|i| format!("addr add 10.76.{}.{} dev lo\n", i / 250, i % 250))
-            .collect();
+        let line = |i| format!("addr add 10.76.{}.{} dev lo\n", i / 250, i % 250);
+        let many = (0..2000).map(line).collect::<Vec<_>>().concat();
         let script = std::env::temp_dir().join(format!("culvert-addresses-{}", std::process::id()));
         std::fs::write(&script, many).unwrap();
         lab.control()

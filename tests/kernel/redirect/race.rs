@@ -26,11 +26,11 @@ fn race(lab: &RedirectLab, namespace: &NetNs, client: &str) {
     assert_eq!((report.right, report.wrong), (count, 0), "{report:?}");
     assert!(report.failed.is_empty(), "{report:?}");
 
-    let served = stop(&mut server);
-    assert_eq!((served.known, served.unknown), (count, 0));
-    assert_eq!(served.pending, 0, "tuples left over");
-    assert_eq!(served.counters["handed_over"], count);
-    assert_eq!(served.counters["redirected"], count);
+    let accepted = stop(&mut server);
+    assert_eq!((accepted.known, accepted.unknown), (count, 0));
+    assert_eq!(accepted.pending, 0, "tuples left over");
+    assert_eq!(accepted.counters["handed_over"], count);
+    assert_eq!(accepted.counters["redirected"], count);
 }
 
 #[test]

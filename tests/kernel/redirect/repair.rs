@@ -50,11 +50,11 @@ fn the_next_server_adopts_what_is_pinned_and_replaces_the_programs() {
     let mut second = Redirect::install(&options).unwrap();
     let after = second.state().unwrap();
     assert_eq!((after.nodes, after.ports.as_slice()), (2, &[10250][..]));
-    let changed = ids(&before)
+    let all_new = ids(&before)
         .iter()
         .zip(ids(&after))
         .all(|(old, new)| *old != new);
-    assert!(changed, "{before:?} {after:?}");
+    assert!(all_new, "{before:?} {after:?}");
     let changes = second.apply(&table(&["10.78.0.11", "10.78.0.12"])).unwrap();
     assert_eq!((changes.nodes_added, changes.nodes_removed), (1, 1));
     let again = second.apply(&table(&["10.78.0.11", "10.78.0.12"])).unwrap();
@@ -165,11 +165,11 @@ fn another_versions_programs_are_replaced_when_the_gate_opens() {
     assert!(!v0.exists());
     let after = redirect.state().unwrap();
     assert_eq!(after.gate, GateState::Open);
-    let changed = ids(&before)
+    let all_new = ids(&before)
         .iter()
         .zip(ids(&after))
         .all(|(old, new)| *old != new);
-    assert!(changed, "{before:?} {after:?}");
+    assert!(all_new, "{before:?} {after:?}");
 }
 
 #[test]
