@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use launch::Launch;
 pub(crate) use output::Output;
 
-use crate::process;
+use crate::{process, scale};
 
 /// A running program. Dropping it kills it; a test that fails prints what it said.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl Daemon {
         what: &str,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<String> {
+        let patience = scale::patience(patience);
         self.output.wait_for(patience, wanted).with_context(|| {
             format!(
                 "{} did not say {what:?} in {patience:?}; it said:\n{}",
@@ -101,6 +102,7 @@ impl Daemon {
         }
         // Nobody else reaps the child, so its pid still means it.
         let handle = process::handle(self.pid()).context("open the process")?;
+        let patience = scale::patience(patience);
         if !process::wait(&handle, patience) {
             bail!(
                 "{} still runs after {patience:?}; it said:\n{}",

@@ -2,15 +2,28 @@
 //! `CULVERT_SMALL=1` (an emulated machine).
 
 use std::env;
+use std::time::Duration;
 
 /// Picks the count for this run.
 pub fn count(full: u64, quick: u64, small: u64) -> u64 {
-    let set = |name| env::var_os(name).is_some_and(|value| value != "0");
-    if set("CULVERT_FULL") {
+    if is_set("CULVERT_FULL") {
         full
-    } else if set("CULVERT_SMALL") {
+    } else if is_set("CULVERT_SMALL") {
         small
     } else {
         quick
     }
+}
+
+/// How long to wait for something that takes at most `usual` on an ordinary machine.
+pub fn patience(usual: Duration) -> Duration {
+    if is_set("CULVERT_SMALL") {
+        usual * 6
+    } else {
+        usual
+    }
+}
+
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| value != "0")
 }

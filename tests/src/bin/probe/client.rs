@@ -172,11 +172,15 @@ pub(crate) fn peer(socket: &Socket) -> Result<SocketAddr, Failure> {
     Ok(SocketAddr::new(canonical(peer.ip()), peer.port()))
 }
 
-/// What the server sends by itself, in its first segment.
+/// The line that the server sends by itself, and nothing of what comes after it.
 pub(crate) fn greeting(mut socket: &Socket) -> Result<String, Failure> {
-    let mut buffer = [0; 256];
-    match socket.read(&mut buffer).at("greeting")? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()).at("greeting"),
-        length => Ok(String::from_utf8_lossy(&buffer[..length]).trim().into()),
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        socket.read_exact(&mut byte).at("greeting")?;
+        if byte == *b"\n" {
+            return Ok(String::from_utf8_lossy(&line).into_owned());
+        }
+        line.push(byte[0]);
     }
 }

@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: builds for release and runs one of the benchmarks of the tests crate.
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::{setup, shell};
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// What to measure
+    which: Which,
+    /// Handed on to the benchmark
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    /// `connect()` with the redirect, with iptables and nft, and without
+    Redirect,
+    /// The whole path: latency, throughput, memory
+    Tunnel,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    shell::require_root("a benchmark")?;
+    setup::ensure()?;
+    let bench = match args.which {
+        Which::Redirect => "redirect",
+        Which::Tunnel => "tunnel",
+    };
+    shell::run(&mut shell::cargo(["build", "--release", "--workspace"]))?;
+    let mut command = shell::cargo(["bench", "--workspace", "--bench", bench, "--"]);
+    command.args(&args.rest);
+    shell::run(&mut command)
+}

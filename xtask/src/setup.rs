@@ -1,0 +1,79 @@
+//! `cargo xtask setup`: makes a fresh machine able to build, test and show Culvert.
+//!
+//! It looks first and acts only on what is missing, so it can run any number of times. Where it cannot act (no
+//! root, no apt) it prints the exact commands.
+
+mod packages;
+mod toolchain;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// One thing to do, as the commands that do it.
+pub(super) struct Step {
+    why: String,
+    commands: Vec<Command>,
+    needs_root: bool,
+}
+
+pub(crate) fn run() -> Result<()> {
+    let steps = missing();
+    if steps.is_empty() {
+        println!("setup: everything is there: {}", toolchain::describe());
+        return Ok(());
+    }
+    act(steps)?;
+    let left = missing();
+    if left.is_empty() {
+        println!("setup: done: {}", toolchain::describe());
+        return Ok(());
+    }
+    bail!("setup: still missing: {}", reasons(&left))
+}
+
+/// For the commands that need a set-up machine: acts only when something is missing.
+pub(crate) fn ensure() -> Result<()> {
+    if missing().is_empty() { Ok(()) } else { run() }
+}
+
+fn missing() -> Vec<Step> {
+    packages::missing()
+        .into_iter()
+        .chain(toolchain::missing())
+        .collect()
+}
+
+fn act(steps: Vec<Step>) -> Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    let apt = shell::find("apt-get").is_some();
+    if steps.iter().any(|step| step.needs_root && !(root && apt)) {
+        let cause = if apt {
+            "not root"
+        } else {
+            "no apt-get: not Debian or Ubuntu"
+        };
+        println!(
+            "setup cannot do this by itself ({cause}). Run, or do the same with your system's tools:"
+        );
+        for command in steps.iter().flat_map(|step| &step.commands) {
+            println!("    {}", shell::show(command));
+        }
+        bail!("missing: {}", reasons(&steps));
+    }
+    for mut step in steps {
+        println!("setup: {}", step.why);
+        step.commands.iter_mut().try_for_each(shell::run)?;
+    }
+    Ok(())
+}
+
+fn reasons(steps: &[Step]) -> String {
+    steps
+        .iter()
+        .map(|step| step.why.as_str())
+        .collect::<Vec<_>>()
+        .join("; ")
+}

@@ -1,0 +1,134 @@
+//! `cargo xtask test`: everything, in named tiers. A tier that cannot run has failed, with its reason.
+//!
+//! The closing lines are one per tier and, last, the sum: `N passed, N failed`.
+
+mod tally;
+mod vm;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::{setup, shell};
+use tally::Tally;
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Run only these tiers (repeatable); by default unit, kernel and e2e
+    #[arg(long, value_enum)]
+    only: Vec<Tier>,
+    /// Add the vm tier: the kernel and e2e tests on Debian's 6.1 and 6.12 kernels under QEMU
+    #[arg(long)]
+    vm: bool,
+    /// The full loads (200,000 connects and so on) instead of the quick ones
+    #[arg(long)]
+    full: bool,
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Decisions and protocols, in memory and over loopback
+    Unit,
+    /// The redirect and the harness on this machine's kernel, in namespaces and cgroups of their own
+    Kernel,
+    /// Server, agent and real clients together
+    E2e,
+    /// Kernel and e2e again on other kernels
+    Vm,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure()?;
+    let results: Vec<_> = tiers(args)
+        .into_iter()
+        .map(|tier| (tier, run_tier(tier, args)))
+        .collect();
+    let mut total = Tally::default();
+    println!();
+    for (tier, outcome) in &results {
+        let name = tier
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned());
+        let name = name.unwrap_or_default();
+        match outcome {
+            Ok(tally) => {
+                println!("{name}: {tally}");
+                total += *tally;
+            }
+            Err(error) => {
+                println!("{name}: could not run: {error:#}");
+                total.failed += 1;
+            }
+        }
+    }
+    println!("{total}");
+    if total.failed > 0 {
+        bail!("{} failed", total.failed);
+    }
+    Ok(())
+}
+
+fn tiers(args: &Args) -> Vec<Tier> {
+    let mut tiers = match args.only.as_slice() {
+        [] => vec![Tier::Unit, Tier::Kernel, Tier::E2e],
+        only => only.to_vec(),
+    };
+    if args.vm && !tiers.contains(&Tier::Vm) {
+        tiers.push(Tier::Vm);
+    }
+    tiers
+}
+
+fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
+    match tier {
+        Tier::Unit => {
+            let mut tally = cargo_test(&["--lib", "--bins"], args)?;
+            if args.filter.is_none() {
+                tally += cargo_test(&["--doc"], args)?;
+            }
+            Ok(tally)
+        }
+        Tier::Kernel => on_this_kernel("kernel", args),
+        Tier::E2e => on_this_kernel("e2e", args),
+        Tier::Vm => vm::run(args.filter.as_deref()),
+    }
+}
+
+fn on_this_kernel(test: &str, args: &Args) -> Result<Tally> {
+    shell::require_root(&format!("the {test} tier"))?;
+    build()?;
+    cargo_test(&["--test", test], args)
+}
+
+/// The programs that the tests start: `culvert` is not built by testing another package.
+fn build() -> Result<()> {
+    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))
+}
+
+fn cargo_test(which: &[&str], args: &Args) -> Result<Tally> {
+    // The same selection of packages each time, so that nothing is compiled twice with other features.
+    let mut command = shell::cargo(["test", "--workspace", "--no-fail-fast"]);
+    command.args(which);
+    if args.full {
+        command.env("CULVERT_FULL", "1");
+    }
+    if let Some(filter) = &args.filter {
+        command.args(["--", filter]);
+    }
+    counted(&mut command)
+}
+
+/// Runs a command that prints what Rust's test harness prints, and counts.
+fn counted(command: &mut Command) -> Result<Tally> {
+    eprintln!("+ {}", shell::show(command));
+    let (status, tally) = tally::follow(command)?;
+    if !status.success() && tally.failed == 0 {
+        // It did not compile, or a test took the whole process down.
+        bail!("{} failed ({status})", shell::show(command));
+    }
+    Ok(tally)
+}

@@ -1,0 +1,90 @@
+//! The vm tier: the kernel and e2e tests on other kernels, each booted under QEMU with an initramfs that holds
+//! the test binaries and everything they run. Nothing is installed, no disk, no network card.
+
+mod debian;
+mod initramfs;
+mod machine;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::tally::Tally;
+use crate::shell;
+use machine::Accelerator;
+
+/// The oldest kernel we are asked about and the newest long-term one, both as Debian builds them.
+const SERIES: [&str; 2] = ["6.1", "6.12"];
+
+/// Test binaries of the tests crate that run in the machine, in this order.
+const TESTS: [&str; 2] = ["kernel", "e2e"];
+
+pub(super) fn run(filter: Option<&str>) -> Result<Tally> {
+    let directory = shell::target_directory().join("vm");
+    fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    let programs = build()?;
+    let mut accelerator = None;
+    let mut total = Tally::default();
+    for series in SERIES {
+        let kernel = debian::fetch(series, &directory)?;
+        println!("vm: Linux {}", kernel.release);
+        let image = initramfs::pack(&kernel, &programs, filter, &directory)?;
+        let accelerator = match accelerator {
+            Some(known) => known,
+            None => *accelerator.insert(Accelerator::that_works(&kernel, &image)?),
+        };
+        let tally = machine::boot(&kernel, &image, accelerator)?;
+        println!("vm: Linux {}: {tally}", kernel.release);
+        total += tally;
+    }
+    Ok(total)
+}
+
+/// What goes into the machine: name there, file here.
+struct Program {
+    name: String,
+    file: PathBuf,
+}
+
+fn build() -> Result<Vec<Program>> {
+    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    let mut programs: Vec<_> = ["culvert", "probe"]
+        .map(|name| Program {
+            name: name.into(),
+            file: shell::target_directory().join("debug").join(name),
+        })
+        .into();
+    for test in TESTS {
+        let arguments = [
+            "test",
+            "--workspace",
+            "--no-run",
+            "--message-format=json",
+            "--test",
+            test,
+        ];
+        let messages = shell::output(&mut shell::cargo(arguments))?;
+        let file = messages.lines().find_map(|line| executable(line, test));
+        let Some(file) = file else {
+            bail!("cargo built no test binary {test}")
+        };
+        programs.push(Program {
+            name: test.into(),
+            file,
+        });
+    }
+    Ok(programs)
+}
+
+/// The file that a `compiler-artifact` message of cargo names, if it is that of the test.
+fn executable(line: &str, test: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let target = &message["target"];
+    let wanted = target["name"] == test && target["kind"][0] == "test";
+    if wanted {
+        message["executable"].as_str().map(PathBuf::from)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,40 @@
+#!/bin/busybox sh
+# Process 1 of the test machine: mounts, loads modules, runs every test binary, says how each ended, turns off.
+
+busybox=/bin/busybox
+$busybox --install -s /bin
+export PATH=/usr/local/bin:/usr/bin:/bin HOME=/root TERM=dumb
+
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+# The host asks first whether a machine boots at all.
+if grep -q culvert.boot_only /proc/cmdline; then
+    echo "CULVERT-VM booted"
+    poweroff -f
+fi
+mkdir -p /dev/shm /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+# Namespaces and pins are shared with what tests unshare, as systemd has it.
+mount --make-rshared /
+mkdir -p /run/netns
+
+while read -r module; do
+    insmod "/modules/$module" || echo "module $module: not loaded"
+done </modules/order
+ip link set lo up
+
+export CULVERT_SMALL=1 CULVERT_BIN_DIR=/culvert RUST_BACKTRACE=1
+filter=$(cat /etc/filter)
+for test in kernel e2e; do
+    [ -x "/culvert/$test" ] || continue
+    "/culvert/$test" --color never ${filter:+"$filter"}
+    echo "CULVERT-VM $test exit $?"
+done
+echo "CULVERT-VM done"
+poweroff -f
