@@ -4,6 +4,7 @@
 //! Lab::nat()   control plane ── router (NAT) ── edge      no default route, no link to the machine
 //!    └ NetNs ── Launch ──> Daemon                         programs run nowhere else
 //! Cgroup, PinRoot                                         where the redirect attaches, where it pins
+//! Site                                                    culvert set up in a lab
 //! ```
 //! Everything carries the process id in its name (see [`unique`]), so runs do not meet, and what a killed run
 //! left behind is found and removed by the next one.
@@ -18,11 +19,15 @@ pub mod process;
 pub mod programs;
 pub mod report;
 pub mod scale;
+pub mod site;
 pub mod sweep;
 pub mod unique;
+pub mod until;
 
 pub use bpffs::PinRoot;
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, Launch};
 pub use lab::{Edge, Lab, Pod};
 pub use netns::NetNs;
+pub use site::Site;
+pub use until::until;

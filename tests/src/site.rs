@@ -1,0 +1,146 @@
+//! Culvert set up in a lab: where its files are, what captures, and how its programs are started.
+//!
+//! The one place that knows the flags of `culvert`; tests add to a [`Launch`] what they vary.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::CONTROL;
+use crate::{Cgroup, Lab, Launch, NetNs, PinRoot, programs, unique};
+
+/// Long enough for anything that should take no time.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A control plane with a server's state directory, a captured cgroup and a pin directory of its own.
+#[derive(Debug)]
+pub struct Site<'lab> {
+    lab: &'lab Lab,
+    captured: Cgroup,
+    pins: PinRoot,
+    directory: TempDir,
+    culvert: PathBuf,
+}
+
+impl<'lab> Site<'lab> {
+    /// Prepares everything; starts nothing.
+    pub fn new(lab: &'lab Lab) -> Result<Self> {
+        Ok(Self {
+            lab,
+            captured: Cgroup::new("captured")?,
+            pins: PinRoot::new()?,
+            directory: unique::scratch_dir("site")?,
+            culvert: programs::culvert()?,
+        })
+    }
+
+    /// The network it is in.
+    pub fn lab(&self) -> &'lab Lab {
+        self.lab
+    }
+
+    /// The cgroup whose connects are captured.
+    pub fn captured(&self) -> &Cgroup {
+        &self.captured
+    }
+
+    /// Where the server pins its maps and links.
+    pub fn pins(&self) -> &Path {
+        self.pins.path()
+    }
+
+    /// A directory for files of this site.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The server's state directory.
+    pub fn server_state(&self) -> PathBuf {
+        self.directory().join("server")
+    }
+
+    /// `culvert server` on the control plane.
+    pub fn server(&self) -> Launch {
+        let mut server = Launch::new(self.lab.control(), &self.culvert)
+            .arg("server")
+            .arg("--state-dir")
+            .arg(self.server_state())
+            .arg("--run-dir")
+            .arg(self.server_run())
+            .arg("--cgroup")
+            .arg(self.captured.path())
+            .arg("--pin-root")
+            .arg(self.pins.path());
+        for address in CONTROL {
+            server = server.arg("--redirect-address").arg(address.to_string());
+        }
+        server
+    }
+
+    /// `culvert token create` for the edge node of that number: the command to run there.
+    pub fn token(&self, node: &str, edge: usize) -> Result<String> {
+        let edge = self.lab.edge(edge);
+        let create = self.culvert().words("token create").arg("--node").arg(node);
+        let create = create.arg("--address").arg(edge.ipv4().to_string());
+        let create = create.arg("--address").arg(edge.ipv6().to_string());
+        let create = create.arg("--server").arg(format!("{}:10262", CONTROL[0]));
+        let create = create.arg("--state-dir").arg(self.server_state());
+        let printed = create.start()?.succeed(PATIENCE)?;
+        let line = printed
+            .lines()
+            .find(|line| line.starts_with("culvert agent "));
+        line.map(str::to_owned)
+            .with_context(|| format!("no command for the node in: {printed}"))
+    }
+
+    /// The command that [`Self::token`] printed, on the edge node of that number.
+    pub fn agent(&self, edge: usize, join: &str) -> Launch {
+        let arguments = join.split_whitespace().skip(1);
+        let directory = self.directory().join(format!("agent{edge}"));
+        Launch::new(self.lab.edge(edge).namespace(), &self.culvert)
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(directory.join("state"))
+            .arg("--run-dir")
+            .arg(directory.join("run"))
+    }
+
+    /// A program whose connects are captured.
+    pub fn client(&self, namespace: &NetNs, program: impl AsRef<Path>) -> Launch {
+        Launch::new(namespace, program).cgroup(&self.captured)
+    }
+
+    /// A `culvert` command that talks to files and sockets in the file system only.
+    pub fn culvert(&self) -> Launch {
+        Launch::offline(&self.culvert)
+    }
+
+    /// `culvert status` of the server, for people.
+    pub fn status_text(&self) -> Result<String> {
+        let status = self
+            .culvert()
+            .arg("status")
+            .arg("--run-dir")
+            .arg(self.server_run());
+        status.start()?.succeed(PATIENCE)
+    }
+
+    /// `culvert status --json` of the server.
+    pub fn status(&self) -> Result<Value> {
+        let status = self
+            .culvert()
+            .words("status --json")
+            .arg("--run-dir")
+            .arg(self.server_run());
+        let printed = status.start()?.succeed(PATIENCE)?;
+        serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
+    }
+
+    /// Where the server's admin socket is.
+    pub fn server_run(&self) -> PathBuf {
+        self.directory().join("run")
+    }
+}
