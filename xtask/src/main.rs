@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer of Culvert runs. One module for each subcommand.
 
 mod bench;
+mod build_ebpf;
 mod demo;
 mod lint;
 mod setup;
@@ -22,6 +23,8 @@ struct Xtask {
 enum Command {
     /// Install what building and testing need (Debian and Ubuntu; elsewhere it prints the commands)
     Setup,
+    /// Build the kernel programs and print what is in the objects
+    BuildEbpf,
     /// Show the whole path in namespaces of its own: a curl to a node behind NAT, before and after
     Demo,
     /// Run the tests, tier by tier
@@ -35,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Xtask::parse().command {
         Command::Setup => setup::run(),
+        Command::BuildEbpf => build_ebpf::run(),
         Command::Demo => demo::run(),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
