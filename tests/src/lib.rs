@@ -4,7 +4,7 @@
 //! Lab::nat()   control plane ── router (NAT) ── edge      no default route, no link to the machine
 //!    └ NetNs ── Launch ──> Daemon                         programs run nowhere else
 //! Cgroup, PinRoot                                         where the redirect attaches, where it pins
-//! Site                                                    culvert set up in a lab
+//! Site, Running                                           culvert set up in a lab, and up
 //! ```
 //! Everything carries the process id in its name (see [`unique`]), so runs do not meet, and what a killed run
 //! left behind is found and removed by the next one.
@@ -18,6 +18,7 @@ pub mod netns;
 pub mod process;
 pub mod programs;
 pub mod report;
+pub mod running;
 pub mod scale;
 pub mod site;
 pub mod sweep;
@@ -29,5 +30,6 @@ pub use cgroup::Cgroup;
 pub use daemon::{Daemon, Launch};
 pub use lab::{Edge, Lab, Pod};
 pub use netns::NetNs;
+pub use running::Running;
 pub use site::Site;
 pub use until::until;

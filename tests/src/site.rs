@@ -10,36 +10,36 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::CONTROL;
-use crate::{Cgroup, Lab, Launch, NetNs, PinRoot, programs, unique};
+use crate::{Cgroup, Lab, Launch, NetNs, PinRoot, programs, unique, until};
 
 /// Long enough for anything that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A control plane with a server's state directory, a captured cgroup and a pin directory of its own.
+/// A lab with a server's state directory, a captured cgroup and a pin directory of its own.
 #[derive(Debug)]
-pub struct Site<'lab> {
-    lab: &'lab Lab,
+pub struct Site {
     captured: Cgroup,
     pins: PinRoot,
     directory: TempDir,
     culvert: PathBuf,
+    lab: Lab,
 }
 
-impl<'lab> Site<'lab> {
+impl Site {
     /// Prepares everything; starts nothing.
-    pub fn new(lab: &'lab Lab) -> Result<Self> {
+    pub fn new(lab: Lab) -> Result<Self> {
         Ok(Self {
-            lab,
             captured: Cgroup::new("captured")?,
             pins: PinRoot::new()?,
             directory: unique::scratch_dir("site")?,
             culvert: programs::culvert()?,
+            lab,
         })
     }
 
     /// The network it is in.
-    pub fn lab(&self) -> &'lab Lab {
-        self.lab
+    pub fn lab(&self) -> &Lab {
+        &self.lab
     }
 
     /// The cgroup whose connects are captured.
@@ -62,9 +62,11 @@ impl<'lab> Site<'lab> {
         self.directory().join("server")
     }
 
-    /// `culvert server` on the control plane.
+    /// `culvert server` on the control plane, inside the captured cgroup as it is in real life, where that
+    /// is the root of all.
     pub fn server(&self) -> Launch {
-        let mut server = Launch::new(self.lab.control(), &self.culvert)
+        let mut server = self
+            .client(self.lab.control(), &self.culvert)
             .arg("server")
             .arg("--state-dir")
             .arg(self.server_state())
@@ -137,6 +139,27 @@ impl<'lab> Site<'lab> {
             .arg(self.server_run());
         let printed = status.start()?.succeed(PATIENCE)?;
         serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
+    }
+
+    /// Waits until a server answers.
+    pub fn wait_for_server(&self) -> Result<()> {
+        until("the server answers", PATIENCE, || self.status().map(Some)).map(drop)
+    }
+
+    /// Waits until the server has a session with the node, or has none.
+    pub fn wait_for_session(&self, node: &str, wanted: bool) -> Result<()> {
+        until(
+            &format!("a session of {node} is there: {wanted}"),
+            PATIENCE,
+            || {
+                let status = self.status()?;
+                let sessions = status["sessions"]
+                    .as_array()
+                    .context("no sessions in the status")?;
+                let there = sessions.iter().any(|session| session["node"] == node);
+                Ok((there == wanted).then_some(()))
+            },
+        )
     }
 
     /// Where the server's admin socket is.

@@ -40,7 +40,11 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::BuildEbpf => build_ebpf::run(),
         Command::Demo => demo::run(),
-        Command::Test(args) => test::run(&args),
+        Command::Test(args) => match test::run(&args) {
+            // The sum is the last line, whatever it is.
+            Ok(passed) if !passed => return ExitCode::FAILURE,
+            outcome => outcome.map(drop),
+        },
         Command::Bench(args) => bench::run(&args),
         Command::Lint => lint::run(),
     };

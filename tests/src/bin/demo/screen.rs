@@ -11,7 +11,7 @@ pub(crate) fn step(title: &str) {
 /// What a person should know before they read on.
 pub(crate) fn say(text: &str) {
     for line in text.lines() {
-        println!("   {line}");
+        println!("{}", format!("   {line}").trim_end());
     }
 }
 
@@ -23,6 +23,6 @@ pub(crate) fn command(place: &str, line: &str) {
 /// What a program said.
 pub(crate) fn output(text: &str) {
     for line in text.trim_end().lines() {
-        println!("     | {line}");
+        println!("     | {}", line.trim_end());
     }
 }

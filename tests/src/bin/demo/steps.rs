@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use culvert_tests::site::PATIENCE;
-use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, command, until};
+use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, command};
 
 use crate::kubelet::{Kubelet, fingerprint};
 use crate::screen;
@@ -25,7 +25,8 @@ pub(crate) fn show() -> Result<()> {
     screen::say(NETWORK);
     let mut lab = Lab::nat()?;
     lab.add_pod()?;
-    let site = Site::new(&lab)?;
+    let site = Site::new(lab)?;
+    let lab = site.lab();
     screen::command("control-plane", "ip route");
     screen::output(&lab.control().ip("route")?);
 
@@ -33,6 +34,7 @@ pub(crate) fn show() -> Result<()> {
     let kubelet = Kubelet::start(lab.edge(0), site.directory())?;
 
     screen::step("Without culvert the control plane cannot reach it");
+    screen::say("curl runs in a cgroup of its own, the one that culvert will capture.");
     let client = Client {
         site: &site,
         kubelet: &kubelet,
@@ -67,14 +69,14 @@ pub(crate) fn show() -> Result<()> {
     Ok(())
 }
 
-fn start_culvert(site: &Site<'_>) -> Result<(Daemon, Daemon)> {
+fn start_culvert(site: &Site) -> Result<(Daemon, Daemon)> {
     screen::step("Culvert's server starts on the control plane");
     screen::command(
         "control-plane",
         "culvert server --redirect-address 10.77.0.1 --redirect-address fd00:77::1",
     );
-    let mut server = site.server().start()?;
-    until("the server answers", PATIENCE, || site.status().map(Some))
+    let server = site.server().start()?;
+    site.wait_for_server()
         .with_context(|| format!("it said:\n{}", server.output()))?;
     screen::output(&server.output());
 
@@ -87,20 +89,15 @@ fn start_culvert(site: &Site<'_>) -> Result<(Daemon, Daemon)> {
     screen::output(&join);
     screen::command("edge", &join);
     let agent = site.agent(0, &join).start()?;
-    server.wait_for_line("edge-1", PATIENCE)?;
-    until("the node has a session", PATIENCE, || {
-        let status = site.status()?;
-        let sessions = status["sessions"].as_array().map_or(0, Vec::len);
-        Ok((sessions > 0).then_some(()))
-    })
-    .with_context(|| format!("the agent said:\n{}", agent.output()))?;
+    site.wait_for_session("edge-1", true)
+        .with_context(|| format!("the agent said:\n{}", agent.output()))?;
     screen::output(&agent.output());
     Ok((server, agent))
 }
 
 /// A curl that dials the kubelet's own address and trusts the kubelet's own certificate only.
 struct Client<'a> {
-    site: &'a Site<'a>,
+    site: &'a Site,
     kubelet: &'a Kubelet,
 }
 
