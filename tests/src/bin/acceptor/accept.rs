@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Result;
 use culvert_tests::report::Accepted;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, recv},
+};
 use tokio_util::sync::CancellationToken;
 use tunnel_user::redirect::{Heartbeat, OriginalDestinations, Redirect};
 
@@ -100,7 +103,10 @@ impl Acceptor {
 
     /// Looks up the original destination before anything else happens.
     fn greet(&self, mut client: TcpStream) -> io::Result<()> {
-        if let Some(original) = self.originals.of(&client)? {
+        let original = self.originals.of(&client)?;
+        // What came with the SYN: closing with bytes unread would be a reset.
+        let _ = recv(&client, &mut [0; 64], RecvFlags::DONTWAIT);
+        if let Some(original) = original {
             self.known.fetch_add(1, Ordering::Relaxed);
             // A client that is gone does not hear it.
             let _ = client.write_all(format!("{original}\n").as_bytes());
