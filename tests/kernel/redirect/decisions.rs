@@ -59,3 +59,44 @@ fn a_client_that_dials_the_server_itself_is_not_taken_for_a_redirected_one() {
     let report = stop(&mut server);
     assert_eq!((report.known, report.unknown, report.pending), (4, 6, 0));
 }
+
+#[test]
+fn a_socket_that_is_used_again_leads_to_the_last_node() {
+    let lab = RedirectLab::new();
+    let _server = lab.server("--other 10.78.0.12");
+    let second = "10.78.0.12:10250";
+    let (peer, heard) = lab.reaches(&format!("--to {second} --first {NODE_V4}"));
+    assert_eq!((peer.as_str(), heard.as_str()), (second, second));
+}
+
+#[test]
+fn a_port_of_one_node_is_captured_for_that_node_only() {
+    let lab = RedirectLab::new();
+    let _server = lab.server("--extra-port 12000 --other 10.78.0.12");
+    let (_, heard) = lab.reaches("--to 10.78.0.11:12000");
+    assert_eq!(heard, "10.78.0.11:12000");
+    lab.reaches("--to 10.78.0.12:10250");
+    assert_eq!(lab.fails("--to 10.78.0.12:12000"), "connect ENETUNREACH");
+}
+
+#[test]
+fn a_nodes_standing_decides_while_the_server_lives() {
+    for (standing, outcome) in [
+        ("bypass", "connect ENETUNREACH"),
+        ("refuse", "connect ECONNREFUSED"),
+    ] {
+        let lab = RedirectLab::new();
+        let mut server = lab.server(&format!(
+            "--other 10.78.0.12 --standing {standing} --mark 7"
+        ));
+        assert_eq!(lab.fails("--to 10.78.0.12:10250"), outcome);
+        // Nobody refuses the server's own sockets.
+        assert_eq!(
+            lab.fails("--to 10.78.0.12:10250 --mark 7"),
+            "connect ENETUNREACH"
+        );
+        lab.reaches(&format!("--to {NODE_V4}"));
+        let counters = stop(&mut server).counters;
+        assert_eq!(counters[&format!("standing_{standing}")], 1, "{counters:?}");
+    }
+}

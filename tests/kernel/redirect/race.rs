@@ -54,14 +54,19 @@ fn connects_with_data_in_the_syn() {
     lab.control().sysctl(key, value).unwrap();
     race(&lab, lab.control(), "--to 10.200.0.0:10250 --fastopen");
     let fast = fast_opens(lab.control());
-    assert!(fast >= scale::count(200_000, 10_000, 1000) * 9 / 10, "only {fast}");
+    assert!(
+        fast >= scale::count(200_000, 10_000, 1000) * 9 / 10,
+        "only {fast}"
+    );
 }
 
 /// How many connections the namespace accepted with data in their SYN.
 fn fast_opens(namespace: &NetNs) -> u64 {
     let path = "/proc/thread-self/net/netstat";
     let statistics = namespace.run(|| std::fs::read_to_string(path)).unwrap();
-    let mut lines = statistics.lines().filter(|line| line.starts_with("TcpExt:"));
+    let mut lines = statistics
+        .lines()
+        .filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let mut columns = names.split(' ').zip(values.split(' '));
     let column = columns.find(|(name, _)| *name == "TCPFastOpenPassive");

@@ -13,8 +13,8 @@ use rustix::{fs::statfs, system::uname};
 
 use super::InstallError;
 
-/// Socket storage, sockmap lookups and `bpf_link` for these programs are all there; see
-/// `reference` in the documentation of the programs for which came when.
+/// The oldest maintained kernel that has all of it: socket storage from these programs (5.3), links
+/// to cgroups (5.7), getpeername hooks, sockmap lookups and `CAP_BPF` (5.8).
 const MINIMUM_KERNEL: KernelVersion = KernelVersion(5, 10);
 /// `bpf_set_retval` exists, so a refused connect fails with `ECONNREFUSED`.
 const SET_RETVAL: KernelVersion = KernelVersion(5, 18);

@@ -15,12 +15,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tunnel_user::{
-    model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
+    model::{GatePolicy, Node, NodeName, PortSet, Snapshot, TunnelPort},
     redirect::{Listeners, LogLevel, Options, Redirect, Standing, Table},
 };
 
@@ -41,6 +41,15 @@ struct Args {
     /// Further nodes: so many addresses from 10.200.0.0 on
     #[arg(long, default_value_t = 0)]
     nodes: u32,
+    /// Ports of these nodes alone
+    #[arg(long)]
+    extra_port: Vec<u16>,
+    /// Addresses of another node, which has no extra ports and stands as `--standing` says
+    #[arg(long)]
+    other: Vec<IpAddr>,
+    /// How the other node stands with the server
+    #[arg(long, value_enum, default_value_t = OtherStanding::Capture)]
+    standing: OtherStanding,
     /// Tunnelled ports
     #[arg(long, default_values_t = [10250])]
     port: Vec<u16>,
@@ -65,6 +74,13 @@ struct Args {
     /// End by itself after this time
     #[arg(long, default_value_t = 120)]
     seconds: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OtherStanding {
+    Capture,
+    Bypass,
+    Refuse,
 }
 
 fn main() -> ExitCode {
@@ -136,17 +152,31 @@ fn options(args: &Args) -> Options {
 fn table(args: &Args) -> Table {
     let first = u32::from(Ipv4Addr::new(10, 200, 0, 0));
     let many = (0..args.nodes).map(|i| IpAddr::from(Ipv4Addr::from_bits(first + i)));
-    let node = Node {
-        name: "edge".parse().expect("a valid name"),
-        addresses: args.node.iter().copied().chain(many).collect(),
-        extra_ports: PortSet::new(),
+    let node = |name: &str, addresses: Vec<IpAddr>, extra: &[u16]| Node {
+        name: name.parse().expect("a valid name"),
+        addresses,
+        extra_ports: ports(extra),
         closed_gate: None,
         admits: None,
     };
-    let ports = args.port.iter().filter_map(|port| TunnelPort::new(*port));
-    let snapshot = Snapshot::new([node], ports.collect());
-    let capture = |_: &_| Standing::Capture;
-    Table::new(&snapshot, &BTreeSet::new(), args.policy, capture).0
+    let edge = args.node.iter().copied().chain(many).collect();
+    let nodes = [
+        node("edge", edge, &args.extra_port),
+        node("other", args.other.clone(), &[]),
+    ];
+    let snapshot = Snapshot::new(nodes, ports(&args.port));
+    let standing = |name: &NodeName| match args.standing {
+        _ if name.as_str() == "edge" => Standing::Capture,
+        OtherStanding::Capture => Standing::Capture,
+        OtherStanding::Bypass => Standing::Bypass,
+        OtherStanding::Refuse => Standing::Refuse,
+    };
+    Table::new(&snapshot, &BTreeSet::new(), args.policy, standing).0
+}
+
+fn ports(numbers: &[u16]) -> PortSet {
+    let ports = numbers.iter().filter_map(|port| TunnelPort::new(*port));
+    ports.collect()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
