@@ -274,6 +274,11 @@ impl Redirect {
     }
 }
 
+/// The embedded object as an ELF file, for tools such as `bpftool prog loadall`.
+pub fn object() -> &'static [u8] {
+    object::PLAIN
+}
+
 /// Detaches the programs and removes everything pinned below [`Options::pin_root`].
 ///
 /// # Errors

@@ -2,18 +2,14 @@
 
 use std::{path::Path, process::Command};
 
-use culvert_tests::{Cgroup, command};
+use culvert_tests::Cgroup;
 
 use super::lab::{EDGE, NODE_V4, PATIENCE, RedirectLab, SERVER_V4, stop};
 
 /// Somebody else's connect4 program: ours, loaded by bpftool with maps of its own, all empty, so
 /// that it lets every connect pass.
 fn load_other(lab: &RedirectLab) -> String {
-    let object = ebpf_builder::build(ebpf_builder::Variant::Plain).unwrap();
-    let into = lab.pins.path().join("other");
-    let (object, pins) = (object.path.to_str().unwrap(), into.to_str().unwrap());
-    command::run("bpftool", ["prog", "loadall", object, pins]).unwrap();
-    format!("{pins}/connect4")
+    format!("{}/connect4", lab.load_with_bpftool("other").display())
 }
 
 fn attach(cgroup: &Path, program: &str, flags: &[&str]) {

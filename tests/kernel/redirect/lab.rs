@@ -1,9 +1,9 @@
 //! A control plane whose cgroup the redirect is attached to, and the smallest server behind it.
 
-use std::time::Duration;
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use culvert_tests::{
-    Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs,
+    Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, command, programs,
     report::{Accepted, Connects, parse},
 };
 
@@ -74,6 +74,16 @@ impl RedirectLab {
             .arg(self.cgroup.path())
             .arg("--pins")
             .arg(self.pins.path())
+    }
+
+    /// Loads our object a second time, without our loader; returns where its programs are pinned.
+    pub(super) fn load_with_bpftool(&self, name: &str) -> PathBuf {
+        let mut object = tempfile::NamedTempFile::new().unwrap();
+        object.write_all(tunnel_user::redirect::object()).unwrap();
+        let into = self.pins.path().join(name);
+        let (object, pins) = (object.path().to_str().unwrap(), into.to_str().unwrap());
+        command::run("bpftool", ["prog", "loadall", object, pins]).unwrap();
+        into
     }
 
     /// A client in the cgroup.

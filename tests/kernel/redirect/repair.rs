@@ -1,6 +1,6 @@
 //! What a server finds that an earlier one, or somebody else, left; and what it leaves itself.
 
-use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path};
 
 use aya::maps::{HashMap, MapData};
 use culvert_tests::{Cgroup, command};
@@ -219,15 +219,7 @@ fn a_listener_that_is_no_place_to_redirect_to_is_refused() {
 #[test]
 fn bpftool_loads_the_object_and_shows_field_names() {
     let lab = RedirectLab::new();
-    let object = ebpf_builder::build(ebpf_builder::Variant::Plain).unwrap();
-    let into = lab.pins.path().join("bpftool");
-    let loaded = Command::new("bpftool")
-        .args(["prog", "loadall"])
-        .arg(&object.path)
-        .arg(&into)
-        .output()
-        .unwrap();
-    assert!(loaded.status.success(), "{loaded:?}");
+    let into = lab.load_with_bpftool("bpftool");
     let programs = fs::read_dir(&into).unwrap().count();
     assert_eq!(programs, tunnel_ebpf::programs::ALL.len());
 

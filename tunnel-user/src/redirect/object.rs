@@ -16,7 +16,7 @@ use tunnel_ebpf::{SET_RETVAL_GLOBAL, maps, programs};
 
 use super::{InstallError, LogLevel};
 
-static PLAIN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/plain.o"));
+pub(super) static PLAIN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/plain.o"));
 static LOG: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/log.o"));
 
 /// What makes a map in the kernel the one that the object wants.
