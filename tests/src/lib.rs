@@ -13,6 +13,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub mod command;
 pub mod daemon;
+pub mod handover;
 pub mod lab;
 pub mod netns;
 pub mod process;

@@ -5,6 +5,7 @@
 
 mod client;
 mod connect;
+mod dial;
 mod errno;
 mod flood;
 mod hash;
@@ -41,6 +42,8 @@ enum Command {
     Race(race::Args),
     /// Measure round trips over one connection
     Ping(ping::Args),
+    /// Open one connection and give it to a test
+    Dial(dial::Args),
     /// Open a download and stop reading
     Stall(stall::Args),
 }
@@ -64,6 +67,7 @@ fn run(command: Command) -> Result<()> {
         Command::Hash(args) => hash::run(args),
         Command::Race(args) => race::run(&args),
         Command::Ping(args) => ping::run(&args),
+        Command::Dial(args) => dial::run(&args),
         Command::Stall(args) => stall::run(&args),
     }
 }

@@ -1,0 +1,10 @@
+//! The whole path: client, eBPF redirect, server, tunnel, agent, target. Every program is the real
+//! binary; every packet stays in namespaces that the harness made. They need root.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics where it stands"
+)]
+
+mod site;
+mod transparent;

@@ -1,0 +1,134 @@
+//! What a client sees of a node to which its machine has no route: everything, unchanged.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+
+use culvert_tests::report::Connects;
+use culvert_tests::{Daemon, Launch, command, scale};
+
+use crate::site::{NODE, NODE_V6, PATIENCE, Site};
+
+const SUBJECT: &str = "edge-server-of-this-test";
+
+/// A real TLS server that is no part of Culvert stands for the kubelet; one on each family.
+fn tls_servers(site: &Site) -> [Daemon; 2] {
+    let (key, certificate) = (site.path("key.pem"), site.path("certificate.pem"));
+    let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
+    command::run_line(&format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
+         -subj /CN={SUBJECT} -addext subjectAltName=IP:10.78.0.11,IP:fd00:78::11 \
+         -keyout {key} -out {certificate}"
+    ))
+    .unwrap();
+    [NODE, NODE_V6].map(|address| {
+        let launch = Launch::new(site.edge(), "openssl").words(&format!(
+            "s_server -accept {address} -www -key {key} -cert {certificate}"
+        ));
+        let mut server = launch.start().unwrap();
+        server.wait_for_line("ACCEPT", PATIENCE).unwrap();
+        server
+    })
+}
+
+#[test]
+fn curl_sees_the_targets_own_certificate_from_host_and_pod_on_both_families() {
+    let mut site = Site::new();
+    site.lab.add_pod().unwrap();
+    let _targets = tls_servers(&site);
+    assert_eq!(site.fails(NODE), "connect ENETUNREACH", "before culvert");
+    let (_server, _agent) = site.culvert("", "");
+
+    let authority = site.path("certificate.pem");
+    for namespace in [site.control(), site.lab.pod(0).namespace()] {
+        for to in [NODE, NODE_V6] {
+            // With this CA alone, only the target's own certificate passes.
+            let mut curl = site
+                .client(namespace, "curl")
+                .words("-sSv --max-time 20 --noproxy * --cacert")
+                .arg(&authority)
+                .arg(format!("https://{to}/"))
+                .start()
+                .unwrap();
+            let said = curl.succeed(PATIENCE).unwrap();
+            assert!(said.contains(&format!("CN={SUBJECT}")), "{said}");
+            assert!(said.contains("s_server"), "the page of the target: {said}");
+        }
+    }
+}
+
+#[test]
+fn getpeername_shows_the_node_and_the_server_speaks_first() {
+    let mut site = Site::new();
+    site.lab.add_pod().unwrap();
+    let _v4 = site.target(0, &format!("--bind {NODE} --speak-first here-is-v4"));
+    let _v6 = site.target(0, &format!("--bind {NODE_V6} --speak-first here-is-v6"));
+    let (_server, _agent) = site.culvert("", "");
+
+    for (to, greeting) in [(NODE, "here-is-v4"), (NODE_V6, "here-is-v6")] {
+        for namespace in [site.control(), site.lab.pod(0).namespace()] {
+            let line = format!("connect --to {to} --greeting --echo");
+            let mut probe = site.probe(namespace, &line).start().unwrap();
+            let said = probe.succeed(PATIENCE).unwrap();
+            let report: Connects = culvert_tests::report::parse(&said).unwrap();
+            assert_eq!(report.failures(), 0, "{to}: {report:?}");
+            let peers: Vec<_> = report.peers.iter().map(ToString::to_string).collect();
+            assert_eq!(peers, [to]);
+            assert!(report.greetings.contains(greeting), "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn every_byte_of_many_parallel_connections_arrives() {
+    let site = Site::new();
+    let _target = site.target(0, &format!("--bind {NODE} --hash"));
+    let (_server, _agent) = site.culvert("", "");
+    let connections = scale::count(1000, 1000, 100);
+    let largest = scale::count(1 << 20, 128 << 10, 64 << 10);
+    let report: culvert_tests::report::Hashes = site.report(&format!(
+        "hash --to {NODE} --connections {connections} --max {largest} --seconds 70"
+    ));
+    assert_eq!(
+        (report.intact, report.broken.len()),
+        (connections, 0),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_reply_after_the_clients_end_of_stream_arrives() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (_server, _agent) = site.culvert("", "");
+    let (mut client, mut accepted) = site.pair(&target);
+
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    accepted.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "question");
+    accepted.write_all(b"answer").unwrap();
+    drop(accepted);
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "answer");
+}
+
+#[test]
+fn a_targets_end_of_stream_leaves_the_other_direction_open() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (_server, _agent) = site.culvert("", "");
+    let (mut client, mut accepted) = site.pair(&target);
+
+    accepted.write_all(b"all there is").unwrap();
+    accepted.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "all there is");
+    client.write_all(b"more from the client").unwrap();
+    drop(client);
+    let mut heard = String::new();
+    accepted.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "more from the client");
+}
