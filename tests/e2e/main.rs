@@ -6,5 +6,9 @@
     reason = "a test that cannot go on panics where it stands"
 )]
 
+mod agents;
+mod links;
+mod resets;
 mod site;
+mod stalled;
 mod transparent;

@@ -218,6 +218,22 @@ impl Site {
         assert_eq!(self.try_once(to).0, None, "{to}");
     }
 
+    /// Waits until connects work.
+    #[track_caller]
+    pub(crate) fn eventually_works(&self, to: &str) {
+        eventually("connects work", PATIENCE, || {
+            self.try_once(to).0.is_none().then_some(())
+        });
+    }
+
+    /// Waits until connects fail in that way.
+    #[track_caller]
+    pub(crate) fn eventually_fails(&self, to: &str, outcome: &str) {
+        eventually(outcome, PATIENCE, || {
+            (self.try_once(to).0.as_deref() == Some(outcome)).then_some(())
+        });
+    }
+
     /// A connection from the control plane, for the test to use.
     pub(crate) fn connect(&self, to: &str) -> TcpStream {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);

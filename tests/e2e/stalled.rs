@@ -1,0 +1,76 @@
+//! Who has stopped reading delays nobody else, and costs a bounded amount of memory.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use culvert_tests::report::Pings;
+use culvert_tests::scale;
+
+use crate::site::{NODE, PATIENCE, Site, resident_kib};
+
+const ECHO: &str = "10.78.0.11:10255";
+/// A window and a frame in each direction, as `--connection-window` promises, and the allocator's
+/// share.
+const KIB_OF_A_CONNECTION: u64 = 2 * (256 + 64) + 128;
+/// What pings and the growth of tables cost.
+const KIB_OF_THE_REST: u64 = 12 * 1024;
+
+#[test]
+fn pings_go_on_beside_stopped_readers_and_memory_stays_bounded() {
+    let site = Site::new();
+    let _downloads = site.target(0, &format!("--bind {NODE} --hash"));
+    let _echo = site.target(0, &format!("--bind {ECHO}"));
+    let (server, agent) = site.culvert("", "");
+    let pings = scale::count(5000, 1000, 200);
+    let ping =
+        || -> Pings { site.report(&format!("ping --to {ECHO} --count {pings} --timeout 5")) };
+
+    let alone = ping();
+    let before = [resident_kib(&server), resident_kib(&agent)];
+    let stopped = scale::count(30, 10, 4);
+    let _clients: Vec<_> = (0..stopped)
+        .map(|_| {
+            let line = format!("stall --to {NODE} --seconds 200");
+            let mut client = site.probe(site.control(), &line).start().unwrap();
+            client.wait_for_line("stalled", PATIENCE).unwrap();
+            client
+        })
+        .collect();
+    let beside = ping();
+    eprintln!("pings alone {alone:?}, beside {stopped} stopped readers {beside:?}");
+    assert_eq!(beside.count, pings);
+    // The exact ratio is the benchmark's; held back by a reader they would wait for seconds.
+    assert!(beside.p99_us < alone.p99_us.max(1000.0) * 20.0);
+    let after = [resident_kib(&server), resident_kib(&agent)];
+    let bound = stopped * KIB_OF_A_CONNECTION + KIB_OF_THE_REST;
+    for (before, after) in before.into_iter().zip(after) {
+        eprintln!("resident {before} KiB, then {after} KiB, may grow by {bound} KiB");
+        assert!(after < before + bound);
+    }
+}
+
+#[test]
+fn pings_go_on_beside_a_stopped_target_which_gets_every_byte_once_it_reads() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let _echo = site.target(0, &format!("--bind {ECHO}"));
+    let (server, agent) = site.culvert("", "");
+    let (client, mut accepted) = site.pair(&target);
+    let before = [resident_kib(&server), resident_kib(&agent)];
+    client
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let mut sent = 0;
+    while let Ok(written) = (&client).write(&[7; 64 * 1024]) {
+        sent += written as u64;
+    }
+    let pings: Pings = site.report(&format!("ping --to {ECHO} --count 200 --timeout 5"));
+    assert_eq!(pings.count, 200);
+    let after = [resident_kib(&server), resident_kib(&agent)];
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after < before + KIB_OF_A_CONNECTION + KIB_OF_THE_REST);
+    }
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let read = std::io::copy(&mut accepted, &mut std::io::sink()).unwrap();
+    assert_eq!(read, sent);
+}
