@@ -5,7 +5,7 @@
 //! displaces a live one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,6 +23,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Sessions {
     by_node: Arc<Mutex<HashMap<NodeName, Vec<Arc<Session>>>>>,
+    /// Every node that has had a session here.
+    seen: Arc<Mutex<HashSet<NodeName>>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -30,15 +32,16 @@ impl Default for Sessions {
     fn default() -> Self {
         Self {
             by_node: Arc::default(),
+            seen: Arc::default(),
             changes: Arc::new(watch::Sender::new(0)),
         }
     }
 }
 
 impl Sessions {
-    /// Dials through the node's newest session. Where there is none, waits for one until
-    /// `patience` is over: a server that has just taken over from another gives agents the time
-    /// to come along.
+    /// Dials through the node's newest session. Where there is none, and has not been one yet,
+    /// waits for one until `patience` is over: a server that has just started gives agents the
+    /// time to come along.
     pub async fn dial(
         &self,
         node: &NodeName,
@@ -138,6 +141,7 @@ impl Sessions {
             }
             held.push(Arc::clone(session));
         }
+        self.lock_seen().insert(identity.node.clone());
         self.changed();
         Ok(())
     }
@@ -163,6 +167,10 @@ impl Sessions {
             if let Some(session) = self.newest(node) {
                 return Some(session);
             }
+            // Its agent did come along, and has gone since.
+            if self.lock_seen().contains(node) {
+                return None;
+            }
             let change = tokio::time::timeout_at(deadline, changes.changed()).await;
             change.ok()?.ok()?;
         }
@@ -183,6 +191,10 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeName, Vec<Arc<Session>>>> {
         // The map is whole between any two of its operations, whatever panicked meanwhile.
         self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_seen(&self) -> MutexGuard<'_, HashSet<NodeName>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,5 +289,17 @@ mod tests {
                 .is_some()
         );
         registered.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_whose_session_has_ended_is_not_waited_for() {
+        let sessions = Sessions::default();
+        let ended = session("k");
+        sessions.register(&ended).unwrap();
+        sessions.remove(&ended);
+        let started = Instant::now();
+        let node = "edge-1".parse().unwrap();
+        let found = sessions.wait_for(&node, Duration::from_secs(5)).await;
+        assert!(found.is_none() && started.elapsed().is_zero());
     }
 }
