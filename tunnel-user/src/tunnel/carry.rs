@@ -22,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use prometheus_client::metrics::counter::Counter;
+use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -127,13 +128,16 @@ pub(crate) async fn carry(
 ) -> Transfer {
     let outbound = Outbound::new(meter);
     let inbound = Inbound::new(meter);
+    // From here on the socket ends in a reset unless everything has arrived: also when this
+    // process is killed and the kernel closes it.
+    reset(&socket);
     let end = tokio::select! {
         end = both_ways(&socket, &mut send, receive, &outbound, &inbound) => end,
         () = abort.cancelled() => Err(CarryError::Aborted),
     };
-    if end.is_err() {
-        send.send_reset(Reason::CANCEL);
-        reset(&socket);
+    match end {
+        Ok(()) => close(&socket),
+        Err(_) => send.send_reset(Reason::CANCEL),
     }
     Transfer {
         from_socket: outbound.bytes(),
@@ -147,6 +151,13 @@ pub(crate) async fn carry(
 pub fn reset(socket: &TcpStream) {
     if let Err(error) = socket.set_zero_linger() {
         tracing::debug!(%error, "the socket was closed without a reset");
+    }
+}
+
+/// Makes the closing of the socket an orderly one again.
+fn close(socket: &TcpStream) {
+    if let Err(error) = SockRef::from(socket).set_linger(None) {
+        tracing::debug!(%error, "the socket was closed with a reset");
     }
 }
 
