@@ -22,6 +22,8 @@ fn clients_of_a_killed_agent_are_reset_at_once_and_the_log_says_why() {
     let end = client.read(&mut [0; 1]).map_err(|error| error.kind());
     assert_eq!(end, Err(ErrorKind::ConnectionReset));
     assert!(killed.elapsed() < AT_ONCE, "{:?}", killed.elapsed());
+    let end = accepted.read(&mut [0; 1]).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset), "the target as well");
     let line = server.wait_for_line("connection ended", PATIENCE).unwrap();
     for part in ["node=edge-0", NODE, "duration=", "Session"] {
         assert!(line.contains(part), "{part} is not in {line}");

@@ -9,6 +9,8 @@
 mod agents;
 mod links;
 mod resets;
+mod restarts;
 mod site;
 mod stalled;
 mod transparent;
+mod upgrades;

@@ -114,7 +114,7 @@ impl Site {
         )
     }
 
-    fn up(&self, edge: usize, flags: &str) -> Daemon {
+    pub(crate) fn up(&self, edge: usize, flags: &str) -> Daemon {
         let mut agent = self.agent_launch(edge, flags).start().unwrap();
         agent
             .wait_for_line("session established", PATIENCE)
@@ -231,6 +231,16 @@ impl Site {
     pub(crate) fn eventually_fails(&self, to: &str, outcome: &str) {
         eventually(outcome, PATIENCE, || {
             (self.try_once(to).0.as_deref() == Some(outcome)).then_some(())
+        });
+    }
+
+    /// The same with connects that wait for 100 ms only: nobody answers for a while.
+    #[track_caller]
+    pub(crate) fn eventually_fails_quickly(&self, to: &str, outcome: &str) {
+        let line = format!("connect --to {to} --echo --timeout-ms 100");
+        eventually(outcome, PATIENCE, || {
+            let report: Connects = self.report(&line);
+            report.failed.contains_key(outcome).then_some(())
         });
     }
 

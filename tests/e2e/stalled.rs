@@ -40,7 +40,7 @@ fn pings_go_on_beside_stopped_readers_and_memory_stays_bounded() {
     eprintln!("pings alone {alone:?}, beside {stopped} stopped readers {beside:?}");
     assert_eq!(beside.count, pings);
     // The exact ratio is the benchmark's; held back by a reader they would wait for seconds.
-    assert!(beside.p99_us < alone.p99_us.max(1000.0) * 20.0);
+    assert!(beside.p90_us < alone.p90_us.max(1000.0) * 20.0);
     let after = [resident_kib(&server), resident_kib(&agent)];
     let bound = stopped * KIB_OF_A_CONNECTION + KIB_OF_THE_REST;
     for (before, after) in before.into_iter().zip(after) {

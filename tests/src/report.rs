@@ -92,8 +92,12 @@ pub struct Pings {
     pub max_us: f64,
 }
 
-/// Reads the report out of a program's output: its last line.
+/// Reads the report out of a program's output: its last line that can be one. Remarks on the other
+/// stream may come later.
 pub fn parse<T: DeserializeOwned>(output: &str) -> Result<T> {
-    let line = output.lines().last().context("the probe said nothing")?;
+    let mut lines = output.lines().rev();
+    let line = lines
+        .find(|line| line.starts_with('{'))
+        .with_context(|| format!("no report in {output:?}"))?;
     serde_json::from_str(line).with_context(|| format!("not a report: {line}"))
 }
