@@ -7,10 +7,13 @@
 )]
 
 mod agents;
+mod dialling;
 mod links;
+mod numbers;
 mod resets;
 mod restarts;
 mod site;
 mod stalled;
+mod stops;
 mod transparent;
 mod upgrades;

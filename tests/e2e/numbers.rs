@@ -1,0 +1,115 @@
+//! Metrics and status tell the truth about what has just happened.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+
+use crate::dialling::is_reset;
+use crate::site::{NODE, Site};
+
+#[test]
+fn bytes_connections_and_failures_are_counted_at_both_ends() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (_server, _agent) = site.culvert("", "");
+    let (mut client, mut accepted) = site.pair(&target);
+    assert_eq!(site.metric("connections_open{frontend=\"transparent\"}"), 1);
+    assert_eq!(site.agent_metric(0, "connections_open"), 1);
+
+    client.write_all(&[1; 1000]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    accepted.read_to_end(&mut Vec::new()).unwrap();
+    accepted.write_all(&[2; 3000]).unwrap();
+    drop(accepted);
+    client.read_to_end(&mut Vec::new()).unwrap();
+    site.until("the connection has ended", |status| {
+        status.sessions[0].open_connections == 0
+    });
+    let session = site.session().unwrap();
+    assert_eq!(
+        (session.bytes_to_target, session.bytes_to_client),
+        (1000, 3000)
+    );
+    for (direction, bytes) in [("to_target", 1000), ("to_client", 3000)] {
+        let series = format!("carried_bytes_total{{direction=\"{direction}\"}}");
+        assert_eq!(site.metric(&series), bytes);
+        assert_eq!(site.agent_metric(0, &series), bytes);
+    }
+    let completed = "connections_total{frontend=\"transparent\",outcome=\"completed\"}";
+    assert_eq!(site.metric(completed), 1);
+    assert_eq!(
+        site.agent_metric(0, "connections_total{outcome=\"completed\"}"),
+        1
+    );
+
+    // Nobody listens there.
+    is_reset(&site, "10.78.0.11:10255");
+    assert_eq!(site.metric("dial_failures_total{cause=\"refused\"}"), 1);
+    assert_eq!(
+        site.agent_metric(0, "dial_failures_total{cause=\"refused\"}"),
+        1
+    );
+    let failed = "connections_total{frontend=\"transparent\",outcome=\"dial_failed\"}";
+    assert_eq!(site.metric(failed), 1);
+    assert_eq!(site.metric("connections_open{frontend=\"transparent\"}"), 0);
+    assert_eq!(site.metric("dial_duration_seconds_count"), 1);
+}
+
+#[test]
+fn status_shows_nodes_sessions_redirect_and_certificates() {
+    let site = Site::with_edges(2);
+    let _target = site.target(0, &format!("--bind {NODE}"));
+    let server = site.server("");
+    let empty = site.status();
+    assert_eq!((empty.nodes.len(), empty.sessions.len()), (0, 0));
+    let _first = site.agent(0, "");
+    let mut second = site.agent(1, "");
+    second.kill().unwrap();
+    site.until_connected(1, false);
+    site.works(NODE);
+
+    let status = site.status();
+    assert_eq!(status.pid, server.pid());
+    let nodes: Vec<_> = status
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_str(), node.connected))
+        .collect();
+    assert_eq!(nodes, [("edge-0", true), ("edge-1", false)]);
+    assert_eq!(status.sessions.len(), 1);
+    assert_eq!(
+        status.sessions[0].remote.ip().to_string(),
+        "10.77.0.254",
+        "the NAT, as the server sees it"
+    );
+    let redirect = status.redirect.unwrap();
+    assert!(redirect.gate_open);
+    assert_eq!((redirect.entries, redirect.ports), (4, vec![10250, 10255]));
+    assert_eq!(redirect.counters["redirected"], 1);
+    assert_eq!(redirect.counters["handed_over"], 1);
+    let names: Vec<_> = status
+        .certificates
+        .iter()
+        .map(|each| each.name.as_str())
+        .collect();
+    assert_eq!(names, ["ca", "server"]);
+    assert_eq!(site.metric("nodes"), 2);
+    assert_eq!(site.metric("redirect_entries"), 4);
+    assert_eq!(
+        site.metric("redirect_events_total{event=\"redirected\"}"),
+        1
+    );
+
+    let agent = site.agent_status(0);
+    assert_eq!(agent.nodes[0].name.as_str(), "edge-0");
+    assert!(agent.nodes[0].connected);
+    assert_eq!(agent.sessions[0].remote.to_string(), "10.77.0.1:10262");
+}
+
+#[test]
+fn whoever_dials_the_redirects_listener_directly_is_reset_and_counted() {
+    let site = Site::new();
+    let (_server, _agent) = site.culvert("", "");
+    is_reset(&site, "10.77.0.1:10270");
+    assert_eq!(site.metric("without_original_destination_total"), 1);
+    assert_eq!(site.metric("connections_total{frontend"), 0);
+}

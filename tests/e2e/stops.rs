@@ -1,0 +1,108 @@
+//! A graceful stop lets open connections finish, within limits.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::site::{NODE, PATIENCE, Site};
+
+fn finishes((mut client, mut target): (TcpStream, TcpStream)) {
+    client.write_all(b"the rest").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    target.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "the rest");
+    target.write_all(b"thanks").unwrap();
+    drop(target);
+    heard.clear();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "thanks");
+}
+
+fn is_reset((client, target): (TcpStream, TcpStream)) {
+    for mut end in [client, target] {
+        let end = end.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    }
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_lets_open_connections_finish() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (mut server, _agent) = site.culvert("", "");
+    let open = site.pair(&target);
+    server.signal(Signal::TERM).unwrap();
+    server.wait_for_line("stopping", PATIENCE).unwrap();
+    site.eventually_fails(NODE, "connect ENETUNREACH");
+    finishes(open);
+    let finished = Instant::now();
+    assert!(server.wait(PATIENCE).unwrap().success());
+    assert!(
+        finished.elapsed() < Duration::from_secs(9),
+        "well before the deadline"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_a_server_at_once() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (mut server, _agent) = site.culvert("", "");
+    let open = site.pair(&target);
+    server.signal(Signal::TERM).unwrap();
+    server.wait_for_line("stopping", PATIENCE).unwrap();
+    let told = Instant::now();
+    server.signal(Signal::TERM).unwrap();
+    is_reset(open);
+    assert!(
+        told.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        told.elapsed()
+    );
+    assert!(server.wait(PATIENCE).unwrap().success());
+    assert!(told.elapsed() < Duration::from_secs(9));
+}
+
+#[test]
+fn connections_that_outlive_the_drain_are_reset() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (mut server, _agent) = site.culvert("--drain-timeout 1s", "");
+    let open = site.pair(&target);
+    let told = Instant::now();
+    server.signal(Signal::TERM).unwrap();
+    is_reset(open);
+    let drained = told.elapsed();
+    assert!((900..4000).contains(&drained.as_millis()), "{drained:?}");
+    server
+        .wait_for_line("outlived the drain", PATIENCE)
+        .unwrap();
+    assert!(server.wait(PATIENCE).unwrap().success());
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_lets_open_connections_finish() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (_server, mut agent) = site.culvert("", "");
+    let open = site.pair(&target);
+    agent.signal(Signal::TERM).unwrap();
+    agent.wait_for_line("stopping", PATIENCE).unwrap();
+    finishes(open);
+    assert!(agent.wait(PATIENCE).unwrap().success());
+    site.until_connected(0, false);
+}
+
+#[test]
+fn connections_that_outlive_the_agents_drain_are_reset() {
+    let site = Site::new();
+    let target = site.listen(NODE);
+    let (_server, mut agent) = site.culvert("", "--drain-timeout 1s");
+    let open = site.pair(&target);
+    agent.signal(Signal::TERM).unwrap();
+    is_reset(open);
+    assert!(agent.wait(PATIENCE).unwrap().success());
+}
