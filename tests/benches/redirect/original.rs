@@ -1,0 +1,103 @@
+//! How the server of a case finds out where a client meant to go.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream},
+    os::fd::BorrowedFd,
+};
+
+use anyhow::{Context as _, Result, bail};
+use socket2::SockRef;
+use tunnel_user::{
+    model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
+    redirect::{Heartbeat, Listeners, Options, OriginalDestinations, Redirect, Standing, Table},
+};
+
+use crate::{
+    case::{Case, NODES, PORT},
+    ruleset::{Rules, addresses},
+    worker::Args,
+};
+
+pub(crate) enum Original {
+    /// It went there.
+    ItsOwn,
+    /// Connection tracking knows.
+    Tracked,
+    /// Culvert's programs know, or, in a case where they let the connect pass, nobody.
+    Redirected {
+        originals: OriginalDestinations,
+        heartbeat: Heartbeat,
+        miss: bool,
+    },
+}
+
+impl Original {
+    /// Loads and attaches culvert's programs where the case is about them.
+    pub(crate) fn new(case: &Case, args: &Args, redirected: BorrowedFd<'_>) -> Result<Self> {
+        let nodes = match case.rules {
+            Rules::Nothing | Rules::Conntrack => return Ok(Self::ItsOwn),
+            Rules::Legacy(_) | Rules::Nft(_) | Rules::NftSet(_) => return Ok(Self::Tracked),
+            Rules::Culvert(nodes) => nodes,
+        };
+        let mut redirect = Redirect::install(&Options {
+            cgroup: Some(args.cgroup.clone()),
+            pin_root: args.pins.clone(),
+            ..Options::default()
+        })?;
+        redirect.apply(&table(nodes))?;
+        redirect.open_gate(&Listeners {
+            v4: Some(redirected),
+            v6: None,
+        })?;
+        Ok(Self::Redirected {
+            originals: redirect.original_destinations(),
+            heartbeat: redirect.heartbeat(),
+            miss: case.is_miss(),
+        })
+    }
+
+    /// To be called before each measurement, which takes less than the programs' patience.
+    pub(crate) fn keep_alive(&self) -> Result<()> {
+        if let Self::Redirected { heartbeat, .. } = self {
+            heartbeat.beat()?;
+        }
+        Ok(())
+    }
+
+    /// Where the client of an accepted connection meant to go.
+    pub(crate) fn of(&self, server: &TcpStream) -> Result<SocketAddrV4> {
+        let original = match self {
+            Self::ItsOwn => server.local_addr()?,
+            Self::Tracked => SockRef::from(server)
+                .original_dst_v4()?
+                .as_socket()
+                .context("an address")?,
+            Self::Redirected {
+                originals, miss, ..
+            } => match (originals.of(server)?, miss) {
+                (Some(original), false) => original.0,
+                (None, true) => server.local_addr()?,
+                (found, _) => bail!("the programs know {found:?}"),
+            },
+        };
+        match original {
+            SocketAddr::V4(original) => Ok(original),
+            SocketAddr::V6(original) => bail!("not an IPv4 address: {original}"),
+        }
+    }
+}
+
+fn table(nodes: u32) -> Table {
+    let node = Node {
+        name: "edge".parse().expect("a valid name"),
+        addresses: addresses(NODES, nodes).map(IpAddr::from).collect(),
+        extra_ports: PortSet::new(),
+        closed_gate: None,
+        admits: None,
+    };
+    let ports = TunnelPort::new(PORT).into_iter().collect();
+    let capture = |_: &_| Standing::Capture;
+    let snapshot = Snapshot::new([node], ports);
+    Table::new(&snapshot, &BTreeSet::new(), GatePolicy::Bypass, capture).0
+}

@@ -1,0 +1,172 @@
+//! A control plane and an edge node with everything that runs on them.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use culvert_tests::{Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs, unique};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+/// How a client gets to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To an address of the edge that the router lets through.
+    Direct,
+    /// To the node's address, to which there is no route.
+    Culvert,
+}
+
+/// Echoes.
+pub(crate) const ECHO: u16 = 10_250;
+/// Serves [`crate::transfer`].
+pub(crate) const TRANSFER: u16 = 10_255;
+/// Serves `probe stall`.
+pub(crate) const DOWNLOAD: u16 = 9100;
+
+const DIRECT_ADDRESS: &str = "10.78.1.11";
+const NODE_ADDRESS: &str = "10.78.0.11";
+const PATIENCE: Duration = Duration::from_secs(30);
+/// One transfer, with making and checking its bytes.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
+const SECONDS: &str = "3600";
+
+/// The order of the fields is the order of their end.
+pub(crate) struct Deployment {
+    pub(crate) agent: Daemon,
+    pub(crate) server: Daemon,
+    _targets: Vec<Daemon>,
+    _scratch: TempDir,
+    _pins: PinRoot,
+    cgroup: Cgroup,
+    lab: Lab,
+}
+
+impl Way {
+    /// Where a client dials a port of the target.
+    pub(crate) fn to(self, port: u16) -> SocketAddr {
+        let address = match self {
+            Self::Direct => DIRECT_ADDRESS,
+            Self::Culvert => NODE_ADDRESS,
+        };
+        SocketAddr::new(address.parse().expect("an address"), port)
+    }
+}
+
+impl Deployment {
+    /// Starts targets, server and agent; the session is established when it returns.
+    pub(crate) fn start() -> Result<Self> {
+        let (lab, cgroup, pins) = (Lab::nat()?, Cgroup::new("bench")?, PinRoot::new()?);
+        open_direct_way(&lab)?;
+        let scratch = unique::scratch_dir("bench")?;
+        let targets = targets(lab.edge(0).namespace())?;
+        let server = start_server(&lab, &cgroup, &pins, &scratch)?;
+        let agent = start_agent(&lab, &scratch)?;
+        Ok(Self {
+            agent,
+            server,
+            _targets: targets,
+            _scratch: scratch,
+            _pins: pins,
+            cgroup,
+            lab,
+        })
+    }
+
+    /// Starts a client of this benchmark on the control plane.
+    pub(crate) fn client(&self, line: &str) -> Result<Daemon> {
+        self.on_control(Launch::new(self.lab.control(), std::env::current_exe()?))
+            .arg("client")
+            .words(line)
+            .start()
+    }
+
+    /// Starts a `probe` on the control plane.
+    pub(crate) fn probe(&self, line: &str) -> Result<Daemon> {
+        self.on_control(Launch::new(self.lab.control(), programs::probe()?))
+            .words(line)
+            .start()
+    }
+
+    fn on_control(&self, launch: Launch) -> Launch {
+        launch.cgroup(&self.cgroup)
+    }
+}
+
+/// Waits for a client to end and reads its report.
+pub(crate) fn report<T: DeserializeOwned>(mut client: Daemon) -> Result<T> {
+    culvert_tests::report::parse(&client.succeed(CLIENT_PATIENCE)?)
+}
+
+/// Gives the edge a second address that the control plane reaches through the same router.
+fn open_direct_way(lab: &Lab) -> Result<()> {
+    let (edge, router) = (lab.edge(0).namespace(), lab.router());
+    edge.ip(&format!("addr add {DIRECT_ADDRESS}/32 dev lo"))?;
+    router.ip(&format!("route add {DIRECT_ADDRESS}/32 dev edge0"))?;
+    router.nft(&format!(
+        "add rule inet culvert_nat inward ip daddr {DIRECT_ADDRESS} accept"
+    ))?;
+    lab.control()
+        .ip(&format!("route add {DIRECT_ADDRESS}/32 via 10.77.0.254"))?;
+    lab.check()
+}
+
+fn targets(edge: &NetNs) -> Result<Vec<Daemon>> {
+    let probe = Launch::new(edge, programs::probe()?)
+        .words("echo --seconds")
+        .arg(SECONDS);
+    let own = Launch::new(edge, std::env::current_exe()?);
+    [
+        probe.clone().words(&format!("--bind 0.0.0.0:{ECHO}")),
+        probe.words(&format!("--hash --bind 0.0.0.0:{DOWNLOAD}")),
+        own.words(&format!("target 0.0.0.0:{TRANSFER}")),
+    ]
+    .iter()
+    .map(|launch| {
+        let mut target = launch.start()?;
+        target.wait_for_line("listening", PATIENCE)?;
+        Ok(target)
+    })
+    .collect()
+}
+
+fn start_server(lab: &Lab, cgroup: &Cgroup, pins: &PinRoot, scratch: &TempDir) -> Result<Daemon> {
+    let mut server = Launch::new(lab.control(), programs::culvert()?)
+        .cgroup(cgroup)
+        .words("server --redirect-address 10.77.0.1 --ports")
+        .arg(DOWNLOAD.to_string())
+        .arg("--state-dir")
+        .arg(scratch.path().join("server"))
+        .arg("--run-dir")
+        .arg(scratch.path().join("server-run"))
+        .arg("--cgroup")
+        .arg(cgroup.path())
+        .arg("--pin-root")
+        .arg(pins.path())
+        .start()?;
+    server.wait_for_line("redirecting", PATIENCE)?;
+    Ok(server)
+}
+
+fn start_agent(lab: &Lab, scratch: &TempDir) -> Result<Daemon> {
+    let line = Launch::offline(programs::culvert()?)
+        .words("token create --node edge --server 10.77.0.1 --address")
+        .arg(NODE_ADDRESS)
+        .arg("--state-dir")
+        .arg(scratch.path().join("server"))
+        .start()?
+        .succeed(PATIENCE)?;
+    let join = line
+        .trim()
+        .strip_prefix("culvert agent")
+        .context("token create prints how to join")?;
+    let mut agent = Launch::new(lab.edge(0).namespace(), programs::culvert()?)
+        .arg("agent")
+        .words(join)
+        .arg("--state-dir")
+        .arg(scratch.path().join("agent"))
+        .arg("--run-dir")
+        .arg(scratch.path().join("agent-run"))
+        .start()?;
+    agent.wait_for_line("session established", PATIENCE)?;
+    Ok(agent)
+}

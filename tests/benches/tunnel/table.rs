@@ -1,0 +1,120 @@
+//! Prints what was measured, and whether that is good enough.
+
+use culvert_tests::Samples;
+
+use crate::{
+    Args,
+    memory::Memory,
+    results::{Measured, Results, Transfers},
+};
+
+/// How much slower the pings may be beside a stopped reader.
+const STOPPED_LIMIT: f64 = 1.2;
+
+pub(crate) fn print(results: &Results, args: &Args) {
+    println!("\nmedian of {} runs [lowest..highest]\n", args.runs);
+    println!("| | direct | culvert | ratio |");
+    println!("|---|---|---|--:|");
+    for row in ROWS {
+        let (direct, culvert) = ((row.of)(&results.direct), (row.of)(&results.culvert));
+        println!(
+            "| {} | {} | {} | {:.2} |",
+            row.name,
+            show(direct, row.digits),
+            show(culvert, row.digits),
+            median(culvert) / median(direct),
+        );
+    }
+    println!("\n| | server | agent |");
+    println!("|---|---|---|");
+    print_cpu("download", &results.culvert.download);
+    print_cpu("upload", &results.culvert.upload);
+    print_memory(results, args.idle);
+}
+
+struct Row {
+    name: &'static str,
+    digits: usize,
+    of: fn(&Measured) -> &[f64],
+}
+
+const ROWS: &[Row] = &[
+    row("connect + 1 byte echo, p50, us", 0, |m| &m.connect_p50_us),
+    row("connect + 1 byte echo, p99, us", 0, |m| &m.connect_p99_us),
+    row("download, MB/s", 0, |m| &m.download.speed),
+    row("upload, MB/s", 0, |m| &m.upload.speed),
+    row("1 KiB ping, p50, us", 0, |m| &m.pings.p50_us),
+    row("1 KiB ping, p99, us", 0, |m| &m.pings.p99_us),
+    row("the same beside a stopped reader, p50, us", 0, |m| {
+        &m.pings_beside_stopped.p50_us
+    }),
+    row("the same beside a stopped reader, p99, us", 0, |m| {
+        &m.pings_beside_stopped.p99_us
+    }),
+];
+
+const fn row(name: &'static str, digits: usize, of: fn(&Measured) -> &[f64]) -> Row {
+    Row { name, digits, of }
+}
+
+fn print_cpu(direction: &str, transfers: &Transfers) {
+    println!(
+        "| {direction}, CPU-s/GiB | {} | {} |",
+        show(&transfers.server_cpu, 2),
+        show(&transfers.agent_cpu, 2),
+    );
+}
+
+fn print_memory(results: &Results, connections: u32) {
+    let values = |of: fn(&Memory) -> f64| -> Vec<f64> { results.memory.iter().map(of).collect() };
+    println!(
+        "| resident, idle, MiB | {} | {} |",
+        show(&values(|memory| memory.idle.server / 1024.0), 1),
+        show(&values(|memory| memory.idle.agent / 1024.0), 1),
+    );
+    println!(
+        "| for each of {connections} idle connections, KiB | {} | {} |",
+        show(&values(|memory| memory.each.server), 1),
+        show(&values(|memory| memory.each.agent), 1),
+    );
+}
+
+/// The targets; true if both are met.
+pub(crate) fn print_targets(results: &Results) -> bool {
+    let nothing_lost = results.lost.is_empty();
+    println!("\n{}: no byte lost", verdict(nothing_lost));
+    for loss in &results.lost {
+        println!("  {loss}");
+    }
+    let ratios = Samples::ratios(
+        &results.culvert.pings_beside_stopped.p50_us,
+        &results.culvert.pings.p50_us,
+    );
+    let undisturbed = ratios.median() <= STOPPED_LIMIT;
+    println!(
+        "{}: pings beside a stopped reader within {STOPPED_LIMIT} of those without: {:.2} [{:.2}..{:.2}]",
+        verdict(undisturbed),
+        ratios.median(),
+        ratios.percentile(0),
+        ratios.percentile(100),
+    );
+    nothing_lost && undisturbed
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "PASS" } else { "FAIL" }
+}
+
+fn show(values: &[f64], digits: usize) -> String {
+    let values = Samples::from_iter(values.iter().copied());
+    format!(
+        "{:.digits$} [{:.digits$}..{:.digits$}]",
+        values.median(),
+        values.percentile(0),
+        values.percentile(100),
+    )
+}
+
+fn median(values: &[f64]) -> f64 {
+    Samples::from_iter(values.iter().copied()).median()
+}
