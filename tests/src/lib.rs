@@ -33,6 +33,6 @@ pub use daemon::{Daemon, Launch};
 pub use lab::{Edge, Lab, Pod};
 pub use netns::NetNs;
 pub use running::Running;
+pub use samples::Samples;
 pub use site::Site;
 pub use until::until;
-pub use samples::Samples;
