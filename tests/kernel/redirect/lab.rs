@@ -60,7 +60,8 @@ impl RedirectLab {
 
     /// A server that has these capabilities only, such as `+bpf,+net_admin`.
     pub(super) fn confined_acceptor(&self, capabilities: &str, line: &str) -> Launch {
-        let setpriv = Launch::new(self.control(), "setpriv")
+        // The one of util-linux: busybox's, in the test machine, cannot do this.
+        let setpriv = Launch::new(self.control(), "/usr/bin/setpriv")
             .arg(format!("--bounding-set=-all,{capabilities}"))
             .arg(programs::acceptor().unwrap());
         self.with_acceptor(setpriv).words(line)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
+    Ebpf, EbpfLoader, include_bytes_aligned,
     maps::MapInfo,
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
 };
@@ -76,7 +76,6 @@ pub(super) fn load<'a>(
     loader
         // Nothing is relocated against the kernel's types.
         .btf(None)
-        .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global(SET_RETVAL_GLOBAL, &set_retval, true);
     for (name, path) in pins {
         loader.map_pin_path(name, path);

@@ -49,7 +49,7 @@ struct Program {
 
 fn build() -> Result<Vec<Program>> {
     shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
-    let mut programs: Vec<_> = ["culvert", "probe"]
+    let mut programs: Vec<_> = ["acceptor", "culvert", "probe"]
         .map(|name| Program {
             name: name.into(),
             file: shell::target_directory().join("debug").join(name),

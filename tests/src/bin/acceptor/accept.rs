@@ -23,6 +23,8 @@ const WAIT: Timespec = Timespec {
     tv_nsec: 50_000_000,
 };
 const BEAT: Duration = Duration::from_millis(100);
+/// How long connections are still accepted after the gate is closed.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Accepts until it is told to stop, then closes the gate and serves what waits in the queues.
 pub(crate) fn serve(
@@ -52,7 +54,9 @@ pub(crate) fn serve(
     };
     run(&|| stop.is_cancelled())?;
     eprintln!("gate closed: {}", redirect.close_gate()?);
-    run(&|| true)?;
+    // A client may have been sent here just before, and its SYN still be on the way.
+    let end = Instant::now() + GRACE;
+    run(&|| Instant::now() >= end)?;
     Ok(Accepted {
         known: acceptor.known.into_inner(),
         unknown: acceptor.unknown.into_inner(),
