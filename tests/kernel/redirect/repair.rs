@@ -1,6 +1,6 @@
 //! What a server finds that an earlier one, or somebody else, left; and what it leaves itself.
 
-use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path, time::Instant};
 
 use aya::maps::{HashMap, MapData};
 use culvert_tests::{Cgroup, command};
@@ -10,7 +10,7 @@ use tunnel_user::{
     redirect::{self, GateState, Listeners, Options, Redirect, Standing, State, Table},
 };
 
-use super::lab::{NODE_V4, RedirectLab, stop};
+use super::lab::{NODE_V4, PATIENCE, RedirectLab, stop};
 
 fn options(lab: &RedirectLab) -> Options {
     Options {
@@ -188,9 +188,37 @@ fn the_gate_tells_its_state() {
     assert!(!redirect.close_gate().unwrap());
     assert_eq!(redirect.state().unwrap().gate, GateState::NoListener);
     redirect.open_gate(&listeners).unwrap();
-    // The kernel empties the slot.
     drop(listener);
-    assert_eq!(redirect.state().unwrap().gate, GateState::NoListener);
+    wait_for_closed_gate(&redirect);
+}
+
+/// A successor that got the listening socket itself opens the gate with it once more.
+#[test]
+fn a_listener_that_was_handed_over_still_closes_the_gate_when_it_dies() {
+    let lab = RedirectLab::new();
+    let mut first = Redirect::install(&options(&lab)).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listeners {
+        v4: Some(listener.as_fd()),
+        v6: None,
+    };
+    first.open_gate(&listeners).unwrap();
+    let mut second = Redirect::install(&options(&lab)).unwrap();
+    second.open_gate(&listeners).unwrap();
+    assert!(!first.close_gate().unwrap());
+    assert_eq!(second.state().unwrap().gate, GateState::Open);
+    drop(listener);
+    wait_for_closed_gate(&second);
+}
+
+/// The kernel empties the slot when the socket is closed; a child that another test is starting may
+/// hold it a moment longer.
+fn wait_for_closed_gate(redirect: &Redirect) {
+    let deadline = Instant::now() + PATIENCE;
+    while redirect.state().unwrap().gate != GateState::NoListener {
+        assert!(Instant::now() < deadline, "still open");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
