@@ -127,13 +127,7 @@ impl Gate {
         })
     }
 
-    /// Puts a socket into a slot, unless it is in it: it may have been handed over. Kernels before
-    /// 6.11 or so lose track of a socket that replaces itself, and would keep it when it is closed.
     fn fill(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let cookie = rustix::net::sockopt::socket_cookie(socket)?;
-        if self.listener(slot)? == Some(cookie) {
-            return Ok(());
-        }
         let descriptor = u64::from(socket.as_raw_fd().cast_unsigned());
         self.listeners.set(&slot, &descriptor)
     }
