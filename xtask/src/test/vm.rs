@@ -17,6 +17,9 @@ use machine::Accelerator;
 /// The oldest kernel we are asked about and the newest long-term one, both as Debian builds them.
 const SERIES: [&str; 2] = ["6.1", "6.12"];
 
+/// Programs that the tests start.
+const PROGRAMS: [&str; 3] = ["acceptor", "culvert", "probe"];
+
 /// Test binaries of the tests crate that run in the machine, in this order.
 const TESTS: [&str; 2] = ["kernel", "e2e"];
 
@@ -49,7 +52,7 @@ struct Program {
 
 fn build() -> Result<Vec<Program>> {
     shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
-    let mut programs: Vec<_> = ["acceptor", "culvert", "probe"]
+    let mut programs: Vec<_> = PROGRAMS
         .map(|name| Program {
             name: name.into(),
             file: shell::target_directory().join("debug").join(name),
