@@ -6,13 +6,14 @@ use super::Step;
 use crate::shell;
 
 /// (program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(&str, &str, Option<&str>); 18] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 19] = [
     ("bpftool", "bpftool", Some("linux-tools-generic")),
     ("busybox", "busybox-static", None),
     ("capsh", "libcap2-bin", None),
     ("conntrack", "conntrack", None),
     ("cpio", "cpio", None),
     ("curl", "curl", None),
+    ("dash", "dash", None),
     ("depmod", "kmod", None),
     ("ip", "iproute2", None),
     ("iptables", "iptables", None),

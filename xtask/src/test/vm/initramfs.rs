@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Program;
 use super::debian::Kernel;
+use super::{Program, TESTS};
 use crate::shell;
 
 const INIT: &str = include_str!("init.sh");
@@ -81,7 +81,7 @@ pub(super) fn pack(
     add_modules(&tree, kernel)?;
     fs::write(tree.join("init"), INIT)?;
     fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
-    fs::write(tree.join("etc/filter"), filter.unwrap_or_default())?;
+    fs::write(tree.join("etc/tests"), which_tests(filter))?;
     fs::write(
         tree.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
@@ -95,6 +95,12 @@ pub(super) fn pack(
     archive(&tree, &image)?;
     fs::remove_dir_all(&tree).context("remove the unpacked tree")?;
     Ok(image)
+}
+
+/// The lines of `/etc/tests`.
+fn which_tests(filter: Option<&str>) -> String {
+    let line = |(test, usual): &(&str, &str)| format!("{test} {}\n", filter.unwrap_or(usual));
+    TESTS.iter().map(line).collect()
 }
 
 fn add_programs(tree: &Path, programs: &[Program]) -> Result<()> {
@@ -116,7 +122,10 @@ fn add_programs(tree: &Path, programs: &[Program]) -> Result<()> {
 fn add_tools(tree: &Path) -> Result<()> {
     let busybox = shell::find("busybox").context("busybox (cargo xtask setup)")?;
     copy(&busybox, &tree.join("bin/busybox"))?;
-    symlink("busybox", tree.join("bin/sh"))?;
+    // A real shell: that of busybox runs its own applets instead of the programs of those names.
+    let shell = shell::find("dash").context("dash (cargo xtask setup)")?;
+    copy(&shell, &tree.join("bin/sh"))?;
+    add_libraries(tree, &shell)?;
     for tool in TOOLS {
         if let Some(file) = shell::find(tool) {
             copy(&file, &tree.join("usr/bin").join(tool))?;

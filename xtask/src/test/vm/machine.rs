@@ -72,7 +72,10 @@ pub(super) fn boot(kernel: &Kernel, image: &Path, accelerator: Accelerator) -> R
             TESTS_LIMIT.as_secs()
         );
     }
-    let expected: Vec<_> = TESTS.iter().map(|test| format!("{test} exit 0")).collect();
+    let expected: Vec<_> = TESTS
+        .iter()
+        .map(|(test, _)| format!("{test} exit 0"))
+        .collect();
     if !done || (exits != expected && tally.failed == 0) {
         bail!(
             "Linux {} did not run the tests to their end: {exits:?}",
