@@ -56,17 +56,24 @@ impl Rules {
 }
 
 fn restore(network: &NetNs, program: &str, rules: u32) -> Result<()> {
+    let chain = format!("TUNNEL-PORT-{PORT}");
+    let port = format!("-p tcp --dport {PORT} -m comment --comment");
     let mut script = format!(
-        "*nat\n:TUNNEL-PORT - [0:0]\n:TUNNEL-PORT-{PORT} - [0:0]\n\
-         -A OUTPUT -p tcp -j TUNNEL-PORT\n\
-         -A TUNNEL-PORT -p tcp --dport {PORT} -j TUNNEL-PORT-{PORT}\n"
+        "*nat\n:TUNNEL-PORT - [0:0]\n:{chain} - [0:0]\n\
+         -A OUTPUT -p tcp -m comment --comment \"yurttunnel server port\" -j TUNNEL-PORT\n\
+         -A TUNNEL-PORT {port} \"jump to port {PORT}\" -j {chain}\n"
     );
-    for address in addresses(SPARED, rules) {
-        let _ = writeln!(script, "-A TUNNEL-PORT-{PORT} -d {address}/32 -j RETURN");
+    for spared in addresses(SPARED, rules) {
+        let comment = "return request to access node directly";
+        let _ = writeln!(
+            script,
+            "-A {chain} -d {spared}/32 {port} \"{comment}\" -j RETURN"
+        );
     }
-    let _ = write!(
+    let dnat = "dnat to tunnel for access node";
+    let _ = writeln!(
         script,
-        "-A TUNNEL-PORT-{PORT} -p tcp -j DNAT --to-destination {REDIRECTED_TO}\nCOMMIT\n"
+        "-A {chain} {port} \"{dnat}\" -j DNAT --to-destination {REDIRECTED_TO}\nCOMMIT"
     );
     command::output_of(&mut network.command(program), &script).map(drop)
 }
