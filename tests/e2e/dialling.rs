@@ -3,49 +3,30 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::site::{NODE, PATIENCE, Site};
-
-/// Another tunnelled port of the node.
-const OTHER: &str = "10.78.0.11:10255";
-/// A connection that is captured and then reset, whichever call sees that first.
-const RESET: [&str; 4] = [
-    "connect ECONNRESET",
-    "getpeername ENOTCONN",
-    "echo ECONNRESET",
-    "echo EPIPE",
-];
-
-/// The time that a connect took to be reset, in milliseconds.
-#[track_caller]
-pub(crate) fn is_reset(site: &Site, to: &str) -> f64 {
-    let (end, milliseconds) = site.try_once(to);
-    let end = end.expect("a connection that is reset");
-    assert!(RESET.contains(&end.as_str()), "{to}: {end}");
-    milliseconds
-}
+use crate::stage::{NODE, OTHER, PATIENCE, Stage};
 
 /// Drops what is sent to a port of the edge node, as a firewall does.
-fn swallow(site: &Site, port: u16) {
+fn swallow(stage: &Stage, port: u16) {
     let rule = format!(
         "table inet swallow {{ chain input {{ type filter hook input priority 0; \
          tcp dport {port} drop; }}\n}}\n"
     );
-    site.edge().nft(&rule).unwrap();
+    stage.edge().nft(&rule).unwrap();
 }
 
 #[test]
 fn an_agent_dials_what_its_policy_allows_and_nothing_else() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let _other = site.target(0, &format!("--bind {OTHER}"));
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let _other = stage.target(&format!("--bind {OTHER}"));
     let allowed = format!("--no-default-targets --allow {}/32:10255", "10.78.0.11");
-    let (mut server, mut agent) = site.culvert("", &allowed);
-    site.works(OTHER);
-    is_reset(&site, NODE);
+    let (mut server, mut agent) = stage.culvert("", &allowed);
+    stage.works(OTHER);
+    stage.is_reset(NODE);
     let line = server
         .wait_for_line("connection refused to the client", PATIENCE)
         .unwrap();
-    for part in ["node=edge-0", NODE, "not allowed by the agent's policy"] {
+    for part in ["node=edge-1", NODE, "not allowed by the agent's policy"] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     let line = agent.wait_for_line("cannot dial", PATIENCE).unwrap();
@@ -53,58 +34,58 @@ fn an_agent_dials_what_its_policy_allows_and_nothing_else() {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     assert_eq!(
-        site.agent_metric(0, "dial_failures_total{cause=\"denied\"}"),
+        stage.agent_metric(0, "dial_failures_total{cause=\"denied\"}"),
         1
     );
 
     agent.stop(PATIENCE).unwrap();
-    let _agent = site.agent_again(0, &format!("{allowed} --allow 10.78.0.0/24:10250"));
-    site.works(NODE);
+    let _agent = stage.agent_again(0, &format!("{allowed} --allow 10.78.0.0/24:10250"));
+    stage.works(NODE);
 }
 
 #[test]
 fn a_target_that_never_answers_fails_when_the_time_is_over() {
-    let site = Site::new();
-    let (mut server, mut agent) = site.culvert("--dial-timeout 3s", "--dial-timeout 1s");
-    swallow(&site, 10250);
-    let milliseconds = is_reset(&site, NODE);
+    let stage = Stage::new();
+    let (mut server, mut agent) = stage.culvert("--dial-timeout 3s", "--dial-timeout 1s");
+    swallow(&stage, 10250);
+    let milliseconds = stage.is_reset(NODE);
     assert!((900.0..2500.0).contains(&milliseconds), "{milliseconds} ms");
     let line = server
         .wait_for_line("connection refused to the client", PATIENCE)
         .unwrap();
-    for part in ["node=edge-0", NODE, "i/o timeout", "duration=1."] {
+    for part in ["node=edge-1", NODE, "i/o timeout", "duration=1."] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     agent.wait_for_line("i/o timeout", PATIENCE).unwrap();
     assert_eq!(
-        site.agent_metric(0, "dial_failures_total{cause=\"timed_out\"}"),
+        stage.agent_metric(0, "dial_failures_total{cause=\"timed_out\"}"),
         1
     );
 }
 
 #[test]
 fn a_server_that_is_less_patient_than_its_agent_gives_up_by_itself() {
-    let site = Site::new();
-    let (mut server, _agent) = site.culvert("--dial-timeout 1s", "--dial-timeout 30s");
-    swallow(&site, 10250);
-    let milliseconds = is_reset(&site, NODE);
+    let stage = Stage::new();
+    let (mut server, _agent) = stage.culvert("--dial-timeout 1s", "--dial-timeout 30s");
+    swallow(&stage, 10250);
+    let milliseconds = stage.is_reset(NODE);
     assert!((900.0..2500.0).contains(&milliseconds), "{milliseconds} ms");
     server
         .wait_for_line("no answer from the agent within 1s", PATIENCE)
         .unwrap();
-    assert_eq!(site.metric("dial_failures_total{cause=\"timed_out\"}"), 1);
-    site.until("the dial is forgotten", |status| {
+    assert_eq!(stage.metric("dial_failures_total{cause=\"timed_out\"}"), 1);
+    stage.until("the dial is forgotten", |status| {
         status.sessions[0].open_connections == 0
     });
 }
 
 #[test]
 fn a_pending_dial_fails_at_once_when_its_agent_dies() {
-    let site = Site::new();
-    let (mut server, mut agent) = site.culvert("--dial-timeout 60s", "--dial-timeout 60s");
-    swallow(&site, 10250);
-    let mut client = site.connect(NODE);
-    site.until("the dial is pending", |status| {
+    let stage = Stage::new();
+    let (mut server, mut agent) = stage.culvert("--dial-timeout 60s", "--dial-timeout 60s");
+    swallow(&stage, 10250);
+    let mut client = stage.connect(NODE);
+    stage.until("the dial is pending", |status| {
         status.sessions[0].open_connections == 1
     });
     let killed = Instant::now();
@@ -115,34 +96,34 @@ fn a_pending_dial_fails_at_once_when_its_agent_dies() {
         .wait_for_line("ended during the dial", PATIENCE)
         .unwrap();
     assert_eq!(
-        site.metric("dial_failures_total{cause=\"session_lost\"}"),
+        stage.metric("dial_failures_total{cause=\"session_lost\"}"),
         1
     );
 }
 
 #[test]
 fn connections_beyond_the_limit_are_refused_and_those_within_go_on() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (mut server, _agent) = site.culvert("--max-connections-per-session 2", "");
-    let mut first = site.pair(&target);
-    let second = site.pair(&target);
-    is_reset(&site, NODE);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (mut server, _agent) = stage.culvert("--max-connections-per-session 2", "");
+    let mut first = stage.pair(&target);
+    let second = stage.pair(&target);
+    stage.is_reset(NODE);
     let line = server
         .wait_for_line("connection refused to the client", PATIENCE)
         .unwrap();
-    for part in ["node=edge-0", "carries 2 connections, its limit"] {
+    for part in ["node=edge-1", "carries 2 connections, its limit"] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     assert_eq!(
-        site.metric("dial_failures_total{cause=\"session_full\"}"),
+        stage.metric("dial_failures_total{cause=\"session_full\"}"),
         1
     );
     first.0.write_all(b"still").unwrap();
     first.1.read_exact(&mut [0; 5]).unwrap();
     drop(second);
-    site.until("there is room again", |status| {
+    stage.until("there is room again", |status| {
         status.sessions[0].open_connections == 1
     });
-    site.pair(&target);
+    stage.pair(&target);
 }

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use culvert_tests::Lab;
 
-use crate::site::{NODE, Site};
+use crate::stage::{NODE, Stage};
 
 /// What DESIGN and reference promise, with the default keepalive.
 const NOTICED: Duration = Duration::from_secs(15);
 
 fn cut_and_restore(cut: impl Fn(&Lab, usize) -> anyhow::Result<()>) {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (mut server, mut agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (mut server, mut agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
     let sending = thread::spawn(move || while accepted.write_all(&[7; 64 * 1024]).is_ok() {});
     client.read_exact(&mut [0; 1 << 20]).unwrap();
 
-    cut(&site.lab, 0).unwrap();
+    cut(stage.lab(), 0).unwrap();
     let since = Instant::now();
     agent.forget_output();
     let reading = thread::spawn(move || {
@@ -41,11 +41,11 @@ fn cut_and_restore(cut: impl Fn(&Lab, usize) -> anyhow::Result<()>) {
     assert!(by_server < NOTICED && by_agent < NOTICED && by_client < NOTICED);
     assert_eq!(end, Some(ErrorKind::ConnectionReset));
     sending.join().unwrap();
-    site.until_connected(0, false);
+    stage.until_connected(0, false);
 
-    site.lab.restore(0).unwrap();
-    site.until_connected(0, true);
-    let (mut client, mut accepted) = site.pair(&target);
+    stage.lab().restore(0).unwrap();
+    stage.until_connected(0, true);
+    let (mut client, mut accepted) = stage.pair(&target);
     client.write_all(b"again").unwrap();
     accepted.read_exact(&mut [0; 5]).unwrap();
 }

@@ -8,11 +8,12 @@
 
 mod agents;
 mod dialling;
+mod identity;
 mod links;
 mod numbers;
 mod resets;
 mod restarts;
-mod site;
+mod stage;
 mod stalled;
 mod stops;
 mod transparent;

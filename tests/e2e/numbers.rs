@@ -3,17 +3,19 @@
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
-use crate::dialling::is_reset;
-use crate::site::{NODE, Site};
+use crate::stage::{NODE, OTHER, Stage};
 
 #[test]
 fn bytes_connections_and_failures_are_counted_at_both_ends() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
-    assert_eq!(site.metric("connections_open{frontend=\"transparent\"}"), 1);
-    assert_eq!(site.agent_metric(0, "connections_open"), 1);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
+    assert_eq!(
+        stage.metric("connections_open{frontend=\"transparent\"}"),
+        1
+    );
+    assert_eq!(stage.agent_metric(0, "connections_open"), 1);
 
     client.write_all(&[1; 1000]).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -21,60 +23,63 @@ fn bytes_connections_and_failures_are_counted_at_both_ends() {
     accepted.write_all(&[2; 3000]).unwrap();
     drop(accepted);
     client.read_to_end(&mut Vec::new()).unwrap();
-    site.until("the connection has ended", |status| {
+    stage.until("the connection has ended", |status| {
         status.sessions[0].open_connections == 0
     });
-    let session = site.session().unwrap();
+    let session = stage.status().sessions.remove(0);
     assert_eq!(
         (session.bytes_to_target, session.bytes_to_client),
         (1000, 3000)
     );
     for (direction, bytes) in [("to_target", 1000), ("to_client", 3000)] {
         let series = format!("carried_bytes_total{{direction=\"{direction}\"}}");
-        assert_eq!(site.metric(&series), bytes);
-        assert_eq!(site.agent_metric(0, &series), bytes);
+        assert_eq!(stage.metric(&series), bytes);
+        assert_eq!(stage.agent_metric(0, &series), bytes);
     }
     let completed = "connections_total{frontend=\"transparent\",outcome=\"completed\"}";
-    assert_eq!(site.metric(completed), 1);
+    assert_eq!(stage.metric(completed), 1);
     assert_eq!(
-        site.agent_metric(0, "connections_total{outcome=\"completed\"}"),
+        stage.agent_metric(0, "connections_total{outcome=\"completed\"}"),
         1
     );
 
     // Nobody listens there.
-    is_reset(&site, "10.78.0.11:10255");
-    assert_eq!(site.metric("dial_failures_total{cause=\"refused\"}"), 1);
+    stage.is_reset(OTHER);
+    assert_eq!(stage.metric("dial_failures_total{cause=\"refused\"}"), 1);
     assert_eq!(
-        site.agent_metric(0, "dial_failures_total{cause=\"refused\"}"),
+        stage.agent_metric(0, "dial_failures_total{cause=\"refused\"}"),
         1
     );
     let failed = "connections_total{frontend=\"transparent\",outcome=\"dial_failed\"}";
-    assert_eq!(site.metric(failed), 1);
-    assert_eq!(site.metric("connections_open{frontend=\"transparent\"}"), 0);
-    assert_eq!(site.metric("dial_duration_seconds_count"), 1);
+    assert_eq!(stage.metric(failed), 1);
+    assert_eq!(
+        stage.metric("connections_open{frontend=\"transparent\"}"),
+        0
+    );
+    assert_eq!(stage.metric("dial_duration_seconds_count"), 1);
 }
 
 #[test]
 fn status_shows_nodes_sessions_redirect_and_certificates() {
-    let site = Site::with_edges(2);
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let server = site.server("");
-    let empty = site.status();
+    let stage = Stage::with_edges(2);
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let server = stage.server("");
+    let empty = stage.status();
     assert_eq!((empty.nodes.len(), empty.sessions.len()), (0, 0));
-    let _first = site.agent(0, "");
-    let mut second = site.agent(1, "");
+    let _first = stage.agent(0, "");
+    let mut second = stage.agent(1, "");
     second.kill().unwrap();
-    site.until_connected(1, false);
-    site.works(NODE);
+    stage.until_connected(1, false);
+    stage.works(NODE);
 
-    let status = site.status();
+    let status = stage.status();
     assert_eq!(status.pid, server.pid());
     let nodes: Vec<_> = status
         .nodes
         .iter()
         .map(|node| (node.name.as_str(), node.connected))
         .collect();
-    assert_eq!(nodes, [("edge-0", true), ("edge-1", false)]);
+    assert_eq!(nodes, [("edge-1", true), ("edge-2", false)]);
     assert_eq!(status.sessions.len(), 1);
     assert_eq!(
         status.sessions[0].remote.ip().to_string(),
@@ -92,24 +97,24 @@ fn status_shows_nodes_sessions_redirect_and_certificates() {
         .map(|each| each.name.as_str())
         .collect();
     assert_eq!(names, ["ca", "server"]);
-    assert_eq!(site.metric("nodes"), 2);
-    assert_eq!(site.metric("redirect_entries"), 4);
+    assert_eq!(stage.metric("nodes"), 2);
+    assert_eq!(stage.metric("redirect_entries"), 4);
     assert_eq!(
-        site.metric("redirect_events_total{event=\"redirected\"}"),
+        stage.metric("redirect_events_total{event=\"redirected\"}"),
         1
     );
 
-    let agent = site.agent_status(0);
-    assert_eq!(agent.nodes[0].name.as_str(), "edge-0");
+    let agent = stage.agent_status(0);
+    assert_eq!(agent.nodes[0].name.as_str(), "edge-1");
     assert!(agent.nodes[0].connected);
     assert_eq!(agent.sessions[0].remote.to_string(), "10.77.0.1:10262");
 }
 
 #[test]
 fn whoever_dials_the_redirects_listener_directly_is_reset_and_counted() {
-    let site = Site::new();
-    let (_server, _agent) = site.culvert("", "");
-    is_reset(&site, "10.77.0.1:10270");
-    assert_eq!(site.metric("without_original_destination_total"), 1);
-    assert_eq!(site.metric("connections_total{frontend"), 0);
+    let stage = Stage::new();
+    let (_server, _agent) = stage.culvert("", "");
+    stage.is_reset("10.77.0.1:10270");
+    assert_eq!(stage.metric("without_original_destination_total"), 1);
+    assert_eq!(stage.metric("connections_total{frontend"), 0);
 }

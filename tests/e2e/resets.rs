@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::site::{NODE, Site};
+use crate::stage::{NODE, Stage};
 
 /// Ends a connection as a process does that gives up on it.
 fn reset(stream: TcpStream) {
@@ -36,10 +36,10 @@ fn fill(mut stream: &TcpStream) {
 
 #[test]
 fn a_clients_reset_reaches_the_target() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
     client.write_all(b"half of it").unwrap();
     accepted.read_exact(&mut [0; 10]).unwrap();
     reset(client);
@@ -48,10 +48,10 @@ fn a_clients_reset_reaches_the_target() {
 
 #[test]
 fn a_targets_reset_reaches_the_client() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
     accepted.write_all(b"half of it").unwrap();
     client.read_exact(&mut [0; 10]).unwrap();
     reset(accepted);
@@ -60,17 +60,17 @@ fn a_targets_reset_reaches_the_client() {
 
 #[test]
 fn a_reset_after_an_end_of_stream_reaches_the_other_side() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
 
-    let (client, accepted) = site.pair(&target);
+    let (client, accepted) = stage.pair(&target);
     client.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(ending(&accepted), Ok(()));
     reset(accepted);
     assert_eq!(ending(&client), Err(ErrorKind::ConnectionReset));
 
-    let (client, accepted) = site.pair(&target);
+    let (client, accepted) = stage.pair(&target);
     accepted.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(ending(&client), Ok(()));
     reset(client);
@@ -79,26 +79,26 @@ fn a_reset_after_an_end_of_stream_reaches_the_other_side() {
 
 #[test]
 fn resets_pass_readers_that_have_stopped_and_full_buffers() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
     // Whoever resets, and whoever does not read: the other end must hear of it.
-    let (client, accepted) = site.pair(&target);
+    let (client, accepted) = stage.pair(&target);
     fill(&client);
     reset(client);
     assert_eq!(ending(&accepted), Err(ErrorKind::ConnectionReset));
 
-    let (client, accepted) = site.pair(&target);
+    let (client, accepted) = stage.pair(&target);
     fill(&client);
     reset(accepted);
     assert_eq!(ending(&client), Err(ErrorKind::ConnectionReset));
 
-    let (client, accepted) = site.pair(&target);
+    let (client, accepted) = stage.pair(&target);
     fill(&accepted);
     reset(accepted);
     assert_eq!(ending(&client), Err(ErrorKind::ConnectionReset));
 
-    let (client, accepted) = site.pair(&target);
+    let (client, accepted) = stage.pair(&target);
     fill(&accepted);
     reset(client);
     assert_eq!(ending(&accepted), Err(ErrorKind::ConnectionReset));

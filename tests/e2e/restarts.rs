@@ -6,13 +6,13 @@ use culvert_tests::report::{Connects, parse};
 use culvert_tests::{Daemon, scale};
 use rustix::process::Signal;
 
-use crate::site::{NODE, PATIENCE, Site};
+use crate::stage::{NODE, OTHER, PATIENCE, Stage};
 
 /// Many short connections without an end; [`finish`] ends them.
-pub(crate) fn flood(site: &Site) -> Daemon {
+pub(crate) fn flood(stage: &Stage) -> Daemon {
     let threads = scale::count(8, 4, 2);
     let line = format!("flood --to {NODE} --threads {threads} --pause-ms 1 --seconds 300");
-    let mut flood = site.probe(site.control(), &line).start().unwrap();
+    let mut flood = stage.probe(stage.control(), &line).start().unwrap();
     flood.wait_for_line("flooding", PATIENCE).unwrap();
     flood
 }
@@ -37,32 +37,32 @@ const BETWEEN: [&str; 9] = [
 
 #[test]
 fn a_server_that_is_stopped_and_started_under_load_works_again() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let (mut server, _agent) = site.culvert("", "");
-    let flood = flood(&site);
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (mut server, _agent) = stage.culvert("", "");
+    let flood = flood(&stage);
     assert!(server.stop(PATIENCE).unwrap().success());
-    assert_eq!(site.fails(NODE), "connect ENETUNREACH", "policy bypass");
+    assert_eq!(stage.fails(NODE), "connect ENETUNREACH", "policy bypass");
 
-    let _server = site.server("");
-    site.until_connected(0, true);
-    site.works(NODE);
+    let _server = stage.server("");
+    stage.until_connected(0, true);
+    stage.works(NODE);
     only_expected(&finish(flood));
 }
 
 #[test]
 fn a_server_that_is_killed_and_started_under_load_works_again() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
     let flags = "--gate-policy refuse";
-    let (mut server, _agent) = site.culvert(flags, "");
-    let flood = flood(&site);
+    let (mut server, _agent) = stage.culvert(flags, "");
+    let flood = flood(&stage);
     server.kill().unwrap();
-    assert_eq!(site.fails(NODE), "connect ECONNREFUSED", "policy refuse");
+    assert_eq!(stage.fails(NODE), "connect ECONNREFUSED", "policy refuse");
 
-    let _server = site.server(flags);
-    site.until_connected(0, true);
-    site.works(NODE);
+    let _server = stage.server(flags);
+    stage.until_connected(0, true);
+    stage.works(NODE);
     only_expected(&finish(flood));
 }
 
@@ -74,35 +74,35 @@ fn only_expected(report: &Connects) {
 
 #[test]
 fn a_client_that_comes_before_its_agent_has_returned_is_carried() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let (mut server, mut agent) = site.culvert("", "--dial-timeout 20s");
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (mut server, mut agent) = stage.culvert("", "--dial-timeout 20s");
     agent.stop(PATIENCE).unwrap();
     server.stop(PATIENCE).unwrap();
-    let _server = site.server("--dial-timeout 20s");
+    let _server = stage.server("--dial-timeout 20s");
     let line = format!("flood --to {NODE} --count 1 --seconds 60 --timeout-ms 20000");
-    let mut client = site.probe(site.control(), &line).start().unwrap();
-    site.until("the client waits", |status| {
+    let mut client = stage.probe(stage.control(), &line).start().unwrap();
+    stage.until("the client waits", |status| {
         let redirect = status.redirect.as_ref().unwrap();
         redirect.counters["handed_over"] > 0
     });
-    let _agent = site.agent_again(0, "");
+    let _agent = stage.agent_again(0, "");
     let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();
     assert_eq!((report.succeeded, report.failures()), (1, 0), "{report:?}");
 }
 
 #[test]
 fn a_hung_server_is_bypassed_and_captures_again_when_it_goes_on() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let target = site.listen("10.78.0.11:10255");
-    let (mut server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let target = stage.listen(OTHER);
+    let (mut server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
     server.signal(Signal::STOP).unwrap();
     // Until the heartbeat is too old, connects queue up at the listener.
-    site.eventually_fails_quickly(NODE, "connect ENETUNREACH");
+    stage.eventually_fails(NODE, "connect ENETUNREACH");
     server.signal(Signal::CONT).unwrap();
-    site.eventually_works(NODE);
+    stage.eventually_works(NODE);
     // It hung for less than the keepalive allows: what was open still is.
     client.write_all(b"still").unwrap();
     accepted.read_exact(&mut [0; 5]).unwrap();
@@ -110,24 +110,24 @@ fn a_hung_server_is_bypassed_and_captures_again_when_it_goes_on() {
 
 #[test]
 fn a_node_that_wants_it_refuses_while_the_server_hangs() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let mut server = site.server("");
-    let join = site.token(0, "--gate-policy refuse");
-    let _agent = site.up(0, &join);
-    site.works(NODE);
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let mut server = stage.server("");
+    let join = stage.token(0, "--gate-policy refuse");
+    let _agent = stage.up(0, &join);
+    stage.works(NODE);
     server.signal(Signal::STOP).unwrap();
-    site.eventually_fails_quickly(NODE, "connect ECONNREFUSED");
+    stage.eventually_fails(NODE, "connect ECONNREFUSED");
     server.signal(Signal::CONT).unwrap();
-    site.eventually_works(NODE);
+    stage.eventually_works(NODE);
 }
 
 #[test]
 fn a_killed_server_leaves_nobody_with_what_looks_like_the_whole() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (mut server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (mut server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
     accepted.write_all(b"half of it").unwrap();
     client.read_exact(&mut [0; 10]).unwrap();
     server.kill().unwrap();

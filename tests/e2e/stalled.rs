@@ -6,9 +6,8 @@ use std::time::Duration;
 use culvert_tests::report::Pings;
 use culvert_tests::scale;
 
-use crate::site::{NODE, PATIENCE, Site, resident_kib};
+use crate::stage::{NODE, OTHER, PATIENCE, Stage, resident_kib};
 
-const ECHO: &str = "10.78.0.11:10255";
 /// A window and a frame in each direction, as `--connection-window` promises, and the allocator's
 /// share.
 const KIB_OF_A_CONNECTION: u64 = 2 * (256 + 64) + 128;
@@ -17,13 +16,13 @@ const KIB_OF_THE_REST: u64 = 12 * 1024;
 
 #[test]
 fn pings_go_on_beside_stopped_readers_and_memory_stays_bounded() {
-    let site = Site::new();
-    let _downloads = site.target(0, &format!("--bind {NODE} --hash"));
-    let _echo = site.target(0, &format!("--bind {ECHO}"));
-    let (server, agent) = site.culvert("", "");
+    let stage = Stage::new();
+    let _downloads = stage.target(&format!("--bind {NODE} --hash"));
+    let _echo = stage.target(&format!("--bind {OTHER}"));
+    let (server, agent) = stage.culvert("", "");
     let pings = scale::count(5000, 1000, 200);
     let ping =
-        || -> Pings { site.report(&format!("ping --to {ECHO} --count {pings} --timeout 5")) };
+        || -> Pings { stage.report(&format!("ping --to {OTHER} --count {pings} --timeout 5")) };
 
     let alone = ping();
     let before = [resident_kib(&server), resident_kib(&agent)];
@@ -31,7 +30,7 @@ fn pings_go_on_beside_stopped_readers_and_memory_stays_bounded() {
     let _clients: Vec<_> = (0..stopped)
         .map(|_| {
             let line = format!("stall --to {NODE} --seconds 200");
-            let mut client = site.probe(site.control(), &line).start().unwrap();
+            let mut client = stage.probe(stage.control(), &line).start().unwrap();
             client.wait_for_line("stalled", PATIENCE).unwrap();
             client
         })
@@ -51,11 +50,11 @@ fn pings_go_on_beside_stopped_readers_and_memory_stays_bounded() {
 
 #[test]
 fn pings_go_on_beside_a_stopped_target_which_gets_every_byte_once_it_reads() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let _echo = site.target(0, &format!("--bind {ECHO}"));
-    let (server, agent) = site.culvert("", "");
-    let (client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let _echo = stage.target(&format!("--bind {OTHER}"));
+    let (server, agent) = stage.culvert("", "");
+    let (client, mut accepted) = stage.pair(&target);
     let before = [resident_kib(&server), resident_kib(&agent)];
     client
         .set_write_timeout(Some(Duration::from_millis(500)))
@@ -64,7 +63,7 @@ fn pings_go_on_beside_a_stopped_target_which_gets_every_byte_once_it_reads() {
     while let Ok(written) = (&client).write(&[7; 64 * 1024]) {
         sent += written as u64;
     }
-    let pings: Pings = site.report(&format!("ping --to {ECHO} --count 200 --timeout 5"));
+    let pings: Pings = stage.report(&format!("ping --to {OTHER} --count 200 --timeout 5"));
     assert_eq!(pings.count, 200);
     let after = [resident_kib(&server), resident_kib(&agent)];
     for (before, after) in before.into_iter().zip(after) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::site::{NODE, PATIENCE, Site};
+use crate::stage::{NODE, PATIENCE, Stage};
 
 fn finishes((mut client, mut target): (TcpStream, TcpStream)) {
     client.write_all(b"the rest").unwrap();
@@ -30,13 +30,13 @@ fn is_reset((client, target): (TcpStream, TcpStream)) {
 
 #[test]
 fn a_server_that_is_told_to_stop_lets_open_connections_finish() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (mut server, _agent) = site.culvert("", "");
-    let open = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (mut server, _agent) = stage.culvert("", "");
+    let open = stage.pair(&target);
     server.signal(Signal::TERM).unwrap();
     server.wait_for_line("stopping", PATIENCE).unwrap();
-    site.eventually_fails(NODE, "connect ENETUNREACH");
+    stage.eventually_fails(NODE, "connect ENETUNREACH");
     finishes(open);
     let finished = Instant::now();
     assert!(server.wait(PATIENCE).unwrap().success());
@@ -48,10 +48,10 @@ fn a_server_that_is_told_to_stop_lets_open_connections_finish() {
 
 #[test]
 fn a_second_signal_ends_a_server_at_once() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (mut server, _agent) = site.culvert("", "");
-    let open = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (mut server, _agent) = stage.culvert("", "");
+    let open = stage.pair(&target);
     server.signal(Signal::TERM).unwrap();
     server.wait_for_line("stopping", PATIENCE).unwrap();
     let told = Instant::now();
@@ -68,10 +68,10 @@ fn a_second_signal_ends_a_server_at_once() {
 
 #[test]
 fn connections_that_outlive_the_drain_are_reset() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (mut server, _agent) = site.culvert("--drain-timeout 1s", "");
-    let open = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (mut server, _agent) = stage.culvert("--drain-timeout 1s", "");
+    let open = stage.pair(&target);
     let told = Instant::now();
     server.signal(Signal::TERM).unwrap();
     is_reset(open);
@@ -85,23 +85,23 @@ fn connections_that_outlive_the_drain_are_reset() {
 
 #[test]
 fn an_agent_that_is_told_to_stop_lets_open_connections_finish() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, mut agent) = site.culvert("", "");
-    let open = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, mut agent) = stage.culvert("", "");
+    let open = stage.pair(&target);
     agent.signal(Signal::TERM).unwrap();
     agent.wait_for_line("stopping", PATIENCE).unwrap();
     finishes(open);
     assert!(agent.wait(PATIENCE).unwrap().success());
-    site.until_connected(0, false);
+    stage.until_connected(0, false);
 }
 
 #[test]
 fn connections_that_outlive_the_agents_drain_are_reset() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, mut agent) = site.culvert("", "--drain-timeout 1s");
-    let open = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, mut agent) = stage.culvert("", "--drain-timeout 1s");
+    let open = stage.pair(&target);
     agent.signal(Signal::TERM).unwrap();
     is_reset(open);
     assert!(agent.wait(PATIENCE).unwrap().success());

@@ -6,13 +6,13 @@ use std::net::Shutdown;
 use culvert_tests::report::Connects;
 use culvert_tests::{Daemon, Launch, command, scale};
 
-use crate::site::{NODE, NODE_V6, PATIENCE, Site};
+use crate::stage::{NODE, NODE_V6, PATIENCE, Stage};
 
 const SUBJECT: &str = "edge-server-of-this-test";
 
 /// A real TLS server that is no part of Culvert stands for the kubelet; one on each family.
-fn tls_servers(site: &Site) -> [Daemon; 2] {
-    let (key, certificate) = (site.path("key.pem"), site.path("certificate.pem"));
+fn tls_servers(stage: &Stage) -> [Daemon; 2] {
+    let (key, certificate) = (stage.path("key.pem"), stage.path("certificate.pem"));
     let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
     command::run_line(&format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
@@ -21,7 +21,7 @@ fn tls_servers(site: &Site) -> [Daemon; 2] {
     ))
     .unwrap();
     [NODE, NODE_V6].map(|address| {
-        let launch = Launch::new(site.edge(), "openssl").words(&format!(
+        let launch = Launch::new(stage.edge(), "openssl").words(&format!(
             "s_server -accept {address} -www -key {key} -cert {certificate}"
         ));
         let mut server = launch.start().unwrap();
@@ -32,17 +32,16 @@ fn tls_servers(site: &Site) -> [Daemon; 2] {
 
 #[test]
 fn curl_sees_the_targets_own_certificate_from_host_and_pod_on_both_families() {
-    let mut site = Site::new();
-    site.lab.add_pod().unwrap();
-    let _targets = tls_servers(&site);
-    assert_eq!(site.fails(NODE), "connect ENETUNREACH", "before culvert");
-    let (_server, _agent) = site.culvert("", "");
+    let stage = Stage::with_pod();
+    let _targets = tls_servers(&stage);
+    assert_eq!(stage.fails(NODE), "connect ENETUNREACH", "before culvert");
+    let (_server, _agent) = stage.culvert("", "");
 
-    let authority = site.path("certificate.pem");
-    for namespace in [site.control(), site.lab.pod(0).namespace()] {
+    let authority = stage.path("certificate.pem");
+    for namespace in [stage.control(), stage.lab().pod(0).namespace()] {
         for to in [NODE, NODE_V6] {
             // With this CA alone, only the target's own certificate passes.
-            let mut curl = site
+            let mut curl = stage
                 .client(namespace, "curl")
                 .words("-sSv --max-time 20 --noproxy * --cacert")
                 .arg(&authority)
@@ -58,16 +57,15 @@ fn curl_sees_the_targets_own_certificate_from_host_and_pod_on_both_families() {
 
 #[test]
 fn getpeername_shows_the_node_and_the_server_speaks_first() {
-    let mut site = Site::new();
-    site.lab.add_pod().unwrap();
-    let _v4 = site.target(0, &format!("--bind {NODE} --speak-first here-is-v4"));
-    let _v6 = site.target(0, &format!("--bind {NODE_V6} --speak-first here-is-v6"));
-    let (_server, _agent) = site.culvert("", "");
+    let stage = Stage::with_pod();
+    let _v4 = stage.target(&format!("--bind {NODE} --speak-first here-is-v4"));
+    let _v6 = stage.target(&format!("--bind {NODE_V6} --speak-first here-is-v6"));
+    let (_server, _agent) = stage.culvert("", "");
 
     for (to, greeting) in [(NODE, "here-is-v4"), (NODE_V6, "here-is-v6")] {
-        for namespace in [site.control(), site.lab.pod(0).namespace()] {
+        for namespace in [stage.control(), stage.lab().pod(0).namespace()] {
             let line = format!("connect --to {to} --greeting --echo");
-            let mut probe = site.probe(namespace, &line).start().unwrap();
+            let mut probe = stage.probe(namespace, &line).start().unwrap();
             let said = probe.succeed(PATIENCE).unwrap();
             let report: Connects = culvert_tests::report::parse(&said).unwrap();
             assert_eq!(report.failures(), 0, "{to}: {report:?}");
@@ -80,12 +78,12 @@ fn getpeername_shows_the_node_and_the_server_speaks_first() {
 
 #[test]
 fn every_byte_of_many_parallel_connections_arrives() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE} --hash"));
-    let (_server, _agent) = site.culvert("", "");
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE} --hash"));
+    let (_server, _agent) = stage.culvert("", "");
     let connections = scale::count(1000, 1000, 100);
     let largest = scale::count(1 << 20, 128 << 10, 64 << 10);
-    let report: culvert_tests::report::Hashes = site.report(&format!(
+    let report: culvert_tests::report::Hashes = stage.report(&format!(
         "hash --to {NODE} --connections {connections} --max {largest} --seconds 70"
     ));
     assert_eq!(
@@ -97,10 +95,10 @@ fn every_byte_of_many_parallel_connections_arrives() {
 
 #[test]
 fn a_reply_after_the_clients_end_of_stream_arrives() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
 
     client.write_all(b"question").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -116,10 +114,10 @@ fn a_reply_after_the_clients_end_of_stream_arrives() {
 
 #[test]
 fn a_targets_end_of_stream_leaves_the_other_direction_open() {
-    let site = Site::new();
-    let target = site.listen(NODE);
-    let (_server, _agent) = site.culvert("", "");
-    let (mut client, mut accepted) = site.pair(&target);
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let (_server, _agent) = stage.culvert("", "");
+    let (mut client, mut accepted) = stage.pair(&target);
 
     accepted.write_all(b"all there is").unwrap();
     accepted.shutdown(Shutdown::Write).unwrap();

@@ -4,10 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use crate::restarts::{finish, flood};
-use crate::site::{NODE, PATIENCE, Site};
-
-/// The other node, where connections stay open.
-const OPEN: &str = "10.78.0.11:10255";
+use crate::stage::{NODE, OTHER, PATIENCE, Stage};
 
 fn exchange((client, target): &mut (TcpStream, TcpStream)) {
     client.write_all(b"up").unwrap();
@@ -18,21 +15,21 @@ fn exchange((client, target): &mut (TcpStream, TcpStream)) {
 
 #[test]
 fn servers_take_over_from_each_other_without_one_failure_and_open_connections_go_on() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let target = site.listen(OPEN);
-    let (mut server, agent) = site.culvert("", "");
-    let flood = flood(&site);
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let target = stage.listen(OTHER);
+    let (mut server, agent) = stage.culvert("", "");
+    let flood = flood(&stage);
     let mut agent = agent;
     for _ in 0..2 {
-        let mut open = site.pair(&target);
+        let mut open = stage.pair(&target);
         exchange(&mut open);
         agent.forget_output();
-        let next = site.server("");
+        let next = stage.server("");
         // The old server has the connection, and nothing else any more.
         exchange(&mut open);
         assert!(server.is_running(), "{}", server.output());
-        let new = site.pair(&target);
+        let new = stage.pair(&target);
         exchange(&mut open);
         drop(open);
         let ended = server.wait(PATIENCE).unwrap();
@@ -47,27 +44,27 @@ fn servers_take_over_from_each_other_without_one_failure_and_open_connections_go
     assert!(report.succeeded > 0 && report.failures() == 0, "{report:?}");
     // The last one still does what a server does.
     assert!(server.stop(PATIENCE).unwrap().success());
-    assert_eq!(site.fails(NODE), "connect ENETUNREACH");
+    assert_eq!(stage.fails(NODE), "connect ENETUNREACH");
 }
 
 #[test]
 fn a_successor_that_dies_before_it_is_ready_leaves_the_first_server_in_charge() {
-    let site = Site::new();
-    let _target = site.target(0, &format!("--bind {NODE}"));
-    let (mut server, _agent) = site.culvert("", "");
-    let flood = flood(&site);
-    let mut successor = site.server_launch("").start().unwrap();
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (mut server, _agent) = stage.culvert("", "");
+    let flood = flood(&stage);
+    let mut successor = stage.site.server().start().unwrap();
     successor.wait_for_line("taking over", PATIENCE).unwrap();
     successor.kill().unwrap();
     server
         .wait_for_line("a successor gave up", PATIENCE)
         .unwrap();
-    site.works(NODE);
-    assert_eq!(site.status().pid, server.pid());
+    stage.works(NODE);
+    assert_eq!(stage.status().pid, server.pid());
     let report = finish(flood);
     assert_eq!(report.failures(), 0, "{report:?}");
     // And a later one succeeds.
-    let _next = site.server("");
+    let _next = stage.server("");
     assert!(server.wait(PATIENCE).unwrap().success());
-    site.works(NODE);
+    stage.works(NODE);
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use crate::report::{Connects, parse};
 use crate::site::PATIENCE;
-use crate::{Daemon, Lab, Launch, NetNs, Site, programs, until};
+use crate::{Daemon, Lab, Launch, NetNs, Site, programs};
 
 /// Server and agents; the edge node of number n is the node `edge-<n+1>`.
 #[derive(Debug)]

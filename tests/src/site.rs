@@ -84,13 +84,18 @@ impl Site {
 
     /// `culvert token create` for the edge node of that number: the command to run there.
     pub fn token(&self, node: &str, edge: usize) -> Result<String> {
+        self.token_with(node, edge, "")
+    }
+
+    /// The same with more flags.
+    pub fn token_with(&self, node: &str, edge: usize, flags: &str) -> Result<String> {
         let edge = self.lab.edge(edge);
         let create = self.culvert().words("token create").arg("--node").arg(node);
         let create = create.arg("--address").arg(edge.ipv4().to_string());
         let create = create.arg("--address").arg(edge.ipv6().to_string());
         let create = create.arg("--server").arg(format!("{}:10262", CONTROL[0]));
         let create = create.arg("--state-dir").arg(self.server_state());
-        let printed = create.start()?.succeed(PATIENCE)?;
+        let printed = create.words(flags).start()?.succeed(PATIENCE)?;
         let line = printed
             .lines()
             .find(|line| line.starts_with("culvert agent "));
@@ -100,8 +105,13 @@ impl Site {
 
     /// The command that [`Self::token`] printed, on the edge node of that number.
     pub fn agent(&self, edge: usize, join: &str) -> Launch {
+        self.agent_in(&format!("agent{edge}"), edge, join)
+    }
+
+    /// The same with directories of that name: another machine, as far as the agent knows.
+    pub fn agent_in(&self, directory: &str, edge: usize, join: &str) -> Launch {
         let arguments = join.split_whitespace().skip(1);
-        let directory = self.directory().join(format!("agent{edge}"));
+        let directory = self.directory().join(directory);
         Launch::new(self.lab.edge(edge).namespace(), &self.culvert)
             .args(arguments)
             .arg("--state-dir")
