@@ -24,7 +24,7 @@ mod testing;
 mod tests;
 mod wire;
 
-pub use carry::{CarryError, Transfer, reset};
+pub use carry::{CarryError, Transfer, reset, until_reset};
 pub use dial::DialError;
 pub use registration::Refusal;
 pub use settings::Settings;

@@ -3,11 +3,11 @@
 //!
 //! ```text
 //!  successor                                   incumbent
-//!  connect ---------------------------------->  stops accepting agents
+//!  connect ---------------------------------->  stops accepting agents, leaves the kernel's tables
 //!          <------- sockets, nodes with sessions
 //!                                               asks agents to open another session
 //!  accepts agents, until all have come
-//!  accepts clients
+//!  writes the tables, accepts clients
 //!  ready ------------------------------------>  stops accepting clients, finishes those it has
 //! ```
 //! The sockets are the same in both processes, so no connection in their queues is lost. If the
@@ -43,7 +43,7 @@ pub(super) struct Incumbent {
     socket: PrivateSocket,
     sockets: Offer,
     sessions: Sessions,
-    accept_agents: watch::Sender<bool>,
+    in_charge: watch::Sender<bool>,
 }
 
 /// A running server that this one takes over from.
@@ -57,7 +57,7 @@ impl Incumbent {
         run_dir: &Path,
         sockets: Offer,
         sessions: Sessions,
-        accept_agents: watch::Sender<bool>,
+        in_charge: watch::Sender<bool>,
     ) -> anyhow::Result<Self> {
         let socket = PrivateSocket::bind(run_dir, SOCKET)
             .with_context(|| format!("cannot make {SOCKET} in --run-dir {}", run_dir.display()))?;
@@ -65,7 +65,7 @@ impl Incumbent {
             socket,
             sockets,
             sessions,
-            accept_agents,
+            in_charge,
         })
     }
 
@@ -84,7 +84,7 @@ impl Incumbent {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(%error, "a successor gave up: this server goes on");
-                    self.accept_agents.send_replace(true);
+                    self.in_charge.send_replace(true);
                 }
             }
         }
@@ -92,7 +92,7 @@ impl Incumbent {
 
     async fn hand_over(&self, mut successor: UnixStream) -> io::Result<()> {
         tracing::info!("handing over to a successor");
-        self.accept_agents.send_replace(false);
+        self.in_charge.send_replace(false);
         let offer = self.sockets.with_nodes(self.sessions.nodes())?;
         timeout(OFFER_TIME, offer.send(&mut successor)).await??;
         self.sessions.drain();

@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::OfflineNodes,
     model::{AddressConflict, GatePolicy, NodeName, SnapshotReader},
-    observability::metrics::ServerMetrics,
+    observability::{metrics::ServerMetrics, readiness::Condition},
     redirect::{ApplyError, Excluded, Redirect, Standing, Table},
     tunnel::server::Sessions,
 };
@@ -22,18 +25,26 @@ use crate::{
 /// A table that could not be applied is tried again after this time.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Sessions come and go in crowds: one table serves for all that do so within this time.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// The redirect, shared by who writes its tables and who reads its state.
 #[derive(Clone)]
 pub(super) struct SharedRedirect(Arc<Mutex<Redirect>>);
 
-/// Follows whatever the tables depend on.
+/// Follows whatever the tables depend on, for as long as this server is in charge of them.
 pub(super) struct NodeTable {
     pub(super) redirect: SharedRedirect,
     pub(super) snapshots: SnapshotReader,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) sessions: Sessions,
     pub(super) offline_nodes: OfflineNodes,
+    /// Until then a node without a session is not taken for offline: agents are still coming along.
+    pub(super) patient_until: Instant,
     pub(super) default_policy: GatePolicy,
+    /// False while another server may write the same tables.
+    pub(super) in_charge: watch::Receiver<bool>,
+    pub(super) applied: Condition,
     pub(super) metrics: ServerMetrics,
     pub(super) told: Told,
 }
@@ -67,6 +78,7 @@ impl NodeTable {
         self.metrics.nodes.set(gauge(snapshot.nodes().len()));
         let changes = self.redirect.lock().apply(&table)?;
         self.metrics.redirect_entries.set(gauge(table.addresses()));
+        self.applied.ready();
         tracing::debug!(
             ?changes,
             addresses = table.addresses(),
@@ -78,44 +90,57 @@ impl NodeTable {
     /// Follows until `shutdown`.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         let mut sessions = self.sessions.changes();
-        let mut retry = None;
+        let mut again_at = Some(self.patient_until).filter(|_| self.minds_sessions());
         loop {
-            let retrying = async {
-                match retry {
-                    Some(()) => tokio::time::sleep(RETRY).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let open = tokio::select! {
-                changed = self.snapshots.changed() => changed.is_ok(),
-                changed = self.own_addresses.changed() => changed.is_ok(),
-                changed = sessions.changed() => changed.is_ok(),
-                () = retrying => true,
+            let minds_sessions = self.minds_sessions();
+            tokio::select! {
+                Ok(()) = self.snapshots.changed() => {}
+                Ok(()) = self.own_addresses.changed() => {}
+                Ok(()) = self.in_charge.changed() => {}
+                Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
+                () = until(again_at) => {}
                 () = shutdown.cancelled() => return,
-            };
-            if !open {
-                return;
             }
             sessions.borrow_and_update();
-            self.metrics
-                .sessions
-                .set(gauge(self.sessions.reports().len()));
-            // A big table takes some milliseconds of system calls.
-            let applied = tokio::task::block_in_place(|| self.apply());
-            retry = applied.is_err().then_some(());
-            if let Err(error) = applied {
-                let error = format!("{:#}", anyhow::anyhow!(error));
-                tracing::error!(error, "cannot apply the table of nodes, trying again");
+            if *self.in_charge.borrow_and_update() {
+                again_at = self.apply_or_retry();
             }
         }
     }
 
+    /// Applies; says when to do it again anyway.
+    fn apply_or_retry(&mut self) -> Option<Instant> {
+        // A big table takes some milliseconds of system calls.
+        let Err(error) = tokio::task::block_in_place(|| self.apply()) else {
+            let patient = self.minds_sessions() && Instant::now() < self.patient_until;
+            return patient.then_some(self.patient_until);
+        };
+        let error = format!("{:#}", anyhow::anyhow!(error));
+        tracing::error!(error, "cannot apply the table of nodes, trying again");
+        self.applied.not_ready(error);
+        Some(Instant::now() + RETRY)
+    }
+
+    fn minds_sessions(&self) -> bool {
+        self.offline_nodes != OfflineNodes::Reset
+    }
+
     fn standing(&self, node: &NodeName) -> Standing {
-        match self.offline_nodes {
-            OfflineNodes::Bypass if !self.sessions.has(node) => Standing::Bypass,
-            OfflineNodes::Refuse if !self.sessions.has(node) => Standing::Refuse,
-            OfflineNodes::Reset | OfflineNodes::Bypass | OfflineNodes::Refuse => Standing::Capture,
+        if self.sessions.has(node) || Instant::now() < self.patient_until {
+            return Standing::Capture;
         }
+        match self.offline_nodes {
+            OfflineNodes::Reset => Standing::Capture,
+            OfflineNodes::Bypass => Standing::Bypass,
+            OfflineNodes::Refuse => Standing::Refuse,
+        }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -11,14 +11,14 @@ mod parts;
 mod sockets;
 mod status;
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use anyhow::{Context as _, bail};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{parts::Parts, sockets::Sockets};
@@ -46,8 +46,10 @@ const AGENTS_COME: Duration = Duration::from_secs(10);
 /// How long after its start a server waits for agents that are still on their way, rather than
 /// refuse their clients: as long as an agent may pause between two attempts, and some.
 const START_UP: Duration = Duration::from_secs(15);
-/// The longest that agents may take to hear the last words.
+/// The least that agents get to take the last bytes, and the last words.
 const SESSIONS_END: Duration = Duration::from_secs(7);
+/// What a second signal leaves to end in order.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Runs the server until it is told to stop.
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
@@ -59,7 +61,8 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     tokio::select! {
         never = signals.run(stop.clone()) => match never {},
-        ended = serve(args, stop) => ended,
+        ended = serve(args, stop.clone()) => ended,
+        () = stop.aborted_for(AT_ONCE) => bail!("stopped at once, on a second signal"),
     }
 }
 
@@ -103,7 +106,10 @@ struct Server {
     tasks: Tasks,
     ends: Ends,
     clients: Condition,
-    accept_agents: watch::Sender<bool>,
+    /// Whether this server takes agents and writes the kernel's tables; during a handover it does
+    /// neither.
+    in_charge: watch::Sender<bool>,
+    patient_until: Instant,
 }
 
 /// The ends of a server's tasks, in the order in which they come.
@@ -133,7 +139,8 @@ impl Server {
         let log_task = redirect.take_log_task();
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
-            accept_agents: watch::Sender::new(true),
+            in_charge: watch::Sender::new(true),
+            patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),
             ends: Ends::default(),
             clients,
@@ -148,7 +155,8 @@ impl Server {
                 .try_spawn("reading the programs' log", log.run(end));
         }
         server.show_itself(takes_over).await?;
-        server.follow_nodes()?;
+        let end = server.ends.everything.clone();
+        server.parts.spawn_sources(&mut server.tasks, &end);
         server.take_agents()?;
         Ok(server)
     }
@@ -173,33 +181,14 @@ impl Server {
         Ok(())
     }
 
-    /// Nodes come and go: the source, the kernel's tables, this machine's own addresses.
-    fn follow_nodes(&mut self) -> anyhow::Result<()> {
-        let mut table = NodeTable {
-            redirect: self.redirect.clone(),
-            snapshots: self.parts.snapshots.clone(),
-            own_addresses: self.parts.own_addresses.clone(),
-            sessions: self.parts.sessions.clone(),
-            offline_nodes: self.args.offline_nodes,
-            default_policy: self.args.gate_policy,
-            metrics: self.parts.metrics.clone(),
-            told: Told::default(),
-        };
-        table.apply().context("cannot apply the table of nodes")?;
-        let end = &self.ends.everything;
-        self.tasks
-            .spawn("following the table of nodes", table.run(end.clone()));
-        self.parts.spawn_sources(&mut self.tasks, end);
-        Ok(())
-    }
-
     fn take_agents(&mut self) -> anyhow::Result<()> {
         let listener = AgentListener::new(self.sockets.agents()?, self.parts.listener(&self.args));
-        let accepting = self.accept_agents.subscribe();
-        let (end, gone) = (self.ends.sessions.clone(), self.ends.sessions_gone.clone());
+        let accepting = self.in_charge.subscribe();
+        let end = self.ends.sessions.clone();
+        let gone = self.ends.sessions_gone.clone().drop_guard();
         self.tasks.spawn("accepting agents", async move {
             listener.run(accepting, end).await;
-            gone.cancel();
+            drop(gone);
         });
         Ok(())
     }
@@ -216,8 +205,31 @@ impl Server {
         }
     }
 
-    /// Opens the gate and accepts clients; returns who waits for a successor.
+    /// Tells the kernel what to capture, and keeps it told.
+    fn capture(&mut self) -> anyhow::Result<()> {
+        let mut table = NodeTable {
+            redirect: self.redirect.clone(),
+            snapshots: self.parts.snapshots.clone(),
+            own_addresses: self.parts.own_addresses.clone(),
+            sessions: self.parts.sessions.clone(),
+            offline_nodes: self.args.offline_nodes,
+            patient_until: self.patient_until,
+            default_policy: self.args.gate_policy,
+            in_charge: self.in_charge.subscribe(),
+            applied: self.parts.readiness.register("table"),
+            metrics: self.parts.metrics.clone(),
+            told: Told::default(),
+        };
+        table.apply().context("cannot apply the table of nodes")?;
+        let end = self.ends.everything.clone();
+        self.tasks
+            .spawn("following the table of nodes", table.run(end));
+        Ok(())
+    }
+
+    /// Captures clients, opens the gate and accepts them; returns who waits for a successor.
     fn take_clients(&mut self) -> anyhow::Result<Incumbent> {
+        self.capture()?;
         let (original_dsts, heartbeat) = {
             let mut redirect = self.redirect.lock();
             redirect.open_gate(&self.sockets.redirect_listeners())?;
@@ -230,7 +242,7 @@ impl Server {
                 snapshots: self.parts.snapshots.clone(),
                 sessions: self.parts.sessions.clone(),
                 dial_timeout: self.args.session.dial_timeout,
-                patient_until: Instant::now() + START_UP,
+                patient_until: self.patient_until,
                 heartbeat: Box::new(move || {
                     if let Err(error) = heartbeat.beat() {
                         tracing::warn!(%error, "cannot show the kernel that this server is alive");
@@ -249,31 +261,35 @@ impl Server {
             clients_gone,
             ..
         } = &self.ends;
-        let (stop, abort, gone) = (clients.clone(), abort_clients.clone(), clients_gone.clone());
+        let (stop, abort) = (clients.clone(), abort_clients.clone());
+        let gone = clients_gone.clone().drop_guard();
         self.tasks.spawn("accepting clients", async move {
             transparent.run(stop, abort).await;
-            gone.cancel();
+            drop(gone);
         });
         self.clients.ready();
         Incumbent::new(
             &self.args.run_dir,
             self.sockets.offer()?,
             self.parts.sessions.clone(),
-            self.accept_agents.clone(),
+            self.in_charge.clone(),
         )
     }
 
     /// Finishes what is there, within the time for draining, and ends.
     async fn wind_down(self, outcome: Option<&Outcome>, stop: &Stop) {
+        let drained_by = Instant::now() + self.args.session.drain_timeout;
         self.clients.not_ready("stopping");
         let handed_over = outcome == Some(&Outcome::HandedOver);
+        // The tables stay as they are: sessions that end now say nothing of their nodes.
+        self.in_charge.send_replace(false);
         if !handed_over && let Err(error) = self.redirect.lock().close_gate() {
             tracing::warn!(%error, "cannot close the gate");
         }
         self.ends.clients.cancel();
         tokio::select! {
             () = self.ends.clients_gone.cancelled() => {}
-            () = tokio::time::sleep(self.args.session.drain_timeout) => {
+            () = sleep_until(drained_by) => {
                 tracing::warn!("connections outlived the drain: resetting them");
             }
             () = stop.abort.cancelled() => {}
@@ -281,11 +297,12 @@ impl Server {
         self.ends.abort_clients.cancel();
         self.ends.clients_gone.cancelled().await;
         self.ends.sessions.cancel();
-        if timeout(SESSIONS_END, self.ends.sessions_gone.cancelled())
-            .await
-            .is_err()
-        {
-            tracing::debug!("some agents did not hear the end of their session");
+        tokio::select! {
+            () = self.ends.sessions_gone.cancelled() => {}
+            () = sleep_until(drained_by.max(Instant::now() + SESSIONS_END)) => {
+                tracing::info!("some agents did not take the end of their session");
+            }
+            () = stop.abort.cancelled() => {}
         }
         self.ends.everything.cancel();
         self.tasks.finished().await;

@@ -1,6 +1,6 @@
 //! SIGTERM and SIGINT: the first asks for a graceful stop, the second ends it.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +13,14 @@ pub(super) struct Stop {
     pub(super) graceful: CancellationToken,
     /// Finish at once.
     pub(super) abort: CancellationToken,
+}
+
+impl Stop {
+    /// Resolves some time after an abort.
+    pub(super) async fn aborted_for(&self, time: Duration) {
+        self.abort.cancelled().await;
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// Waits for signals.

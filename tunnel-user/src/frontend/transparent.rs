@@ -7,16 +7,11 @@
 
 mod client;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -32,6 +27,9 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A queue that stays empty this long is empty.
+const QUEUE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Tells what a client dialled before the redirect.
 pub trait OriginalDsts: Send + Sync {
@@ -149,6 +147,9 @@ impl Transparent {
         abort: &CancellationToken,
     ) {
         let peer = PeerAddr(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
+        }
         let client = Client::new(stream, peer, Arc::clone(&self.options));
         clients.spawn(client.serve(abort.clone()));
     }
@@ -162,11 +163,8 @@ async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketA
     futures_util::future::select_all(accepts).await.0
 }
 
-/// A connection that the kernel has completed already, if there is one.
+/// A connection that the kernel has completed already, if there is one. The runtime hears of it
+/// within a moment.
 async fn accept_queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    tokio::select! {
-        biased;
-        accepted = listener.accept() => accepted.ok(),
-        () = std::future::ready(()) => None,
-    }
+    timeout(QUEUE_PAUSE, listener.accept()).await.ok()?.ok()
 }

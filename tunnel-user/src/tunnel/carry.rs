@@ -187,14 +187,14 @@ async fn both_ways(
                 end?;
                 all_received = true;
             }
-            error = socket_error(socket) => return Err(CarryError::Socket(error)),
+            error = until_reset(socket) => return Err(CarryError::Socket(error)),
         }
     }
     Ok(())
 }
 
 /// Resolves when the socket is reset, even if nobody reads or writes it at that moment.
-async fn socket_error(socket: &TcpStream) -> io::Error {
+pub async fn until_reset(socket: &TcpStream) -> io::Error {
     match socket.ready(Interest::ERROR).await {
         Ok(_) => socket
             .take_error()

@@ -1,8 +1,8 @@
 //! Dials that the server has asked for and the agent has not answered yet.
 //!
 //! A pending dial always ends: with the stream that the agent opens, with its error, with the
-//! session, or with the time allowed. Whoever waits for it holds a [`PendingDial`], and dropping
-//! that (the client left, or time ran out) forgets the dial and tells the agent.
+//! session, or with the time allowed. Whoever waits for it holds a [`PendingDial`]; dropping that
+//! (the client left, or time ran out) forgets the dial.
 
 use std::{
     collections::HashMap,

@@ -1,13 +1,14 @@
 //! The server's end: accepts sessions, knows which node has one, and dials through them.
 
-mod connection;
+mod caller;
 mod control;
 mod listener;
 mod session;
 mod sessions;
+mod strangers;
 
 pub use self::{
-    connection::UnaryService,
+    caller::UnaryService,
     listener::{AgentListener, ListenerOptions, TunnelMetrics},
     session::{Connection, Session, SessionReport},
     sessions::Sessions,

@@ -23,7 +23,8 @@ async fn patiently<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn pattern(length: usize, seed: usize) -> Vec<u8> {
-    (0..length).map(|i| ((i * 31 + seed) % 251) as u8).collect()
+    let byte = |i| u8::try_from((i * 31 + seed) % 251).unwrap();
+    (0..length).map(byte).collect()
 }
 
 fn is_reset<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
@@ -377,7 +378,7 @@ async fn an_agent_that_drains_finishes_what_it_carries() {
         client.shutdown().await.unwrap();
     };
     let mut received = Vec::new();
-    let (_, read) = tokio::join!(sending, patiently(target.read_to_end(&mut received)));
+    let ((), read) = tokio::join!(sending, patiently(target.read_to_end(&mut received)));
     read.unwrap();
     target.shutdown().await.unwrap();
     drop((target, client));

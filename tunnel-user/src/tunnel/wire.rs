@@ -31,6 +31,9 @@ pub(crate) const CARRY_PATH: &str = "/culvert.v1.Tunnel/Carry";
 /// Names the dial that a carrying stream answers.
 pub(crate) const DIAL_HEADER: HeaderName = HeaderName::from_static("culvert-dial");
 
+/// The longest error of the other side that is passed on, in characters.
+const LONGEST_ERROR: usize = 256;
+
 /// Names one dial within its session; chosen by the server, never negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct DialId(i64);
@@ -74,7 +77,7 @@ impl From<Packet> for Control {
             },
             Some(Payload::DialResponse(answer)) => Self::DialFailed {
                 id: DialId(answer.random),
-                error: answer.error,
+                error: printable(&answer.error),
             },
             Some(Payload::CloseDial(dial)) => Self::CloseDial {
                 id: DialId(dial.random),
@@ -84,6 +87,12 @@ impl From<Packet> for Control {
             | None => Self::Other,
         }
     }
+}
+
+/// What the other side says is shown to people and to logs: one line, not too long.
+fn printable(text: &str) -> String {
+    let line = text.chars().take(LONGEST_ERROR);
+    line.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 pub(crate) fn dial(id: DialId, target: &Target) -> Packet {
@@ -149,6 +158,21 @@ mod tests {
         ]
         .concat();
         assert_eq!(encoded, by_hand);
+    }
+
+    #[test]
+    fn an_error_of_the_other_side_stays_one_line() {
+        let forged = dial_failed(
+            DialId(1),
+            format!("refused\n2026-01-01 WARN {}", "x".repeat(999)),
+        );
+        let Control::DialFailed { error, .. } = forged.into() else {
+            panic!("not a failed dial")
+        };
+        assert!(
+            !error.contains('\n') && error.len() == LONGEST_ERROR,
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -111,6 +111,9 @@ impl Parts {
                 .clone()
                 .follow(self.snapshots.clone(), end.clone())
         });
+        tasks.spawn("counting sessions", {
+            count_sessions(self.sessions.clone(), self.metrics.clone(), end.clone())
+        });
         tasks.spawn("watching certificates", {
             follow_expiry(self.validities.clone(), self.metrics.clone(), end.clone())
         });
@@ -148,6 +151,19 @@ impl Parts {
                 response
             })
         })
+    }
+}
+
+async fn count_sessions(sessions: Sessions, metrics: ServerMetrics, end: CancellationToken) {
+    let mut changes = sessions.changes();
+    loop {
+        changes.borrow_and_update();
+        let count = i64::try_from(sessions.count()).unwrap_or(i64::MAX);
+        metrics.sessions.set(count);
+        tokio::select! {
+            open = changes.changed() => if open.is_err() { return },
+            () = end.cancelled() => return,
+        }
     }
 }
 

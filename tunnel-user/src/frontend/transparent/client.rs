@@ -1,18 +1,15 @@
 //! One redirected client.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::{
     model::{NodeName, OriginalDst, PeerAddr, Target},
     observability::metrics::{DialFailure, Frontend, OpenConnection, Outcome},
-    tunnel::{DialError, reset, server::Connection},
+    tunnel::{DialError, reset, server::Connection, until_reset},
 };
 
 /// A client from accept to close.
@@ -49,14 +46,17 @@ impl Client {
             return counted.end(Outcome::DialFailed);
         };
         let dialled = tokio::select! {
-            dialled = self.dial(&route) => dialled,
-            () = abort.cancelled() => None,
+            dialled = self.dial(&route) => dialled.ok_or(Outcome::DialFailed),
+            _ = until_reset(&self.stream) => Err(Outcome::Reset),
+            () = abort.cancelled() => Err(Outcome::Drained),
         };
-        let Some(connection) = dialled else {
-            reset(&self.stream);
-            return counted.end(Outcome::DialFailed);
-        };
-        self.carry(&route, connection, counted, abort).await;
+        match dialled {
+            Ok(connection) => self.carry(&route, connection, counted, abort).await,
+            Err(outcome) => {
+                reset(&self.stream);
+                counted.end(outcome);
+            }
+        }
     }
 
     fn original_dst(&self) -> Option<OriginalDst> {
@@ -105,9 +105,7 @@ impl Client {
             ..
         } = &*self.shared;
         let started = Instant::now();
-        let patience = patient_until
-            .saturating_duration_since(started)
-            .min(*dial_timeout);
+        let patience = patient_until.saturating_duration_since(started);
         let target = Target::from(route.original_dst.0);
         match sessions
             .dial(&route.node, &target, *dial_timeout, patience)

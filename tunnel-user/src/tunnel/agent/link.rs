@@ -40,7 +40,7 @@ use crate::{
 const CONTROL_QUEUE: usize = 256;
 
 /// The longest wait for the server to take our last bytes.
-const FAREWELL_TIME: Duration = Duration::from_secs(5);
+const FAREWELL_TIME: Duration = Duration::from_secs(30);
 /// How a session ends that was asked to drain.
 const DRAINED: &str = "drained";
 
@@ -149,7 +149,10 @@ impl Link {
         };
         if reason == DRAINED {
             // The last bytes of the last connections are still on their way.
-            let _ = timeout(FAREWELL_TIME, &mut connection).await;
+            tokio::select! {
+                _ = timeout(FAREWELL_TIME, &mut connection) => {}
+                () = signals.end.cancelled() => {}
+            }
         }
         // Every stream fails with its connection, and resets its target.
         drop(connection);

@@ -81,33 +81,27 @@ impl Servers {
     }
 
     pub(super) fn set(&self, server: &ServerAddr, state: LinkState) {
-        let report = LinkReport {
-            server: server.clone(),
-            state,
-        };
-        self.lock().insert(server.to_string(), report);
-        self.changes.send_modify(|change| *change += 1);
+        insert(&mut self.lock(), server, state);
+        self.changed();
     }
 
     /// Notes the session, and takes the server from whichever other address has it.
     pub(super) fn up(&self, server: &ServerAddr, link: LinkInfo) {
-        let server_id = &link.server_id;
-        for other in self
-            .lock()
-            .values_mut()
-            .filter(|other| other.server != *server)
         {
-            if matches!(&other.state, LinkState::Up(held) if held.server_id == *server_id) {
+            let mut links = self.lock();
+            let others = links.values_mut().filter(|other| other.server != *server);
+            for other in others.filter(|other| other.has_session_with(&link.server_id)) {
                 tracing::warn!(
-                    %server, other = %other.server, server_id,
+                    %server, other = %other.server, server_id = link.server_id,
                     "two addresses lead to one server: one session serves both",
                 );
                 other.state = LinkState::Duplicate {
-                    server_id: server_id.clone(),
+                    server_id: link.server_id.clone(),
                 };
             }
+            insert(&mut links, server, LinkState::Up(link));
         }
-        self.set(server, LinkState::Up(link));
+        self.changed();
     }
 
     /// Notes that the session has ended, unless another address holds the server's by now.
@@ -138,10 +132,28 @@ impl Servers {
         )
     }
 
+    fn changed(&self) {
+        self.changes.send_modify(|change| *change += 1);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LinkReport>> {
         // The map is whole between any two of its operations, whatever panicked meanwhile.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl LinkReport {
+    fn has_session_with(&self, server_id: &str) -> bool {
+        matches!(&self.state, LinkState::Up(link) if link.server_id == server_id)
+    }
+}
+
+fn insert(links: &mut BTreeMap<String, LinkReport>, server: &ServerAddr, state: LinkState) {
+    let report = LinkReport {
+        server: server.clone(),
+        state,
+    };
+    links.insert(server.to_string(), report);
 }
 
 #[cfg(test)]

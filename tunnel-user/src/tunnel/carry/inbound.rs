@@ -43,8 +43,11 @@ impl<'a> Inbound<'a> {
             stream.flow_control().release_capacity(data.len())?;
         }
         match SockRef::from(socket).shutdown(std::net::Shutdown::Write) {
-            // The peer has closed and gone already, with everything it was sent.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            // The peer is gone already: with everything it was sent, unless it was reset.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                let reset = socket.take_error().map_err(CarryError::Socket)?;
+                reset.map_or(Ok(()), |reset| Err(CarryError::Socket(reset)))
+            }
             end => end.map_err(CarryError::Socket),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     tunnel::{
         Refusal, Settings,
         metadata::{AgentHello, ServerHello},
-        registration::admit,
+        registration::{admit, still_admitted},
         wire::{Control, Packet, agent_service_server::AgentService},
     },
 };
@@ -61,6 +61,12 @@ impl ControlService {
         self.sessions
             .register(&session)
             .map_err(|refusal| self.refuse(&refusal))?;
+        // The snapshot may have changed while it was registered: whoever follows changes has then
+        // looked through the sessions already.
+        if let Err(refusal) = still_admitted(&self.identity, &self.snapshots.borrow()) {
+            session.end();
+            return Err(self.refuse(&refusal));
+        }
         tracing::info!(%node, peer = %self.peer, "session established");
         Ok(ReceiverStream::new(control_rx).map(Ok))
     }

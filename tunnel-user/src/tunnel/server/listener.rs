@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -14,7 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Sessions, UnaryService,
-    connection::{self, Caller},
+    caller::{self, Caller},
+    strangers::Strangers,
 };
 use crate::{
     model::{PeerAddr, SnapshotReader},
@@ -23,10 +24,8 @@ use crate::{
     tunnel::{Settings, carry::Meter, metadata::ServerHello},
 };
 
-/// Callers that are shaking hands at the same time; more wait in the kernel's queue.
-const HANDSHAKES: usize = 512;
 /// The longest that a TLS handshake may take.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -122,27 +121,30 @@ impl AgentListener {
     /// session. A server that hands over stops accepting first, and goes on if that fails.
     pub async fn run(self, mut accepting: watch::Receiver<bool>, shutdown: CancellationToken) {
         let callers = TaskTracker::new();
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        let strangers = Strangers::default();
         loop {
             let accepts = *accepting.borrow_and_update();
             let accepted = tokio::select! {
-                accepted = self.accept(&handshakes), if accepts => accepted,
+                accepted = self.accept(), if accepts => accepted,
                 changed = accepting.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
                 () = shutdown.cancelled() => break,
             };
-            let Some((stream, peer, permit)) = accepted else {
+            let Some((stream, peer)) = accepted else {
+                continue;
+            };
+            let Some(stranger) = strangers.admit(peer.0.ip()) else {
+                tracing::debug!(%peer, "too many callers who have not proved who they are");
                 continue;
             };
             let acceptor = TlsAcceptor::from(Arc::clone(&self.tls.borrow()));
             let (shared, shutdown) = (Arc::clone(&self.shared), shutdown.clone());
             callers.spawn(async move {
-                let shaken = shake_hands(stream, peer, &acceptor).await;
-                drop(permit);
-                if let Some((stream, caller)) = shaken {
-                    connection::serve(stream, caller, shared, shutdown).await;
+                if let Some((stream, caller)) = shake_hands(stream, peer, &acceptor).await {
+                    let _stranger = caller.identity.is_none().then_some(stranger);
+                    caller::serve(stream, caller, shared, shutdown).await;
                 }
             });
         }
@@ -151,13 +153,9 @@ impl AgentListener {
         callers.wait().await;
     }
 
-    async fn accept(
-        &self,
-        handshakes: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, PeerAddr, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = Arc::clone(handshakes).acquire_owned().await.ok()?;
+    async fn accept(&self) -> Option<(TcpStream, PeerAddr)> {
         match self.listener.accept().await {
-            Ok((stream, peer)) => Some((stream, canonical(peer), permit)),
+            Ok((stream, peer)) => Some((stream, canonical(peer))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept agents");
                 sleep(ACCEPT_PAUSE).await;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -17,7 +17,7 @@ use crate::{
     tunnel::{
         DialError, Settings, Transfer,
         carry::{self, Meter, carry},
-        dial::{PendingDial, PendingDials},
+        dial::{DialAnswer, PendingDial, PendingDials},
         http2::ServerStream,
         wire::{self, Packet},
     },
@@ -39,7 +39,6 @@ pub struct Session {
     control_tx: mpsc::Sender<Packet>,
     dials: PendingDials,
     open: AtomicU32,
-    carried: AtomicU64,
     meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
@@ -59,8 +58,6 @@ pub struct SessionReport {
     pub since: SystemTime,
     /// Connections open now.
     pub open: u32,
-    /// Connections carried so far, the open ones included.
-    pub carried: u64,
     /// Bytes from clients to the node.
     pub bytes_up: u64,
     /// Bytes from the node to clients.
@@ -73,6 +70,12 @@ pub struct SessionReport {
 pub struct Connection {
     stream: ServerStream,
     place: Place,
+}
+
+/// A dial that the agent works on.
+struct Asked<'a> {
+    session: &'a Session,
+    pending: PendingDial,
 }
 
 /// One of the session's places for a connection, pending or open.
@@ -100,7 +103,6 @@ impl Session {
             control_tx,
             dials: PendingDials::default(),
             open: AtomicU32::new(0),
-            carried: AtomicU64::new(0),
             meter,
             superseded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -133,36 +135,36 @@ impl Session {
             agent_version: self.agent_version.clone(),
             since: self.since,
             open: self.open.load(Ordering::Relaxed),
-            carried: self.carried.load(Ordering::Relaxed),
             bytes_up,
             bytes_down,
             retiring: self.is_retiring(),
         }
     }
 
-    /// Asks the agent to dial, and waits for the stream that carries the connection.
+    /// Asks the agent to dial, and waits for the stream that carries the connection. Whoever stops
+    /// waiting, for whatever reason, takes the dial back.
     pub async fn dial(
         self: &Arc<Self>,
         target: &Target,
         allowed: Duration,
     ) -> Result<Connection, DialError> {
         let place = Place::take(self)?;
-        let mut pending = self.dials.begin();
+        let mut asked = Asked {
+            session: self,
+            pending: self.dials.begin(),
+        };
         let answer = tokio::select! {
-            answer = timeout(allowed, self.ask(target, &mut pending)) => answer,
+            answer = timeout(allowed, asked.answer(target)) => answer,
             () = self.ended.cancelled() => return Err(self.ended_error()),
         };
         match answer {
             Ok(Some(Ok(stream))) => {
-                self.carried.fetch_add(1, Ordering::Relaxed);
+                drop(asked);
                 Ok(Connection { stream, place })
             }
             Ok(Some(Err(error))) => Err(DialError::Refused(error)),
             Ok(None) => Err(self.ended_error()),
-            Err(_elapsed) => {
-                self.give_up(&pending);
-                Err(DialError::TimedOut(allowed))
-            }
+            Err(_elapsed) => Err(DialError::TimedOut(allowed)),
         }
     }
 
@@ -204,26 +206,26 @@ impl Session {
         &self.dials
     }
 
-    async fn ask(
-        &self,
-        target: &Target,
-        pending: &mut PendingDial,
-    ) -> Option<Result<ServerStream, String>> {
-        self.control_tx
-            .send(wire::dial(pending.id, target))
-            .await
-            .ok()?;
-        pending.answer().await
-    }
-
-    fn give_up(&self, pending: &PendingDial) {
-        if pending.forget() {
-            let _ = self.control_tx.try_send(wire::close_dial(pending.id));
-        }
-    }
-
     fn ended_error(&self) -> DialError {
         DialError::SessionEnded(self.identity.node.clone())
+    }
+}
+
+impl Asked<'_> {
+    async fn answer(&mut self, target: &Target) -> Option<DialAnswer> {
+        let dial = wire::dial(self.pending.id, target);
+        self.session.control_tx.send(dial).await.ok()?;
+        self.pending.answer().await
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if self.pending.forget() {
+            let taken_back = wire::close_dial(self.pending.id);
+            // A full queue means an agent that does not listen; keepalive deals with that one.
+            let _ = self.session.control_tx.try_send(taken_back);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! displaces a live one.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,12 +19,14 @@ use crate::{
     tunnel::{DialError, Refusal, registration::still_admitted},
 };
 
+/// Attempts of one dial: a session may retire between being chosen and being asked.
+const ATTEMPTS: usize = 2;
+
 /// The live sessions of this server.
 #[derive(Clone)]
 pub struct Sessions {
+    /// Also every node that has had one and has none now: nobody waits for an agent that left.
     by_node: Arc<Mutex<HashMap<NodeName, Vec<Arc<Session>>>>>,
-    /// Every node that has had a session here.
-    seen: Arc<Mutex<HashSet<NodeName>>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -32,16 +34,15 @@ impl Default for Sessions {
     fn default() -> Self {
         Self {
             by_node: Arc::default(),
-            seen: Arc::default(),
             changes: Arc::new(watch::Sender::new(0)),
         }
     }
 }
 
 impl Sessions {
-    /// Dials through the node's newest session. Where there is none, and has not been one yet,
-    /// waits for one until `patience` is over: a server that has just started gives agents the
-    /// time to come along.
+    /// Dials through the node's newest session, within `allowed` altogether. Where there is none,
+    /// and has not been one yet, waits for one until `patience` is over: a server that has just
+    /// started gives agents the time to come along.
     pub async fn dial(
         &self,
         node: &NodeName,
@@ -49,20 +50,37 @@ impl Sessions {
         allowed: Duration,
         patience: Duration,
     ) -> Result<Connection, DialError> {
-        match self.wait_for(node, patience).await {
-            Some(session) => session.dial(target, allowed).await,
-            None => Err(DialError::NoSession(node.clone())),
+        let started = Instant::now();
+        let mut outcome = Err(DialError::NoSession(node.clone()));
+        for _ in 0..ATTEMPTS {
+            let left = allowed.saturating_sub(started.elapsed());
+            let Some(session) = self.wait_for(node, patience.min(left)).await else {
+                return outcome;
+            };
+            let left = allowed.saturating_sub(started.elapsed());
+            outcome = session.dial(target, left).await;
+            if !matches!(outcome, Err(DialError::SessionEnded(_))) {
+                return outcome;
+            }
         }
+        outcome
     }
 
     /// Whether the node has a session now.
     pub fn has(&self, node: &NodeName) -> bool {
-        self.lock().contains_key(node)
+        self.lock().get(node).is_some_and(|live| !live.is_empty())
+    }
+
+    /// How many sessions there are.
+    pub fn count(&self) -> usize {
+        self.lock().values().map(Vec::len).sum()
     }
 
     /// Every node with a session, in no particular order.
     pub fn nodes(&self) -> Vec<NodeName> {
-        self.lock().keys().cloned().collect()
+        let by_node = self.lock();
+        let live = by_node.iter().filter(|(_, live)| !live.is_empty());
+        live.map(|(node, _)| node.clone()).collect()
     }
 
     /// Ticks whenever a session comes or goes.
@@ -72,46 +90,31 @@ impl Sessions {
 
     /// Figures of every session, by node.
     pub fn reports(&self) -> Vec<SessionReport> {
-        let mut reports: Vec<_> = self
-            .lock()
-            .values()
-            .flatten()
-            .map(|session| session.report())
-            .collect();
+        let mut reports: Vec<_> = self.all().iter().map(|session| session.report()).collect();
         reports.sort_by(|a, b| (&a.node, a.since).cmp(&(&b.node, b.since)));
         reports
     }
 
     /// Asks every agent to open another session, to whoever listens by then.
     pub fn drain(&self) {
-        self.lock()
-            .values()
-            .flatten()
-            .for_each(|session| session.drain());
-    }
-
-    /// Ends every session and what it carries.
-    pub fn end(&self) {
-        self.lock()
-            .values()
-            .flatten()
-            .for_each(|session| session.end());
+        self.all().iter().for_each(|session| session.drain());
     }
 
     /// Ends the sessions of nodes that the snapshot no longer admits, as it changes.
     pub async fn follow(self, mut snapshots: SnapshotReader, shutdown: CancellationToken) {
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let sessions: Vec<_> = self.lock().values().flatten().cloned().collect();
-            for session in sessions {
+            for session in self.all() {
                 if let Err(refusal) = still_admitted(session.identity(), &snapshot) {
                     let node = &session.identity().node;
                     tracing::info!(%node, reason = %refusal, "ending the session");
                     session.end();
                 }
             }
+            self.lock()
+                .retain(|node, live| !live.is_empty() || snapshot.node(node).is_some());
             tokio::select! {
-                changed = snapshots.changed() => if changed.is_err() { return },
+                open = snapshots.changed() => if open.is_err() { return },
                 () = shutdown.cancelled() => return,
             }
         }
@@ -124,7 +127,7 @@ impl Sessions {
             let held = by_node.entry(identity.node.clone()).or_default();
             if let Some(holder) = held
                 .iter()
-                .find(|holder| holder.identity().key != identity.key)
+                .find(|holder| holder.identity().key != identity.key && !holder.has_ended())
             {
                 tracing::warn!(
                     node = %identity.node, holder = %holder.peer(), claimant = %session.peer(),
@@ -141,7 +144,6 @@ impl Sessions {
             }
             held.push(Arc::clone(session));
         }
-        self.lock_seen().insert(identity.node.clone());
         self.changed();
         Ok(())
     }
@@ -152,9 +154,6 @@ impl Sessions {
             let node = &session.identity().node;
             if let Some(held) = by_node.get_mut(node) {
                 held.retain(|other| !Arc::ptr_eq(other, session));
-                if held.is_empty() {
-                    by_node.remove(node);
-                }
             }
         }
         self.changed();
@@ -164,24 +163,16 @@ impl Sessions {
         let deadline = Instant::now() + patience;
         let mut changes = self.changes.subscribe();
         loop {
-            if let Some(session) = self.newest(node) {
-                return Some(session);
-            }
-            // Its agent did come along, and has gone since.
-            if self.lock_seen().contains(node) {
-                return None;
+            if let Some(live) = self.lock().get(node) {
+                return newest(live);
             }
             let change = tokio::time::timeout_at(deadline, changes.changed()).await;
             change.ok()?.ok()?;
         }
     }
 
-    /// The newest session that is not about to leave, or else the newest.
-    fn newest(&self, node: &NodeName) -> Option<Arc<Session>> {
-        let by_node = self.lock();
-        let held = by_node.get(node)?;
-        let staying = held.iter().rev().find(|session| !session.is_retiring());
-        staying.or(held.last()).cloned()
+    fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().flatten().cloned().collect()
     }
 
     fn changed(&self) {
@@ -192,10 +183,12 @@ impl Sessions {
         // The map is whole between any two of its operations, whatever panicked meanwhile.
         self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock_seen(&self) -> MutexGuard<'_, HashSet<NodeName>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The newest session that is not about to leave, or else the newest; none if all have ended.
+fn newest(live: &[Arc<Session>]) -> Option<Arc<Session>> {
+    let staying = live.iter().rev().find(|session| !session.is_retiring());
+    staying.or(live.last()).cloned()
 }
 
 #[cfg(test)]
@@ -235,7 +228,10 @@ mod tests {
         sessions.register(&older).unwrap();
         sessions.register(&newer).unwrap();
         let node = "edge-1".parse().unwrap();
-        assert!(Arc::ptr_eq(&sessions.newest(&node).unwrap(), &newer));
+        assert!(Arc::ptr_eq(
+            &newest(&sessions.lock()[&node]).unwrap(),
+            &newer
+        ));
         assert!(older.has_ended(), "it carried nothing, so it ends at once");
         sessions.remove(&older);
         assert!(sessions.has(&node));
@@ -264,7 +260,10 @@ mod tests {
         sessions.register(&draining).unwrap();
         draining.agent_drains();
         let node = "edge-1".parse().unwrap();
-        assert!(Arc::ptr_eq(&sessions.newest(&node).unwrap(), &draining));
+        assert!(Arc::ptr_eq(
+            &newest(&sessions.lock()[&node]).unwrap(),
+            &draining
+        ));
     }
 
     #[tokio::test(start_paused = true)]

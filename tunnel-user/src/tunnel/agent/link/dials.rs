@@ -16,7 +16,7 @@ use tonic::Streaming;
 
 use super::{DRAINED, LinkOptions, LinkSignals};
 use crate::{
-    observability::metrics::Outcome,
+    observability::metrics::{DialFailure, Outcome},
     tunnel::{
         agent::dialer,
         carry::{self, Meter, carry},
@@ -110,6 +110,14 @@ impl Dials {
     }
 
     fn begin(&self, id: DialId, address: String) {
+        let limit = self.options.settings.max_connections as usize;
+        if self.carried.len() >= limit {
+            let error = format!("the agent carries {limit} connections for this server, its limit");
+            self.options.metrics.dials.failed(DialFailure::SessionFull);
+            // A server that floods is not waited for; its dial times out.
+            let _ = self.control_tx.try_send(wire::dial_failed(id, error));
+            return;
+        }
         let dial = Dial {
             id,
             address,

@@ -1,6 +1,6 @@
-//! One agent's TCP connection: TLS, HTTP/2, and what its peer may reach on it.
+//! One caller on the agent port: HTTP/2, and what the caller may reach on it.
 //!
-//! | peer                              | reaches                                     |
+//! | caller                            | reaches                                     |
 //! |-----------------------------------|---------------------------------------------|
 //! | without a certificate             | enrolment, for a short while                |
 //! | with a certificate that we trust  | the control stream, carrying, renewal       |
@@ -39,10 +39,12 @@ use crate::{
 pub type UnaryService =
     Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
-/// The longest that a peer without a certificate may stay.
-const STRANGER_TIME: Duration = Duration::from_secs(30);
-/// The longest wait for a peer to take our last words.
-const FAREWELL_TIME: Duration = Duration::from_secs(5);
+/// The longest that HTTP/2 may take to begin.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// The longest that a caller without a certificate may stay.
+const STRANGER_TIME: Duration = Duration::from_secs(15);
+/// The longest wait for a caller to take our last words, and the last bytes of what was carried.
+const FAREWELL_TIME: Duration = Duration::from_secs(30);
 
 /// Someone who has connected to the agent port.
 pub(super) struct Caller {
@@ -59,24 +61,25 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
-    let connection = Connection::new(caller, shared, shutdown.child_token(), tasks.clone());
-    let reason = connection.run(stream).await;
-    connection.ended.cancel();
-    let control = connection.control.as_ref();
+    let serving = Serving::new(caller, shared, shutdown.child_token(), tasks.clone());
+    let reason = serving.run(stream).await;
+    serving.ended.cancel();
+    // A call that registers a session may be under way until here.
+    tasks.close();
+    tasks.wait().await;
+    let control = serving.control.as_ref();
     if let Some((control, session)) =
         control.and_then(|control| Some((control, control.session.get()?)))
     {
         control.sessions.remove(session);
         let node = &session.identity().node;
         tracing::info!(
-            %node, peer = %connection.caller.peer, age = ?session.age(), reason, "session ended",
+            %node, peer = %serving.caller.peer, age = ?session.age(), reason, "session ended",
         );
     }
-    tasks.close();
-    tasks.wait().await;
 }
 
-struct Connection {
+struct Serving {
     caller: Caller,
     shared: Arc<Shared>,
     control: Option<Arc<ControlService>>,
@@ -84,7 +87,7 @@ struct Connection {
     tasks: TaskTracker,
 }
 
-impl Connection {
+impl Serving {
     fn new(
         caller: Caller,
         shared: Arc<Shared>,
@@ -122,7 +125,7 @@ impl Connection {
             Some(_) => http2::server(settings),
             None => http2::server_for_strangers(),
         };
-        let handshake = tokio::time::timeout(STRANGER_TIME, builder.handshake(stream)).await;
+        let handshake = tokio::time::timeout(HANDSHAKE_TIME, builder.handshake(stream)).await;
         let Ok(Ok(mut connection)) = handshake else {
             return "HTTP/2 handshake failed";
         };
@@ -201,11 +204,12 @@ impl Connection {
                 send_body(body, stream).await
             };
             tokio::select! {
+                biased;
+                // The farewell still delivers what this has queued.
+                () = ended.cancelled() => {}
                 sent = call => if let Err(error) = sent {
                     tracing::debug!(%error, "a call was not answered to its end");
                 },
-                // The farewell still delivers what this has queued.
-                () = ended.cancelled() => {}
             }
         });
     }
