@@ -11,8 +11,8 @@ use core::{
 
 /// An IP address: 16 octets in network order, IPv4 as v4-mapped.
 ///
-/// Aligned for the programs, which move it by words.
-#[repr(C, align(4))]
+/// Aligned for the programs, which move it by halves; see [`Endpoint`].
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Eq)]
 pub struct Address {
     /// The octets, as in an IPv6 header.
@@ -20,18 +20,20 @@ pub struct Address {
 }
 
 /// An address and a port.
+///
+/// It consists of whole 8 bytes: kernels before 6.11 let a program without `CAP_PERFMON` write to
+/// its stack by whole 8 bytes, but refuse it to write to a part of what it wrote as a part before
+/// ("attempt to corrupt spilled pointer on stack").
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// The address.
     pub address: Address,
-    /// The port, in host order.
-    pub port: u16,
-    /// Always 0: endpoints are parts of map keys.
-    pub reserved: u16,
+    /// The port.
+    pub port: u64,
 }
 
-const _: () = assert!(size_of::<Address>() == 16 && size_of::<Endpoint>() == 20);
+const _: () = assert!(size_of::<Address>() == 16 && size_of::<Endpoint>() == 24);
 
 impl Address {
     /// No address.
@@ -40,46 +42,80 @@ impl Address {
     /// The address whose words, as they lie in memory, are `words`.
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        Self {
-            // SAFETY: both are 16 bytes without invalid values.
-            octets: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) },
-        }
+        Self::from_halves([joined(words[0], words[1]), joined(words[2], words[3])])
     }
 
     /// The v4-mapped address of an IPv4 address whose word, as it lies in memory, is `word`.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        Self::from_words([0, 0, 0xffff_u32.to_be(), word])
+        Self::from_halves([0, joined(V4_MAPPED, word)])
     }
 
     /// The address as words, as they lie in memory.
     #[inline(always)]
     pub const fn words(&self) -> [u32; 4] {
-        // SAFETY: the type is aligned for u32, and any 16 bytes are valid words.
-        unsafe { *core::ptr::from_ref(self).cast::<[u32; 4]>() }
+        let [[a, b], [c, d]] = [parted(self.halves()[0]), parted(self.halves()[1])];
+        [a, b, c, d]
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let words = self.words();
-        words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be()
+        self.halves()[0] == 0 && self.words()[2] == V4_MAPPED
     }
 
     /// Whether this stands for "no address".
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
-        let words = self.words();
-        words[0] | words[1] | words[2] | words[3] == 0
+        let halves = self.halves();
+        halves[0] | halves[1] == 0
+    }
+
+    #[inline(always)]
+    const fn halves(&self) -> [u64; 2] {
+        // SAFETY: the type is aligned for u64, and any 16 bytes are valid halves.
+        unsafe { *core::ptr::from_ref(self).cast::<[u64; 2]>() }
+    }
+
+    #[inline(always)]
+    const fn from_halves(halves: [u64; 2]) -> Self {
+        Self {
+            // SAFETY: both are 16 bytes without invalid values.
+            octets: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) },
+        }
     }
 }
 
-/// By words: the programs have no `memcmp`.
+/// The third word of a v4-mapped address.
+const V4_MAPPED: u32 = 0xffff_u32.to_be();
+
+/// Two words, in the order in which they lie in memory.
+#[inline(always)]
+const fn joined(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// The two words of a half, in the order in which they lie in memory.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "that is the point")]
+const fn parted(half: u64) -> [u32; 2] {
+    if cfg!(target_endian = "little") {
+        [half as u32, (half >> 32) as u32]
+    } else {
+        [(half >> 32) as u32, half as u32]
+    }
+}
+
+/// By halves: the programs have no `memcmp`.
 impl PartialEq for Address {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        let (a, b) = (self.words(), other.words());
-        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+        let (a, b) = (self.halves(), other.halves());
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) == 0
     }
 }
 
@@ -95,9 +131,15 @@ impl Endpoint {
     pub const fn new(address: Address, port: u16) -> Self {
         Self {
             address,
-            port,
-            reserved: 0,
+            port: port as u64,
         }
+    }
+
+    /// The port as a number of 16 bits.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the field is merely wide")]
+    pub const fn port(&self) -> u16 {
+        self.port as u16
     }
 }
 
@@ -125,7 +167,7 @@ impl From<SocketAddr> for Endpoint {
 
 impl From<Endpoint> for SocketAddr {
     fn from(endpoint: Endpoint) -> Self {
-        Self::new(endpoint.address.into(), endpoint.port)
+        Self::new(endpoint.address.into(), endpoint.port())
     }
 }
 
@@ -143,7 +185,10 @@ mod tests {
     #[test]
     fn ipv4_is_kept_as_v4_mapped() {
         let address = Address::from("10.1.2.3".parse::<IpAddr>().unwrap());
-        assert_eq!(address.octets[10..], [0xff, 0xff, 10, 1, 2, 3]);
+        assert_eq!(
+            address.octets,
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3]
+        );
         assert!(address.is_v4());
         assert_eq!(
             address,
@@ -171,7 +216,11 @@ mod tests {
     fn an_endpoint_survives_the_way_through_a_map() {
         for text in ["10.0.0.1:10250", "[fd00::1]:10255"] {
             let socket: SocketAddr = text.parse().unwrap();
-            assert_eq!(SocketAddr::from(Endpoint::from(socket)), socket);
+            let endpoint = Endpoint::from(socket);
+            assert_eq!(SocketAddr::from(endpoint), socket);
+            assert_eq!(endpoint.port(), socket.port());
+            let words = endpoint.address.words();
+            assert_eq!(Address::from_words(words), endpoint.address);
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
     if !address.is_tcp() {
         return Decision::Pass;
     }
-    let Some(rule) = maps::port_rule(target.port) else {
+    let Some(rule) = maps::port_rule(target.port()) else {
         count(|c| &mut c.other_port);
         return Decision::Pass;
     };

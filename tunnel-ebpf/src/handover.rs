@@ -32,7 +32,7 @@ fn connecting(ops: &Ops) {
     let Some(socket) = ops.socket() else { return };
     let remote_port = ops.remote_port();
     match maps::client_dst_of(socket) {
-        Some(dst) if dst.redirect.port == remote_port => {
+        Some(dst) if dst.redirect.port() == remote_port => {
             let tuple = ops.tuple_of_client();
             if dst.redirect.address != tuple.server.address {
                 return;

@@ -67,7 +67,7 @@ impl Listeners {
 #[inline(always)]
 pub(crate) fn port_rule(port: u16) -> Option<PortRule> {
     // SAFETY: copied at once; a concurrent update at worst yields the old or the new rule.
-    unsafe { PORTS.get(port).copied() }
+    lookup::<PortRule>(raw(&PORTS), u64::from(port)).map(|rule| unsafe { *rule })
 }
 
 #[inline(always)]
@@ -78,24 +78,24 @@ pub(crate) fn node(address: &Address) -> Option<NodeEntry> {
 
 #[inline(always)]
 pub(crate) fn settings() -> Option<&'static Config> {
-    CONFIG.get(0)
+    // SAFETY: an array's elements live as long as the array.
+    lookup::<Config>(raw(&CONFIG), 0).map(|config| unsafe { &*config })
 }
 
 /// When the server last showed life, `CLOCK_MONOTONIC` nanoseconds.
 #[inline(always)]
 pub(crate) fn last_heartbeat() -> Option<u64> {
-    HEARTBEAT.get(0).copied()
+    // SAFETY: copied at once, and written as one word.
+    lookup::<u64>(raw(&HEARTBEAT), 0).map(|beat| unsafe { *beat })
 }
 
 /// Whether the slot holds a live listening socket.
 #[inline(always)]
 pub(crate) fn has_listener(slot: u32) -> bool {
-    // SAFETY: a sockmap and a key of its size; the returned reference is released below.
-    let socket = unsafe { bpf_map_lookup_elem(raw(&LISTENERS), from_ref(&slot).cast_mut().cast()) };
-    if socket.is_null() {
+    let Some(socket) = lookup(raw(&LISTENERS), u64::from(slot)) else {
         return false;
-    }
-    // SAFETY: the socket is not null and was acquired by the lookup.
+    };
+    // SAFETY: the socket was acquired by the lookup.
     unsafe { bpf_sk_release(socket) };
     true
 }
@@ -146,7 +146,17 @@ pub(crate) fn remove_pending(tuple: &Tuple) {
 
 #[inline(always)]
 pub(crate) fn this_cpu_counters() -> Option<*mut Counters> {
-    COUNTERS.get_ptr_mut(0)
+    lookup(raw(&COUNTERS), 0)
+}
+
+/// Looks up a key of up to 8 bytes. On the stack it takes all 8 of them, for the reason that
+/// `Endpoint` gives; the map reads as many as its keys have, from the first on.
+#[inline(always)]
+fn lookup<V>(map: *mut c_void, key: u64) -> Option<*mut V> {
+    const { assert!(cfg!(target_endian = "little")) };
+    // SAFETY: a map, and a key of at least its size.
+    let value = unsafe { bpf_map_lookup_elem(map, from_ref(&key).cast_mut().cast()) };
+    (!value.is_null()).then_some(value.cast())
 }
 
 /// The socket's value in a socket storage map; with `create`, made from it when absent.

@@ -84,7 +84,7 @@ impl<'a> SockAddr<'a> {
         let word = to.address.words()[3];
         // SAFETY: the kernel passes a valid context.
         unsafe { write_volatile(&raw mut (*self.raw()).user_ip4, word) };
-        self.set_port(to.port);
+        self.set_port(to.port());
     }
 
     #[inline(always)]
@@ -101,7 +101,7 @@ impl<'a> SockAddr<'a> {
         set(1);
         set(2);
         set(3);
-        self.set_port(to.port);
+        self.set_port(to.port());
     }
 
     /// The context holds the port's two octets in network order in the lower half of a word.

@@ -11,7 +11,7 @@ macro_rules! trace {
             $verdict,
             $reason,
             $target.address.octets,
-            $target.port
+            $target.port()
         )
     };
 }

@@ -155,3 +155,47 @@ fn missing(program: &str) -> InstallError {
 fn load_error(error: impl std::error::Error + Send + Sync + 'static) -> InstallError {
     InstallError::Load(Box::new(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASS: u8 = 0x07;
+    const STORE_IMMEDIATE: u8 = 0x02;
+    const STORE_REGISTER: u8 = 0x03;
+    const SIZE: u8 = 0x18;
+    const EIGHT_BYTES: u8 = 0x18;
+    const FRAME_POINTER: u8 = 10;
+
+    /// Kernels before 6.11 refuse the programs otherwise, unless the process has `CAP_PERFMON`; see
+    /// [`tunnel_ebpf::Endpoint`]. Another compiler may lay the stack out otherwise: this notices.
+    #[test]
+    fn the_plain_programs_write_their_stack_by_whole_words() {
+        let object = aya_obj::Object::parse(PLAIN).unwrap();
+        for (name, program) in &object.programs {
+            let function = &object.functions[&program.function_key()];
+            for (index, instruction) in function.instructions.iter().enumerate() {
+                let stores = matches!(instruction.code & CLASS, STORE_IMMEDIATE | STORE_REGISTER);
+                let on_stack = instruction.dst_reg() == FRAME_POINTER;
+                let whole = instruction.code & SIZE == EIGHT_BYTES;
+                assert!(
+                    !(stores && on_stack) || whole,
+                    "{name}, instruction {index}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_map_and_program_of_the_layout_is_in_the_object() {
+        let shapes = shapes().unwrap();
+        assert_eq!(shapes.len(), maps::ALL.len());
+        let object = aya_obj::Object::parse(PLAIN).unwrap();
+        let mut names: Vec<&str> = object.programs.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let mut expected = programs::ALL;
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        assert!(shapes.keys().all(|name| name.len() <= 15));
+    }
+}
