@@ -1,9 +1,13 @@
 //! Dials that fail: by policy, by time, by the limit, by the agent's death. Each says why.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::stage::{NODE, OTHER, PATIENCE, Stage};
+use crate::resets::ending;
+use crate::stage::{NODE, OTHER, PATIENCE, Stage, at_once};
+
+/// The time that is given in the tests of it.
+const ONE: Duration = Duration::from_secs(1);
 
 /// Drops what is sent to a port of the edge node, as a firewall does.
 fn swallow(stage: &Stage, port: u16) {
@@ -48,12 +52,12 @@ fn a_target_that_never_answers_fails_when_the_time_is_over() {
     let stage = Stage::new();
     let (mut server, mut agent) = stage.culvert("--dial-timeout 3s", "--dial-timeout 1s");
     swallow(&stage, 10250);
-    let milliseconds = stage.is_reset(NODE);
-    assert!((900.0..2500.0).contains(&milliseconds), "{milliseconds} ms");
+    let took = stage.is_reset(NODE);
+    assert!(took >= ONE && took < ONE + at_once(), "{took:?}");
     let line = server
         .wait_for_line("connection refused to the client", PATIENCE)
         .unwrap();
-    for part in ["node=edge-1", NODE, "i/o timeout", "duration=1."] {
+    for part in ["node=edge-1", NODE, "i/o timeout", "duration="] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
     agent.wait_for_line("i/o timeout", PATIENCE).unwrap();
@@ -68,8 +72,8 @@ fn a_server_that_is_less_patient_than_its_agent_gives_up_by_itself() {
     let stage = Stage::new();
     let (mut server, _agent) = stage.culvert("--dial-timeout 1s", "--dial-timeout 30s");
     swallow(&stage, 10250);
-    let milliseconds = stage.is_reset(NODE);
-    assert!((900.0..2500.0).contains(&milliseconds), "{milliseconds} ms");
+    let took = stage.is_reset(NODE);
+    assert!(took >= ONE && took < ONE + at_once(), "{took:?}");
     server
         .wait_for_line("no answer from the agent within 1s", PATIENCE)
         .unwrap();
@@ -84,14 +88,14 @@ fn a_pending_dial_fails_at_once_when_its_agent_dies() {
     let stage = Stage::new();
     let (mut server, mut agent) = stage.culvert("--dial-timeout 60s", "--dial-timeout 60s");
     swallow(&stage, 10250);
-    let mut client = stage.connect(NODE);
+    let client = stage.connect(NODE);
     stage.until("the dial is pending", |status| {
         status.sessions[0].open_connections == 1
     });
     let killed = Instant::now();
     agent.kill().unwrap();
-    client.read(&mut [0; 1]).unwrap_err();
-    assert!(killed.elapsed() < Duration::from_secs(1));
+    assert_eq!(ending(&client), Err(ErrorKind::ConnectionReset));
+    assert!(killed.elapsed() < at_once());
     server
         .wait_for_line("ended during the dial", PATIENCE)
         .unwrap();

@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 
-use culvert_tests::{Launch, until};
+use culvert_tests::{Launch, scale, until};
 
 use time::OffsetDateTime;
 
+use crate::resets::ending;
 use crate::stage::{NODE, PATIENCE, Stage, end_of, node, without_token};
 
 /// For an agent that shares its network with another.
@@ -14,7 +15,7 @@ const OTHER_META: &str = "--meta-port 10267";
 /// An agent that must not get an identity: what it says at its end.
 fn refused(stage: &Stage, directory: &str, join: &str) -> String {
     let agent = stage.site.agent_in(directory, 0, join);
-    end_of(agent.words(OTHER_META)).unwrap_err()
+    end_of(&agent.words(OTHER_META)).unwrap_err()
 }
 
 #[track_caller]
@@ -143,9 +144,13 @@ fn without_a_certificate_nothing_but_enrolment_answers() {
             &["grpc-status: 16", "client%20certificate%20is%20required"],
         );
     }
-    // An empty request is looked at, and is nothing.
+    // An empty message, not compressed, is looked at, and is no request for a certificate.
+    let message = stage.path("message");
+    std::fs::write(&message, [0; 5]).unwrap();
+    let message = format!("@{}", message.display());
     for path in ["/culvert.v1.Enrolment/Enrol", "/culvert.v1.Enrolment/Renew"] {
-        says(&call(&stage, path, &[]), &["grpc-status: 3"]);
+        let said = call(&stage, path, &["--data-binary", &message]);
+        says(&said, &["grpc-status: 3"]);
     }
 }
 
@@ -184,10 +189,9 @@ fn a_removed_node_loses_its_connections_its_capture_and_its_agent() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
     let (_server, mut agent) = stage.culvert("", "");
-    let (mut client, _accepted) = stage.pair(&target);
+    let (client, _accepted) = stage.pair(&target);
     stage.manage(&format!("node remove {}", node(0))).unwrap();
-    let end = client.read(&mut [0; 1]).map_err(|error| error.kind());
-    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    assert_eq!(ending(&client), Err(ErrorKind::ConnectionReset));
     stage.eventually_fails(NODE, "connect ENETUNREACH");
     let line = agent.wait_for_line("no session", PATIENCE).unwrap();
     says(
@@ -231,7 +235,9 @@ fn a_newer_enrolment_supersedes_the_older_one() {
 fn certificates_are_renewed_without_restart_and_the_token_is_never_needed_again() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
-    let (_server, mut agent) = stage.culvert("--agent-certificate-ttl 8s", "");
+    let seconds = scale::count(20, 8, 40);
+    let flags = format!("--agent-certificate-ttl {seconds}s");
+    let (_server, mut agent) = stage.culvert(&flags, "");
     let (mut client, mut accepted) = stage.pair(&target);
     let first = expiry(&stage);
     agent
@@ -263,18 +269,15 @@ fn expiry(stage: &Stage) -> OffsetDateTime {
 
 const CONNECT: &str = "/AgentService/Connect";
 
-/// Makes a gRPC call as a stranger would, and returns everything that curl saw.
+/// Makes a gRPC call as a stranger would, without a message unless `more` has one, and returns
+/// everything that curl saw.
 fn call(stage: &Stage, path: &str, more: &[&str]) -> String {
-    // An empty message: not compressed, of length 0.
-    let message = stage.path("message");
-    std::fs::write(&message, [0; 5]).unwrap();
     let curl = Launch::new(stage.edge(), "curl")
-        .words("-ksv --http2 --max-time 10 --noproxy * --data-binary")
-        .arg(format!("@{}", message.display()))
+        .words("-ksv --http2 --max-time 10 --noproxy * -X POST")
         .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
         .args(more)
         .arg(format!("https://10.77.0.1:10262{path}"));
-    match end_of(curl) {
+    match end_of(&curl) {
         Ok(said) | Err(said) => said,
     }
 }

@@ -16,8 +16,8 @@ fn cut_and_restore(cut: impl Fn(&Lab, usize) -> anyhow::Result<()>) {
     let target = stage.listen(NODE);
     let (mut server, mut agent) = stage.culvert("", "");
     let (mut client, mut accepted) = stage.pair(&target);
-    let sending = thread::spawn(move || while accepted.write_all(&[7; 64 * 1024]).is_ok() {});
-    client.read_exact(&mut [0; 1 << 20]).unwrap();
+    let sending = thread::spawn(move || while accepted.write_all(&[7; 4096]).is_ok() {});
+    client.read_exact(&mut vec![0; 1 << 20]).unwrap();
 
     cut(stage.lab(), 0).unwrap();
     let since = Instant::now();

@@ -17,7 +17,7 @@ fn reset(stream: TcpStream) {
 }
 
 /// How the connection ends for its other side, after whatever is still to be read.
-fn ending(mut stream: &TcpStream) -> Result<(), ErrorKind> {
+pub(crate) fn ending(mut stream: &TcpStream) -> Result<(), ErrorKind> {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => Ok(()),
@@ -30,8 +30,7 @@ fn fill(mut stream: &TcpStream) {
     stream
         .set_write_timeout(Some(Duration::from_secs(1)))
         .unwrap();
-    let chunk = [7; 64 * 1024];
-    while stream.write(&chunk).is_ok() {}
+    while stream.write(&[7; 4096]).is_ok() {}
 }
 
 #[test]

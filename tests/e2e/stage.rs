@@ -8,10 +8,15 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, until};
+use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, scale, until};
 use tunnel_user::observability::status::StatusReport;
 
 pub(crate) use figures::resident_kib;
+
+/// "At once", on a machine that does much else.
+pub(crate) fn at_once() -> Duration {
+    scale::patience(Duration::from_secs(1))
+}
 
 /// How long anything may take on a machine that does much else; no test waits it out.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
@@ -78,11 +83,11 @@ impl Stage {
 
     /// A server that takes clients.
     pub(crate) fn server(&self, flags: &str) -> Daemon {
-        self.ready(self.site.server().words(flags))
+        self.ready(&self.site.server().words(flags))
     }
 
     /// Starts a server and waits until it takes clients.
-    pub(crate) fn ready(&self, server: Launch) -> Daemon {
+    pub(crate) fn ready(&self, server: &Launch) -> Daemon {
         let mut server = server.start().unwrap();
         server.wait_for_line("redirecting", PATIENCE).unwrap();
         self.until("the server is ready", |status| {
@@ -121,13 +126,8 @@ impl Stage {
     /// Runs a command on the server's state that ends by itself; an error is what it said.
     pub(crate) fn manage(&self, line: &str) -> Result<String, String> {
         let state = self.site.server_state();
-        end_of(
-            self.site
-                .culvert()
-                .words(line)
-                .arg("--state-dir")
-                .arg(state),
-        )
+        let command = self.site.culvert().words(line);
+        end_of(&command.arg("--state-dir").arg(state))
     }
 
     /// A server program on the first edge.
@@ -178,12 +178,13 @@ pub(crate) fn without_token(edge: usize) -> String {
 }
 
 /// Runs a program that ends by itself; an error is what it said.
-pub(crate) fn end_of(launch: Launch) -> Result<String, String> {
+pub(crate) fn end_of(launch: &Launch) -> Result<String, String> {
     let mut program = launch.start().unwrap();
     let status = program.wait(PATIENCE).unwrap();
     let output = program.output();
-    match status.success() {
-        true => Ok(output),
-        false => Err(output),
+    if status.success() {
+        Ok(output)
+    } else {
+        Err(output)
     }
 }

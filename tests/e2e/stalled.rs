@@ -60,7 +60,7 @@ fn pings_go_on_beside_a_stopped_target_which_gets_every_byte_once_it_reads() {
         .set_write_timeout(Some(Duration::from_millis(500)))
         .unwrap();
     let mut sent = 0;
-    while let Ok(written) = (&client).write(&[7; 64 * 1024]) {
+    while let Ok(written) = (&client).write(&[7; 4096]) {
         sent += written as u64;
     }
     let pings: Pings = stage.report(&format!("ping --to {OTHER} --count 200 --timeout 5"));

@@ -1,12 +1,23 @@
 //! A graceful stop lets open connections finish, within limits.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::stage::{NODE, PATIENCE, Stage};
+use crate::resets::ending;
+use crate::stage::{NODE, PATIENCE, Stage, at_once};
+
+/// A connection that has carried something both ways: its ends know of one another.
+fn open(stage: &Stage, target: &TcpListener) -> (TcpStream, TcpStream) {
+    let (mut client, mut target) = stage.pair(target);
+    client.write_all(b"a").unwrap();
+    target.read_exact(&mut [0; 1]).unwrap();
+    target.write_all(b"b").unwrap();
+    client.read_exact(&mut [0; 1]).unwrap();
+    (client, target)
+}
 
 fn finishes((mut client, mut target): (TcpStream, TcpStream)) {
     client.write_all(b"the rest").unwrap();
@@ -22,9 +33,8 @@ fn finishes((mut client, mut target): (TcpStream, TcpStream)) {
 }
 
 fn is_reset((client, target): (TcpStream, TcpStream)) {
-    for mut end in [client, target] {
-        let end = end.read(&mut [0; 1]).map_err(|error| error.kind());
-        assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    for end in [&client, &target] {
+        assert_eq!(ending(end), Err(ErrorKind::ConnectionReset));
     }
 }
 
@@ -33,7 +43,7 @@ fn a_server_that_is_told_to_stop_lets_open_connections_finish() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
     let (mut server, _agent) = stage.culvert("", "");
-    let open = stage.pair(&target);
+    let open = open(&stage, &target);
     server.signal(Signal::TERM).unwrap();
     server.wait_for_line("stopping", PATIENCE).unwrap();
     stage.eventually_fails(NODE, "connect ENETUNREACH");
@@ -41,7 +51,7 @@ fn a_server_that_is_told_to_stop_lets_open_connections_finish() {
     let finished = Instant::now();
     assert!(server.wait(PATIENCE).unwrap().success());
     assert!(
-        finished.elapsed() < Duration::from_secs(9),
+        finished.elapsed() < at_once() * 9,
         "well before the deadline"
     );
 }
@@ -51,19 +61,15 @@ fn a_second_signal_ends_a_server_at_once() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
     let (mut server, _agent) = stage.culvert("", "");
-    let open = stage.pair(&target);
+    let open = open(&stage, &target);
     server.signal(Signal::TERM).unwrap();
     server.wait_for_line("stopping", PATIENCE).unwrap();
     let told = Instant::now();
     server.signal(Signal::TERM).unwrap();
     is_reset(open);
-    assert!(
-        told.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        told.elapsed()
-    );
+    assert!(told.elapsed() < at_once(), "{:?}", told.elapsed());
     assert!(server.wait(PATIENCE).unwrap().success());
-    assert!(told.elapsed() < Duration::from_secs(9));
+    assert!(told.elapsed() < at_once() * 9);
 }
 
 #[test]
@@ -71,12 +77,12 @@ fn connections_that_outlive_the_drain_are_reset() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
     let (mut server, _agent) = stage.culvert("--drain-timeout 1s", "");
-    let open = stage.pair(&target);
+    let open = open(&stage, &target);
     let told = Instant::now();
     server.signal(Signal::TERM).unwrap();
     is_reset(open);
     let drained = told.elapsed();
-    assert!((900..4000).contains(&drained.as_millis()), "{drained:?}");
+    assert!(drained >= Duration::from_secs(1), "{drained:?}");
     server
         .wait_for_line("outlived the drain", PATIENCE)
         .unwrap();
@@ -88,7 +94,7 @@ fn an_agent_that_is_told_to_stop_lets_open_connections_finish() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
     let (_server, mut agent) = stage.culvert("", "");
-    let open = stage.pair(&target);
+    let open = open(&stage, &target);
     agent.signal(Signal::TERM).unwrap();
     agent.wait_for_line("stopping", PATIENCE).unwrap();
     finishes(open);
@@ -101,7 +107,7 @@ fn connections_that_outlive_the_agents_drain_are_reset() {
     let stage = Stage::new();
     let target = stage.listen(NODE);
     let (_server, mut agent) = stage.culvert("", "--drain-timeout 1s");
-    let open = stage.pair(&target);
+    let open = open(&stage, &target);
     agent.signal(Signal::TERM).unwrap();
     is_reset(open);
     assert!(agent.wait(PATIENCE).unwrap().success());

@@ -10,14 +10,25 @@ use crate::stage::{NODE, NODE_V6, PATIENCE, Stage};
 
 const SUBJECT: &str = "edge-server-of-this-test";
 
+const OPENSSL: &str = "[req]
+distinguished_name = name
+x509_extensions = extensions
+[name]
+[extensions]
+subjectAltName = IP:10.78.0.11, IP:fd00:78::11
+";
+
 /// A real TLS server that is no part of Culvert stands for the kubelet; one on each family.
 fn tls_servers(stage: &Stage) -> [Daemon; 2] {
     let (key, certificate) = (stage.path("key.pem"), stage.path("certificate.pem"));
     let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
+    // A configuration of one's own, for small machines have none.
+    let settings = stage.path("openssl.cnf");
+    std::fs::write(&settings, OPENSSL).unwrap();
+    let settings = settings.to_str().unwrap();
     command::run_line(&format!(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 \
-         -subj /CN={SUBJECT} -addext subjectAltName=IP:10.78.0.11,IP:fd00:78::11 \
-         -keyout {key} -out {certificate}"
+        "openssl req -x509 -config {settings} -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 \
+         -nodes -days 1 -subj /CN={SUBJECT} -keyout {key} -out {certificate}"
     ))
     .unwrap();
     [NODE, NODE_V6].map(|address| {
@@ -74,6 +85,34 @@ fn getpeername_shows_the_node_and_the_server_speaks_first() {
             assert!(report.greetings.contains(greeting), "{report:?}");
         }
     }
+}
+
+#[test]
+fn every_kind_of_client_is_carried() {
+    let stage = Stage::new();
+    // All listeners take data in the SYN, without a cookie (ip-sysctl: tcp_fastopen).
+    let open = stage.control().sysctl("net.ipv4.tcp_fastopen", "1539");
+    open.unwrap();
+    let _v4 = stage.target(&format!("--bind {NODE}"));
+    let _v6 = stage.target(&format!("--bind {NODE_V6}"));
+    let (_server, _agent) = stage.culvert("", "");
+    for kind in [
+        "--nonblocking",
+        "--fastopen",
+        "--v4-mapped",
+        "--v4-mapped --nonblocking",
+        "--bind 10.77.0.1",
+    ] {
+        let report: Connects = stage.report(&format!("connect --to {NODE} --echo {kind}"));
+        assert_eq!(report.failures(), 0, "{kind}: {report:?}");
+    }
+    for kind in ["--v6-only", "--v6-only --nonblocking --fastopen"] {
+        let report: Connects = stage.report(&format!("connect --to {NODE_V6} --echo {kind}"));
+        assert_eq!(report.failures(), 0, "{kind}: {report:?}");
+    }
+    // The kernel's list of exceptions: sockets bound to a device go where they are told.
+    let report: Connects = stage.report(&format!("connect --to {NODE} --device lo"));
+    assert_eq!(report.succeeded, 0, "{report:?}");
 }
 
 #[test]

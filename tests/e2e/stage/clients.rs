@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use culvert_tests::report::{Connects, parse};
 use culvert_tests::{Launch, NetNs, handover, programs, until};
@@ -36,12 +37,13 @@ impl Stage {
         parse(&probe.succeed(PATIENCE * 2).unwrap()).unwrap()
     }
 
-    /// Connects, echoes a byte, closes: how it failed, and after how many milliseconds.
-    pub(crate) fn try_once(&self, to: &str) -> (Option<String>, f64) {
+    /// Connects, echoes a byte, closes: how it failed, and how long that took.
+    pub(crate) fn try_once(&self, to: &str) -> (Option<String>, Duration) {
         let report: Connects = self.report(&format!(
             "flood --to {to} --count 1 --seconds 60 --timeout-ms 20000"
         ));
-        (report.failed.keys().next().cloned(), report.slowest_ms)
+        let took = Duration::from_secs_f64(report.slowest_ms / 1000.0);
+        (report.failed.keys().next().cloned(), took)
     }
 
     #[track_caller]
@@ -54,13 +56,13 @@ impl Stage {
         self.try_once(to).0.expect("a connect that fails")
     }
 
-    /// The time that a connection took to be reset, in milliseconds.
+    /// The time that a connection took to be reset.
     #[track_caller]
-    pub(crate) fn is_reset(&self, to: &str) -> f64 {
-        let (end, milliseconds) = self.try_once(to);
+    pub(crate) fn is_reset(&self, to: &str) -> Duration {
+        let (end, took) = self.try_once(to);
         let end = end.expect("a connection that is reset");
         assert!(RESET.contains(&end.as_str()), "{to}: {end}");
-        milliseconds
+        took
     }
 
     /// Waits until connects work.

@@ -13,7 +13,7 @@ impl Stage {
     pub(crate) fn agent_status(&self, edge: usize) -> StatusReport {
         let run = self.path(&format!("agent{edge}")).join("run");
         let status = self.site.culvert().words("status --agent --json --run-dir");
-        serde_json::from_str(&end_of(status.arg(run)).unwrap()).unwrap()
+        serde_json::from_str(&end_of(&status.arg(run)).unwrap()).unwrap()
     }
 
     /// A metric of the server: every series that begins so, together.
