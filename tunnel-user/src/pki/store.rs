@@ -13,11 +13,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{fs::OFlags, io::Errno};
 use tracing::warn;
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 const LOCK_FILE: &str = ".lock";
+/// Files are called so until they are whole.
+const UNFINISHED: &str = ".new-";
+/// The bit of directories such as `/tmp`.
+const STICKY: u32 = 0o1000;
+/// Links could lead to a file of someone else, whose mode is not ours to change, and opening a
+/// pipe would wait for its writer.
+const PLAIN_FILES: i32 = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .bits()
+    .cast_signed();
 
 /// A directory with mode 0700 that belongs to this process's user, with files of mode 0600.
 #[derive(Clone, Debug)]
@@ -59,6 +70,18 @@ pub enum StoreError {
         /// Who we are.
         user: u32,
     },
+    /// A directory of something else, which others may use and would lose.
+    #[error(
+        "{} holds other things and is open to others (mode {mode:04o}): name a directory of \
+         culvert's own with --state-dir",
+        path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// Something else stands where a file or directory is expected.
     #[error("{} is not a {expected}: move it away, or name another directory with --state-dir", path.display())]
     WrongKind {
@@ -80,11 +103,19 @@ impl PrivateDir {
         let dir = Self {
             path: path.to_owned(),
         };
-        let metadata = fs::metadata(path).map_err(failed("read", path))?;
+        let opened = File::open(path).map_err(failed("open", path))?;
+        let metadata = opened.metadata().map_err(failed("read", path))?;
         if !metadata.is_dir() {
             return Err(wrong_kind(path, "directory"));
         }
-        claim(path, &metadata, DIR_MODE)?;
+        let shared = || Ok(mode(&metadata) & STICKY != 0 || !dir.is_of_culvert()?);
+        if is_open_to_others(&metadata) && shared()? {
+            return Err(StoreError::Shared {
+                path: path.to_owned(),
+                mode: mode(&metadata),
+            });
+        }
+        claim(path, &opened, &metadata, DIR_MODE)?;
         Ok(dir)
     }
 
@@ -129,16 +160,23 @@ impl PrivateDir {
     /// The content of a file; `None` where there is none.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path.join(name);
-        let mut file = match OpenOptions::new().read(true).open(&path) {
+        let mut file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(PLAIN_FILES)
+            .open(&path)
+        {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(wrong_kind(&path, "file"));
+            }
             Err(cause) => return Err(failed("open", &path)(cause)),
         };
         let metadata = file.metadata().map_err(failed("read", &path))?;
         if !metadata.is_file() {
             return Err(wrong_kind(&path, "file"));
         }
-        claim(&path, &metadata, FILE_MODE)?;
+        claim(&path, &file, &metadata, FILE_MODE)?;
         let mut content = Vec::new();
         file.read_to_end(&mut content)
             .map_err(failed("read", &path))?;
@@ -150,7 +188,7 @@ impl PrivateDir {
         let path = self.path.join(name);
         // `tempfile` makes files of mode 0600.
         let mut file = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(UNFINISHED)
             .tempfile_in(&self.path)
             .map_err(failed("create a file in", &self.path))?;
         file.write_all(content)
@@ -184,6 +222,19 @@ impl PrivateDir {
         Ok(records)
     }
 
+    /// Whether it is new, or has been made for culvert: nothing is in it but files and directories
+    /// of the names that culvert gives.
+    fn is_of_culvert(&self) -> Result<bool, StoreError> {
+        let failed = || failed("list", &self.path);
+        for entry in fs::read_dir(&self.path).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            if !name.to_str().is_some_and(is_our_name) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         File::open(&self.path)
             .and_then(|dir| dir.sync_all())
@@ -191,8 +242,30 @@ impl PrivateDir {
     }
 }
 
+fn is_our_name(name: &str) -> bool {
+    let directories = ["nodes", "tokens"];
+    let endings = [".pem", ".key", ".json"];
+    name == LOCK_FILE
+        || name.starts_with(UNFINISHED)
+        || directories.contains(&name)
+        || endings.iter().any(|ending| name.ends_with(ending))
+}
+
+fn mode(metadata: &fs::Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
+fn is_open_to_others(metadata: &fs::Metadata) -> bool {
+    mode(metadata) & 0o077 != 0
+}
+
 /// Refuses what is not ours; closes what others may look into.
-fn claim(path: &Path, metadata: &fs::Metadata, mode: u32) -> Result<(), StoreError> {
+fn claim(
+    path: &Path,
+    opened: &File,
+    metadata: &fs::Metadata,
+    wanted: u32,
+) -> Result<(), StoreError> {
     let user = rustix::process::geteuid().as_raw();
     if metadata.uid() != user {
         return Err(StoreError::ForeignOwner {
@@ -201,11 +274,12 @@ fn claim(path: &Path, metadata: &fs::Metadata, mode: u32) -> Result<(), StoreErr
             user,
         });
     }
-    let found = metadata.mode() & 0o7777;
-    if found & 0o077 != 0 {
-        warn!(path = %path.display(), found = format!("{found:04o}"), now = format!("{mode:04o}"),
+    if is_open_to_others(metadata) {
+        warn!(path = %path.display(), found = format!("{:04o}", mode(metadata)),
+            now = format!("{wanted:04o}"),
             "others had access to private state; took it away, but they may have read it");
-        fs::set_permissions(path, Permissions::from_mode(mode))
+        opened
+            .set_permissions(Permissions::from_mode(wanted))
             .map_err(failed("change the mode of", path))?;
     }
     Ok(())

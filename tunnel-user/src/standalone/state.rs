@@ -170,7 +170,11 @@ fn load_ca(dir: &PrivateDir) -> Result<Option<Ca>, StateError> {
 fn make_ca(dir: &PrivateDir, now: OffsetDateTime) -> Result<Ca, StateError> {
     let ca = Ca::generate(now).map_err(StateError::NewCa)?;
     dir.write(CA_KEY, ca.key_pem().as_bytes())?;
-    dir.write(CA_CERTIFICATE, ca.certificate_pem().as_bytes())?;
+    if let Err(error) = dir.write(CA_CERTIFICATE, ca.certificate_pem().as_bytes()) {
+        // On a full disk, say: a key that nobody has used yet must not stand in the next try's way.
+        let _ = dir.remove(CA_KEY);
+        return Err(error.into());
+    }
     info!(directory = %dir.path().display(), pin = %ca.pin(), "made a new CA");
     Ok(ca)
 }

@@ -128,6 +128,46 @@ fn access_of_others_is_taken_away() {
 }
 
 #[test]
+fn a_directory_that_others_use_is_not_taken_from_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let shared = tempfile::tempdir().unwrap();
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(shared.path().join("somebody's"), "").unwrap();
+    for opened in [
+        State::create(shared.path(), now()),
+        State::open(shared.path()),
+    ] {
+        let message = opened.err().unwrap().to_string();
+        assert!(message.contains("--state-dir"), "{message}");
+    }
+    assert_eq!(mode(shared.path()), 0o1777);
+    assert_eq!(fs::read_dir(shared.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_or_a_pipe_among_the_records_is_left_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let test = TestState::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("passwd");
+    fs::write(&file, "{}").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let nodes = state_dir(&test).join("nodes");
+    std::os::unix::fs::symlink(&file, nodes.join("link.json")).unwrap();
+    let pipe = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        nodes.join("pipe.json"),
+        pipe,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    assert_eq!(test.state.registrations().unwrap().len(), 0);
+    assert_eq!(mode(&file), 0o644);
+}
+
+#[test]
 fn what_belongs_to_another_user_is_refused() {
     let test = TestState::new();
     // Only root can give a file away; to everybody else the root directory is a foreign one.
