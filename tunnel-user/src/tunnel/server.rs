@@ -3,9 +3,10 @@
 mod caller;
 mod control;
 mod listener;
+mod lobby;
+mod seldom;
 mod session;
 mod sessions;
-mod strangers;
 
 pub use self::{
     caller::UnaryService,

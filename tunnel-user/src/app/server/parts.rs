@@ -22,6 +22,9 @@ use crate::{
     tunnel::server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
 };
 
+/// A certificate request and a hundred addresses take less; anyone may send one.
+const LARGEST_CALL: usize = 64 * 1024;
+
 /// State, identity, nodes, sessions, and what shows them.
 pub(super) struct Parts {
     pub(super) started_at: OffsetDateTime,
@@ -143,7 +146,7 @@ impl Parts {
             args.agent_certificate_ttl,
             Arc::new(move |ip| own_addresses.borrow().contains(&ip)),
         );
-        let service = EnrolmentServer::new(service);
+        let service = EnrolmentServer::new(service).max_decoding_message_size(LARGEST_CALL);
         Arc::new(move |request| {
             let mut service = service.clone();
             Box::pin(async move {

@@ -5,6 +5,8 @@
 //! | without a certificate             | enrolment, for a short while                |
 //! | with a certificate that we trust  | the control stream, carrying, renewal       |
 //! | with any other certificate        | nothing: its handshake fails                |
+//!
+//! Who has no session has a place in the lobby, and leaves when its time or its place is gone.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -24,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
-use super::{control::ControlService, listener::Shared};
+use super::{control::ControlService, listener::Shared, lobby::LobbyPlace};
 use crate::{
     grpc::{RecvBody, send_body},
     model::{AgentIdentity, PeerAddr},
@@ -39,10 +41,10 @@ use crate::{
 pub type UnaryService =
     Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
-/// The longest that HTTP/2 may take to begin.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// The longest that a caller without a certificate may stay.
-const STRANGER_TIME: Duration = Duration::from_secs(15);
+/// The longest that a caller without a session may stay.
+const LOBBY_TIME: Duration = Duration::from_secs(30);
+/// Calls that one caller may make at the same time; what is not an attack makes one.
+const MOST_CALLS: usize = 16;
 /// The longest wait for a caller to take our last words, and the last bytes of what was carried.
 const FAREWELL_TIME: Duration = Duration::from_secs(30);
 
@@ -57,12 +59,13 @@ pub(super) struct Caller {
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     caller: Caller,
+    place: LobbyPlace,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
     let serving = Serving::new(caller, shared, shutdown.child_token(), tasks.clone());
-    let reason = serving.run(stream).await;
+    let reason = serving.run(stream, place).await;
     serving.ended.cancel();
     // A call that registers a session may be under way until here.
     tasks.close();
@@ -118,22 +121,30 @@ impl Serving {
     }
 
     /// Accepts streams until the connection is over, and says why it is.
-    async fn run(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> &'static str {
+    async fn run(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        place: LobbyPlace,
+    ) -> &'static str {
         let (stream, activity) = Watched::new(stream);
         let settings = &self.shared.settings;
         let builder = match self.control {
             Some(_) => http2::server(settings),
             None => http2::server_for_strangers(),
         };
-        let handshake = tokio::time::timeout(HANDSHAKE_TIME, builder.handshake(stream)).await;
-        let Ok(Ok(mut connection)) = handshake else {
+        let overstayed = overstayed(place);
+        tokio::pin!(overstayed);
+        let handshake = tokio::select! {
+            handshake = builder.handshake(stream) => handshake,
+            () = &mut overstayed => return "no HTTP/2 handshake",
+        };
+        let Ok(mut connection) = handshake else {
             return "HTTP/2 handshake failed";
         };
         let ping_pong = connection.ping_pong().expect("taken once");
         let silent = until_silent(ping_pong, activity, *settings);
         tokio::pin!(silent);
-        let overstayed = sleep(STRANGER_TIME);
-        tokio::pin!(overstayed);
+        let mut in_lobby = true;
         loop {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
@@ -145,7 +156,12 @@ impl Serving {
                     None => return "closed by the agent",
                 },
                 _ = &mut silent => return "the agent fell silent",
-                () = &mut overstayed, if self.control.is_none() => return "no certificate",
+                () = &mut overstayed, if in_lobby => {
+                    if !self.has_session() {
+                        return "no session";
+                    }
+                    in_lobby = false;
+                }
                 () = self.ended.cancelled() => break,
             }
         }
@@ -156,7 +172,12 @@ impl Serving {
         "ended by this server"
     }
 
-    fn handle(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    fn has_session(&self) -> bool {
+        let control = self.control.as_ref();
+        control.is_some_and(|control| control.session.get().is_some())
+    }
+
+    fn handle(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         match (request.uri().path(), &self.control) {
             (CARRY_PATH, Some(control)) => take_up(control, request, respond),
             (CONNECT_PATH, Some(control)) => {
@@ -174,9 +195,13 @@ impl Serving {
                 let status = Status::unauthenticated(
                     "a client certificate is required: enrol this node with a token first",
                 );
-                let (head, _) = status.into_http::<Body>().into_parts();
-                // A caller that left needs no answer.
-                let _ = respond.send_response(Response::from_parts(head, ()), true);
+                refuse(respond, status);
+            }
+            (_, _) if self.tasks.len() >= MOST_CALLS => {
+                refuse(
+                    respond,
+                    Status::resource_exhausted("too many calls at once"),
+                );
             }
             (_, _) => {
                 let unary = Arc::clone(&self.shared.unary);
@@ -213,6 +238,20 @@ impl Serving {
             }
         });
     }
+}
+
+/// Resolves when a caller without a session has to leave.
+async fn overstayed(place: LobbyPlace) {
+    tokio::select! {
+        () = place.taken() => {}
+        () = sleep(LOBBY_TIME) => {}
+    }
+}
+
+fn refuse(mut respond: SendResponse<Bytes>, status: Status) {
+    let (head, _) = status.into_http::<Body>().into_parts();
+    // A caller that left needs no answer.
+    let _ = respond.send_response(Response::from_parts(head, ()), true);
 }
 
 /// Hands the agent's stream to the dial that it answers.

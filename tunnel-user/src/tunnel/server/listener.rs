@@ -1,9 +1,15 @@
 //! The agent port: TCP and TLS for everyone, then one task per caller.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::metrics::counter::Counter;
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -15,7 +21,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Sessions, UnaryService,
     caller::{self, Caller},
-    strangers::Strangers,
+    lobby::{Lobby, LobbyPlace},
+    seldom::Seldom,
 };
 use crate::{
     model::{PeerAddr, SnapshotReader},
@@ -25,7 +32,7 @@ use crate::{
 };
 
 /// The longest that a TLS handshake may take.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -73,6 +80,7 @@ pub(super) struct Shared {
     pub(super) snapshots: SnapshotReader,
     pub(super) unary: UnaryService,
     pub(super) metrics: TunnelMetrics,
+    pub(super) strangers: Seldom,
 }
 
 impl TunnelMetrics {
@@ -109,6 +117,7 @@ impl AgentListener {
             snapshots,
             unary,
             metrics,
+            strangers: Seldom::default(),
         };
         Self {
             listener,
@@ -121,7 +130,7 @@ impl AgentListener {
     /// session. A server that hands over stops accepting first, and goes on if that fails.
     pub async fn run(self, mut accepting: watch::Receiver<bool>, shutdown: CancellationToken) {
         let callers = TaskTracker::new();
-        let strangers = Strangers::default();
+        let lobby = Lobby::default();
         loop {
             let accepts = *accepting.borrow_and_update();
             let accepted = tokio::select! {
@@ -135,16 +144,13 @@ impl AgentListener {
             let Some((stream, peer)) = accepted else {
                 continue;
             };
-            let Some(stranger) = strangers.admit(peer.0.ip()) else {
-                tracing::debug!(%peer, "too many callers who have not proved who they are");
-                continue;
-            };
             let acceptor = TlsAcceptor::from(Arc::clone(&self.tls.borrow()));
             let (shared, shutdown) = (Arc::clone(&self.shared), shutdown.clone());
+            let place = lobby.enter();
             callers.spawn(async move {
-                if let Some((stream, caller)) = shake_hands(stream, peer, &acceptor).await {
-                    let _stranger = caller.identity.is_none().then_some(stranger);
-                    caller::serve(stream, caller, shared, shutdown).await;
+                let shaken = shared.shake_hands(stream, peer, &acceptor, &place).await;
+                if let Some((stream, caller)) = shaken {
+                    caller::serve(stream, caller, place, shared, shutdown).await;
                 }
             });
         }
@@ -165,47 +171,63 @@ impl AgentListener {
     }
 }
 
-async fn shake_hands(
-    stream: TcpStream,
-    peer: PeerAddr,
-    acceptor: &TlsAcceptor,
-) -> Option<(TlsStream<TcpStream>, Caller)> {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
+impl Shared {
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        peer: PeerAddr,
+        acceptor: &TlsAcceptor,
+        place: &LobbyPlace,
+    ) -> Option<(TlsStream<TcpStream>, Caller)> {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
+        }
+        let shaken = tokio::select! {
+            shaken = timeout(HANDSHAKE_TIME, acceptor.accept(stream)) => shaken,
+            () = place.taken() => {
+                self.tell_of_stranger(peer, &"it made room for other callers");
+                return None;
+            }
+        };
+        let stream = match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                self.tell_of_stranger(peer, &error);
+                return None;
+            }
+            Err(_elapsed) => {
+                self.tell_of_stranger(peer, &"it took too long");
+                return None;
+            }
+        };
+        match Caller::new(peer, &stream) {
+            Ok(caller) => Some((stream, caller)),
+            Err(error) => {
+                tracing::warn!(%peer, %error, "refused a certificate that names no node");
+                None
+            }
+        }
     }
-    let stream = match timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::info!(%peer, %error, "TLS handshake failed");
-            return None;
+
+    /// Anyone on the network can cause this message.
+    fn tell_of_stranger(&self, peer: PeerAddr, error: &dyn Display) {
+        match self.strangers.pass(Instant::now()) {
+            Some(left_out) => tracing::info!(%peer, %error, left_out, "TLS handshake failed"),
+            None => tracing::debug!(%peer, %error, "TLS handshake failed"),
         }
-        Err(_elapsed) => {
-            tracing::info!(%peer, "TLS handshake took too long");
-            return None;
-        }
-    };
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .cloned();
-    let certificate = certificate.map(rustls_pki_types::CertificateDer::into_owned);
-    let identity = match certificate.as_ref().map(pki::agent_identity).transpose() {
-        Ok(identity) => identity,
-        Err(error) => {
-            tracing::warn!(%peer, %error, "refused a certificate that names no node");
-            return None;
-        }
-    };
-    Some((
-        stream,
-        Caller {
+    }
+}
+
+impl Caller {
+    fn new(peer: PeerAddr, stream: &TlsStream<TcpStream>) -> Result<Self, pki::UnprovedIdentity> {
+        let certificates = stream.get_ref().1.peer_certificates();
+        let certificate = certificates.and_then(<[_]>::first);
+        Ok(Self {
             peer,
-            certificate,
-            identity,
-        },
-    ))
+            identity: certificate.map(pki::agent_identity).transpose()?,
+            certificate: certificate.cloned().map(CertificateDer::into_owned),
+        })
+    }
 }
 
 /// A dual-stack listener shows IPv4 peers as v4-mapped IPv6.
