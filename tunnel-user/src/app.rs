@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod bind;
+mod descriptors;
 mod handover;
 mod node_table;
 pub mod server;

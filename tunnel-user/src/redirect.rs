@@ -279,6 +279,14 @@ pub fn object() -> &'static [u8] {
     object::PLAIN
 }
 
+/// Whether a live server redirects with what is pinned below [`Options::pin_root`].
+pub fn in_use(options: &Options) -> bool {
+    let pins = Pins::new(&options.pin_root);
+    // Pins that cannot be read are for the installation to complain about.
+    let state = Gate::open_maps(&pins).and_then(|gate| gate.state());
+    state.is_ok_and(|state| state == GateState::Open)
+}
+
 /// Detaches the programs and removes everything pinned below [`Options::pin_root`].
 ///
 /// # Errors

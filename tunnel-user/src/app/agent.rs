@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    descriptors,
     signals::{Signals, Stop},
     tasks::Tasks,
 };
@@ -28,6 +29,7 @@ mod status;
 
 /// Runs the agent until it is told to stop.
 pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     let stop = Stop::default();
     let signals = Signals::new()?;
     tokio::select! {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{parts::Parts, sockets::Sockets};
 use super::{
+    descriptors,
     handover::{Incumbent, Offer, Predecessor},
     node_table::{NodeTable, SharedRedirect, Told},
     signals::{Signals, Stop},
@@ -54,9 +55,11 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// Runs the server until it is told to stop.
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     if args.uninstall {
+        refuse_pins_in_use(&args)?;
         println!("{}", redirect::uninstall(&redirect_options(&args))?);
         return Ok(());
     }
+    descriptors::raise_limit();
     let stop = Stop::default();
     let signals = Signals::new()?;
     tokio::select! {
@@ -71,8 +74,19 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         Some((predecessor, offer)) => (Some(predecessor), offer),
         None => (None, Offer::default()),
     };
+    if predecessor.is_none() {
+        refuse_pins_in_use(&args)?;
+    }
     let mut server = Server::start(args, &mut offer, predecessor.is_some()).await?;
-    server.until_agents_come(&offer.nodes, &stop).await;
+    if predecessor.is_some() {
+        server.until_agents_come(&offer.nodes, &stop).await;
+        if stop.graceful.is_cancelled() {
+            tracing::info!("told to stop before it took over: the server that runs goes on");
+            return Ok(());
+        }
+        // Only now: should this server fail to get here, the other still answers.
+        server.answer_status(admin::Incumbent::Replace).await?;
+    }
     let successor = server.take_clients()?;
     if let Some(predecessor) = predecessor {
         predecessor.dismiss().await;
@@ -154,30 +168,32 @@ impl Server {
                 .tasks
                 .try_spawn("reading the programs' log", log.run(end));
         }
-        server.show_itself(takes_over).await?;
+        if !takes_over {
+            server.answer_status(admin::Incumbent::Respect).await?;
+        }
+        server.show_itself()?;
         let end = server.ends.everything.clone();
         server.parts.spawn_sources(&mut server.tasks, &end);
         server.take_agents()?;
         Ok(server)
     }
 
-    /// Metrics, health and status.
-    async fn show_itself(&mut self, takes_over: bool) -> anyhow::Result<()> {
-        let incumbent = if takes_over {
-            admin::Incumbent::Replace
-        } else {
-            admin::Incumbent::Respect
-        };
+    /// `culvert status`.
+    async fn answer_status(&mut self, incumbent: admin::Incumbent) -> anyhow::Result<()> {
         let reporter = status::Reporter::new(&self.args, &self.parts, &self.redirect);
         let admin = AdminServer::new(&self.args.run_dir, incumbent, reporter.into_fn()).await?;
+        let end = self.ends.everything.clone();
+        self.tasks.try_spawn("the admin socket", admin.run(end));
+        Ok(())
+    }
+
+    /// Metrics and health.
+    fn show_itself(&mut self) -> anyhow::Result<()> {
         let registry = self.parts.registry(self.redirect.clone());
         let readiness = self.parts.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
-        let end = &self.ends.everything;
-        self.tasks
-            .try_spawn("the admin socket", admin.run(end.clone()));
-        self.tasks
-            .try_spawn("the meta server", meta.run(end.clone()));
+        let end = self.ends.everything.clone();
+        self.tasks.try_spawn("the meta server", meta.run(end));
         Ok(())
     }
 
@@ -334,6 +350,17 @@ async fn all_have_sessions(sessions: &Sessions, nodes: &[NodeName]) {
 fn missing<'a>(sessions: &Sessions, nodes: &'a [NodeName]) -> Vec<&'a str> {
     let missing = nodes.iter().filter(|node| !sessions.has(node));
     missing.map(NodeName::as_str).collect()
+}
+
+/// Two servers that share pins would take each other's clients.
+fn refuse_pins_in_use(args: &ServerArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !redirect::in_use(&redirect_options(args)),
+        "a server is running that uses --pin-root {}: stop it first, name its --run-dir to take \
+         over from it, or give this one a --pin-root of its own",
+        args.pin_root.display(),
+    );
+    Ok(())
 }
 
 fn redirect_options(args: &ServerArgs) -> redirect::Options {
