@@ -11,6 +11,10 @@ pub(crate) const SESSION_WINDOW: u32 = (1 << 31) - 1;
 /// keep another's waiting on a slow link.
 pub(crate) const FRAME_SIZE: u32 = 64 * 1024;
 
+/// What one read from a session's socket takes. By itself rustls asks for 4 KiB at a time, which
+/// makes sixteen system calls of one frame.
+pub(crate) const READ_AHEAD: usize = 64 * 1024;
+
 /// Limits of one session; both ends have their own.
 ///
 /// Each end holds at most `2 * connection_window` bytes for a connection (unread data received,

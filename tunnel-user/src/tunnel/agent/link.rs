@@ -15,7 +15,7 @@ use h2::client::{Connection, SendRequest};
 use http::Uri;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,7 +30,7 @@ use crate::{
     tunnel::{
         Settings,
         carry::Meter,
-        http2::{self, Activity, Watched, until_silent},
+        http2::{self, Activity, ReadAhead, Watched, until_silent},
         metadata::{AgentHello, ServerHello},
         wire::{Packet, agent_service_client},
     },
@@ -71,7 +71,7 @@ pub(super) struct Link {
 
 /// What drives the session's bytes.
 struct Io {
-    connection: Connection<Watched<TlsStream<TcpStream>>>,
+    connection: Connection<Watched<TlsStream<ReadAhead>>>,
     activity: Activity,
 }
 
@@ -171,7 +171,7 @@ impl Link {
             .with_context(|| format!("cannot reach server {server}"))?;
         let remote = stream.peer_addr()?;
         let stream = TlsConnector::from(Arc::clone(&options.tls))
-            .connect(options.server_name.clone(), stream)
+            .connect(options.server_name.clone(), http2::read_ahead(stream))
             .await
             .with_context(|| format!("TLS with server {server}"))?;
         let (stream, activity) = Watched::new(stream);

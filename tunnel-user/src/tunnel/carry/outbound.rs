@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{CarryError, Meter};
 use crate::tunnel::settings::FRAME_SIZE;
 
-/// The first read of a connection, and every one after a short one: a request, a log line.
+/// The first read of a connection: a request, a log line.
 const SMALL_READ: usize = 4 * 1024;
 /// A read never exceeds a frame.
 const LARGE_READ: usize = FRAME_SIZE as usize;
@@ -66,16 +66,17 @@ impl<'a> Outbound<'a> {
     /// Reads what is there, at most `room`; nothing means that the peer has closed. Buffers grow
     /// with what the connection delivers and are never kept.
     fn read(&self, socket: &TcpStream, room: usize) -> io::Result<Bytes> {
-        let size = self.next_read.load(Ordering::Relaxed).min(room);
+        let buffer_size = self.next_read.load(Ordering::Relaxed);
+        let size = buffer_size.min(room);
         let mut buffer = BytesMut::with_capacity(size);
         let read = socket.try_read_buf(&mut buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
         self.meter.taken(read as u64);
-        let next_read = if read == size {
-            (size * 4).clamp(SMALL_READ, LARGE_READ)
-        } else {
-            SMALL_READ
+        let next_read = match read {
+            read if read == size => buffer_size * 4,
+            read => read.next_power_of_two(),
         };
+        let next_read = next_read.clamp(SMALL_READ, LARGE_READ);
         self.next_read.store(next_read, Ordering::Relaxed);
         Ok(buffer.freeze())
     }

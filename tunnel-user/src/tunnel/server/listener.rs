@@ -28,7 +28,12 @@ use crate::{
     model::{PeerAddr, SnapshotReader},
     observability::metrics::Carried,
     pki,
-    tunnel::{Settings, carry::Meter, metadata::ServerHello},
+    tunnel::{
+        Settings,
+        carry::Meter,
+        http2::{ReadAhead, read_ahead},
+        metadata::ServerHello,
+    },
 };
 
 /// The longest that a TLS handshake may take.
@@ -178,12 +183,12 @@ impl Shared {
         peer: PeerAddr,
         acceptor: &TlsAcceptor,
         place: &LobbyPlace,
-    ) -> Option<(TlsStream<TcpStream>, Caller)> {
+    ) -> Option<(TlsStream<ReadAhead>, Caller)> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
         }
         let shaken = tokio::select! {
-            shaken = timeout(HANDSHAKE_TIME, acceptor.accept(stream)) => shaken,
+            shaken = timeout(HANDSHAKE_TIME, acceptor.accept(read_ahead(stream))) => shaken,
             () = place.taken() => {
                 self.tell_of_stranger(peer, &"it made room for other callers");
                 return None;
@@ -219,7 +224,7 @@ impl Shared {
 }
 
 impl Caller {
-    fn new(peer: PeerAddr, stream: &TlsStream<TcpStream>) -> Result<Self, pki::UnprovedIdentity> {
+    fn new(peer: PeerAddr, stream: &TlsStream<ReadAhead>) -> Result<Self, pki::UnprovedIdentity> {
         let certificates = stream.get_ref().1.peer_certificates();
         let certificate = certificates.and_then(<[_]>::first);
         Ok(Self {
