@@ -131,6 +131,10 @@ pub(crate) async fn carry(
     // From here on the socket ends in a reset unless everything has arrived: also when this
     // process is killed and the kernel closes it.
     reset(&socket);
+    // Whoever sent the bytes has decided when: none wait here for the peer to acknowledge others.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "cannot disable Nagle's algorithm");
+    }
     let end = tokio::select! {
         end = both_ways(&socket, &mut send, receive, &outbound, &inbound) => end,
         () = abort.cancelled() => Err(CarryError::Aborted),

@@ -79,6 +79,29 @@ async fn a_target_that_speaks_first_is_heard_before_the_client_says_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn small_pieces_do_not_wait_for_the_clients_acknowledgement() {
+    let (server, _agent) = TestServer::with_agent(Settings::default()).await;
+    let Carried {
+        mut client,
+        mut target,
+        carrying: _carrying,
+    } = server.carried().await;
+    let started = Instant::now();
+    for _ in 0..100 {
+        client.write_all(b"?").await.unwrap();
+        patiently(target.read_exact(&mut [0])).await.unwrap();
+        for piece in [b"1", b"2"] {
+            target.write_all(piece).await.unwrap();
+            let mut received = [0];
+            patiently(client.read_exact(&mut received)).await.unwrap();
+            assert_eq!(&received, piece);
+        }
+    }
+    // A client that asks and is answered acknowledges 40 ms later, to do it with its next question.
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_just_before_the_close_arrives() {
     let (server, _agent) = TestServer::with_agent(Settings::default()).await;
     for length in [1, 1000, 64 << 10, 1 << 20] {
