@@ -147,9 +147,6 @@ impl Transparent {
         abort: &CancellationToken,
     ) {
         let peer = PeerAddr(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
-        }
         let client = Client::new(stream, peer, Arc::clone(&self.options));
         clients.spawn(client.serve(abort.clone()));
     }
