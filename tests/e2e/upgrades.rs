@@ -3,8 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use culvert_tests::{command, programs};
+use rustix::process::Signal;
+
 use crate::restarts::{finish, flood};
-use crate::stage::{NODE, OTHER, PATIENCE, Stage};
+use crate::stage::{NODE, OTHER, PATIENCE, Stage, end_of};
 
 fn exchange((client, target): &mut (TcpStream, TcpStream)) {
     client.write_all(b"up").unwrap();
@@ -66,5 +69,65 @@ fn a_successor_that_dies_before_it_is_ready_leaves_the_first_server_in_charge() 
     // And a later one succeeds.
     let _next = stage.server("");
     assert!(server.wait(PATIENCE).unwrap().success());
+    stage.works(NODE);
+}
+
+#[test]
+fn a_server_that_drains_after_it_handed_over_holds_none_of_its_ports() {
+    let stage = Stage::new();
+    let target = stage.listen(OTHER);
+    let (mut old, _agent) = stage.culvert("", "");
+    let mut open = stage.pair(&target);
+    let mut successor = stage.server("");
+    // One of the two would say that it stops, were the port still shared.
+    for _ in 0..20 {
+        let mut curl = stage.control().command("curl");
+        command::output_of(curl.args(["-sSf", "http://127.0.0.1:10265/readyz"]), "").unwrap();
+    }
+    successor.kill().unwrap();
+    assert_eq!(stage.fails(NODE), "connect ENETUNREACH");
+    let _third = stage.server("");
+    assert!(old.is_running(), "{}", old.output());
+    exchange(&mut open);
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_before_it_took_over_leaves_the_first_one_in_charge() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (server, mut agent) = stage.culvert("", "");
+    // Its agent cannot come along, so the successor waits for it.
+    agent.signal(Signal::STOP).unwrap();
+    let mut successor = stage.site.server().start().unwrap();
+    successor
+        .wait_for_line("redirect installed", PATIENCE)
+        .unwrap();
+    assert!(successor.stop(PATIENCE).unwrap().success());
+    agent.signal(Signal::CONT).unwrap();
+    assert_eq!(stage.status().pid, server.pid());
+    stage.until_connected(0, true);
+    stage.works(NODE);
+}
+
+#[test]
+fn a_server_takes_no_clients_from_another_with_a_run_directory_of_its_own() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (_server, _agent) = stage.culvert("", "");
+    let ports = "server --agent-port 11262 --meta-port 11265 --redirect-port 11270";
+    let other = stage
+        .site
+        .client(stage.control(), programs::culvert().unwrap())
+        .words(ports)
+        .arg("--state-dir")
+        .arg(stage.path("other-state"))
+        .arg("--run-dir")
+        .arg(stage.path("other-run"))
+        .arg("--cgroup")
+        .arg(stage.site.captured().path())
+        .arg("--pin-root")
+        .arg(stage.site.pins());
+    let refused = end_of(other).unwrap_err();
+    assert!(refused.contains("--pin-root"), "{refused}");
     stage.works(NODE);
 }

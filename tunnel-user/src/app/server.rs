@@ -10,6 +10,7 @@
 mod parts;
 mod sockets;
 mod status;
+mod wind_down;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -17,11 +18,15 @@ use anyhow::{Context as _, bail};
 use tokio::{
     net::TcpStream,
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{parts::Parts, sockets::Sockets};
+use self::{
+    parts::Parts,
+    sockets::Sockets,
+    wind_down::{Ends, Outcome},
+};
 use super::{
     descriptors,
     handover::{Incumbent, Offer, Predecessor},
@@ -47,8 +52,6 @@ const AGENTS_COME: Duration = Duration::from_secs(10);
 /// How long after its start a server waits for agents that are still on their way, rather than
 /// refuse their clients: as long as an agent may pause between two attempts, and some.
 const START_UP: Duration = Duration::from_secs(15);
-/// The least that agents get to take the last bytes, and the last words.
-const SESSIONS_END: Duration = Duration::from_secs(7);
 /// What a second signal leaves to end in order.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -102,15 +105,6 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
     outcome.map(drop)
 }
 
-/// Why the server stops taking clients.
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    /// A successor has its sockets, and its gate.
-    HandedOver,
-    /// It was told to.
-    Stopped,
-}
-
 /// A running server.
 struct Server {
     args: ServerArgs,
@@ -124,23 +118,6 @@ struct Server {
     /// neither.
     in_charge: watch::Sender<bool>,
     patient_until: Instant,
-}
-
-/// The ends of a server's tasks, in the order in which they come.
-#[derive(Default)]
-struct Ends {
-    /// Accept no more clients.
-    clients: CancellationToken,
-    /// Reset the clients that are left.
-    abort_clients: CancellationToken,
-    /// The last client has gone.
-    clients_gone: CancellationToken,
-    /// End every session.
-    sessions: CancellationToken,
-    /// The last session has ended.
-    sessions_gone: CancellationToken,
-    /// End everything else.
-    everything: CancellationToken,
 }
 
 impl Server {
@@ -192,7 +169,7 @@ impl Server {
         let registry = self.parts.registry(self.redirect.clone());
         let readiness = self.parts.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
-        let end = self.ends.everything.clone();
+        let end = self.ends.meta.clone();
         self.tasks.try_spawn("the meta server", meta.run(end));
         Ok(())
     }
@@ -290,42 +267,6 @@ impl Server {
             self.parts.sessions.clone(),
             self.in_charge.clone(),
         )
-    }
-
-    /// Finishes what is there, within the time for draining, and ends.
-    async fn wind_down(self, outcome: Option<&Outcome>, stop: &Stop) {
-        let drained_by = Instant::now() + self.args.session.drain_timeout;
-        self.clients.not_ready("stopping");
-        let handed_over = outcome == Some(&Outcome::HandedOver);
-        // The tables stay as they are: sessions that end now say nothing of their nodes.
-        self.in_charge.send_replace(false);
-        if !handed_over && let Err(error) = self.redirect.lock().close_gate() {
-            tracing::warn!(%error, "cannot close the gate");
-        }
-        self.ends.clients.cancel();
-        tokio::select! {
-            () = self.ends.clients_gone.cancelled() => {}
-            () = sleep_until(drained_by) => {
-                tracing::warn!("connections outlived the drain: resetting them");
-            }
-            () = stop.abort.cancelled() => {}
-        }
-        self.ends.abort_clients.cancel();
-        self.ends.clients_gone.cancelled().await;
-        self.ends.sessions.cancel();
-        tokio::select! {
-            () = self.ends.sessions_gone.cancelled() => {}
-            () = sleep_until(drained_by.max(Instant::now() + SESSIONS_END)) => {
-                tracing::info!("some agents did not take the end of their session");
-            }
-            () = stop.abort.cancelled() => {}
-        }
-        self.ends.everything.cancel();
-        self.tasks.finished().await;
-        if !handed_over {
-            self.sockets.remove_service_addresses().await;
-        }
-        tracing::info!("stopped");
     }
 }
 

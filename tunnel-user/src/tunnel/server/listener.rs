@@ -216,9 +216,10 @@ impl Shared {
 
     /// Anyone on the network can cause this message.
     fn tell_of_stranger(&self, peer: PeerAddr, error: &dyn Display) {
-        match self.strangers.pass(Instant::now()) {
-            Some(left_out) => tracing::info!(%peer, %error, left_out, "TLS handshake failed"),
-            None => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        if let Some(left_out) = self.strangers.pass(Instant::now()) {
+            tracing::info!(%peer, %error, left_out, "TLS handshake failed");
+        } else {
+            tracing::debug!(%peer, %error, "TLS handshake failed");
         }
     }
 }
