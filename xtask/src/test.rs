@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// The full loads (200,000 connects and so on) instead of the quick ones
     #[arg(long)]
     full: bool,
+    /// Boot only kernels of this series in the vm tier, such as 6.1 (repeatable)
+    #[arg(long, value_name = "SERIES", default_values = vm::SERIES)]
+    kernel: Vec<String>,
     /// Run only tests whose name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
@@ -92,7 +95,7 @@ fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
         }
         Tier::Kernel => on_this_kernel("kernel", args),
         Tier::E2e => on_this_kernel("e2e", args),
-        Tier::Vm => vm::run(args.filter.as_deref()),
+        Tier::Vm => vm::run(&args.kernel, args.filter.as_deref()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::shell;
 use machine::Accelerator;
 
 /// The oldest kernel we are asked about and the newest long-term one, both as Debian builds them.
-const SERIES: [&str; 2] = ["6.1", "6.12"];
+pub(super) const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// Programs that the tests start.
 const PROGRAMS: [&str; 3] = ["acceptor", "culvert", "probe"];
@@ -27,13 +27,13 @@ const TESTS: [(&str, &str); 2] = [
     ("e2e", "transparent:: restarts:: upgrades::"),
 ];
 
-pub(super) fn run(filter: Option<&str>) -> Result<Tally> {
+pub(super) fn run(series: &[String], filter: Option<&str>) -> Result<Tally> {
     let directory = shell::target_directory().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let programs = build()?;
     let mut accelerator = None;
     let mut total = Tally::default();
-    for series in SERIES {
+    for series in series {
         let kernel = debian::fetch(series, &directory)?;
         println!("vm: Linux {}", kernel.release);
         let image = initramfs::pack(&kernel, &programs, filter, &directory)?;

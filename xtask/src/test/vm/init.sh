@@ -1,8 +1,7 @@
-#!/bin/busybox sh
+#!/bin/sh
 # Process 1 of the test machine: mounts, loads modules, runs every test binary, says how each ended, turns off.
 
-busybox=/bin/busybox
-$busybox --install -s /bin
+/bin/busybox --install -s /bin
 export PATH=/usr/local/bin:/usr/bin:/bin HOME=/root TERM=dumb
 
 mount -t proc proc /proc

@@ -14,8 +14,11 @@ use crate::shell;
 
 const INIT: &str = include_str!("init.sh");
 
-/// Tools that tests run, besides those of busybox.
-const TOOLS: [&str; 16] = [
+/// Tools that tests run, besides those of busybox. What runs other programs is a real one as well: busybox
+/// would run its own applets instead.
+const TOOLS: [&str; 18] = [
+    "env",
+    "timeout",
     "bpftool",
     "capsh",
     "conntrack",
