@@ -46,22 +46,11 @@ pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
     if is_exempt(address, target, config) {
         return Decision::Pass;
     }
-    match node.standing {
-        standing::CAPTURE => through_gate(address, target, &node, config),
-        standing::REFUSE => {
-            count(|c| &mut c.standing_refuse);
-            trace!(info, address, target, "refuse", "standing");
-            Decision::Refuse
-        }
-        _ => {
-            count(|c| &mut c.standing_bypass);
-            trace!(debug, address, target, "pass", "standing");
-            Decision::Pass
-        }
-    }
+    through_gate(address, target, &node, config)
 }
 
-/// Redirects the connect if a server is there; else its node's policy decides.
+/// While a server is there to take connects, the node's standing with it decides; else the node's
+/// policy does: what a server said of its sessions must not outlive it.
 #[inline(always)]
 fn through_gate(
     address: &SockAddr<'_>,
@@ -72,7 +61,7 @@ fn through_gate(
     let (to, slot) = destination(target, config);
     let refuse = node.closed_gate == policy::REFUSE;
     match gate::check(config, slot) {
-        Gate::Open => redirect(address, target, to),
+        Gate::Open => as_it_stands(address, target, node, to),
         Gate::NoListener if refuse => {
             count(|c| &mut c.no_listener_refuse);
             trace!(info, address, target, "refuse", "no-listener");
@@ -91,6 +80,28 @@ fn through_gate(
         Gate::StaleHeartbeat => {
             count(|c| &mut c.stale_heartbeat_bypass);
             trace!(debug, address, target, "pass", "stale-heartbeat");
+            Decision::Pass
+        }
+    }
+}
+
+#[inline(always)]
+fn as_it_stands(
+    address: &SockAddr<'_>,
+    target: &Endpoint,
+    node: &NodeEntry,
+    to: Endpoint,
+) -> Decision {
+    match node.standing {
+        standing::CAPTURE => redirect(address, target, to),
+        standing::REFUSE => {
+            count(|c| &mut c.standing_refuse);
+            trace!(info, address, target, "refuse", "standing");
+            Decision::Refuse
+        }
+        _ => {
+            count(|c| &mut c.standing_bypass);
+            trace!(debug, address, target, "pass", "standing");
             Decision::Pass
         }
     }

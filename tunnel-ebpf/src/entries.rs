@@ -48,9 +48,10 @@ pub struct NodeEntry {
     pub closed_gate: u32,
 }
 
-/// How a node stands with the server, as user space sees it.
+/// How a node stands with the server, as user space sees it. It counts while the gate is open; else
+/// the [`policy`] does.
 pub mod standing {
-    /// Connects are redirected while the gate is open.
+    /// Connects are redirected.
     pub const CAPTURE: u32 = 0;
     /// Connects pass untouched.
     pub const BYPASS: u32 = 1;
@@ -58,7 +59,7 @@ pub mod standing {
     pub const REFUSE: u32 = 2;
 }
 
-/// What a connect gets that is not redirected although its target is listed.
+/// What a connect to a node gets while the gate is closed.
 pub mod policy {
     /// It passes untouched.
     pub const BYPASS: u32 = 0;

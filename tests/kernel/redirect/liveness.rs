@@ -82,6 +82,39 @@ fn a_node_that_wants_it_refuses_at_once() {
     assert_eq!(lab.fails("--to 10.78.0.12:10250"), "connect ENETUNREACH");
 }
 
+/// What a server said of a node's sessions says nothing once it is gone, in order or not.
+#[test]
+fn without_a_server_the_policy_decides_however_the_node_stood() {
+    for (standing, before, policy, after) in [
+        (
+            "refuse",
+            "connect ECONNREFUSED",
+            "bypass",
+            "connect ENETUNREACH",
+        ),
+        (
+            "bypass",
+            "connect ENETUNREACH",
+            "refuse",
+            "connect ECONNREFUSED",
+        ),
+    ] {
+        let lab = RedirectLab::new();
+        let line = format!("--other 10.78.0.12 --standing {standing} --policy {policy}");
+        for killed in [false, true] {
+            let mut server = lab.server(&line);
+            assert_eq!(lab.fails("--to 10.78.0.12:10250"), before);
+            if killed {
+                server.kill().unwrap();
+            } else {
+                stop(&mut server);
+            }
+            let outcome = lab.fails("--to 10.78.0.12:10250");
+            assert_eq!(outcome, after, "standing {standing}, killed: {killed}");
+        }
+    }
+}
+
 /// Each server has a port of its own: on a shared one, the kernel would go on giving connections to
 /// the old server's listener, and reset those that it has not accepted when it closes.
 #[test]

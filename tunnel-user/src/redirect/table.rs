@@ -10,10 +10,10 @@ use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, groups, policy, standing};
 use super::ApplyError;
 use crate::model::{GatePolicy, NodeName, PortSet, Snapshot};
 
-/// How a node stands with the server.
+/// How a node stands with the server. It counts while the gate is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// Its connects are redirected while the gate is open.
+    /// Its connects are redirected.
     #[default]
     Capture,
     /// Its connects pass untouched.
