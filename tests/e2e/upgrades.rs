@@ -127,7 +127,7 @@ fn a_server_takes_no_clients_from_another_with_a_run_directory_of_its_own() {
         .arg(stage.site.captured().path())
         .arg("--pin-root")
         .arg(stage.site.pins());
-    let refused = end_of(other).unwrap_err();
+    let refused = end_of(&other).unwrap_err();
     assert!(refused.contains("--pin-root"), "{refused}");
     stage.works(NODE);
 }

@@ -167,7 +167,7 @@ impl Serving {
         }
         // What is still queued (a refusal, a drain) should reach the agent before the end.
         connection.graceful_shutdown();
-        let farewell = async { while connection.accept().await.is_some() {} };
+        let farewell = async { while let Some(Ok(_)) = connection.accept().await {} };
         let _ = tokio::time::timeout(FAREWELL_TIME, farewell).await;
         "ended by this server"
     }

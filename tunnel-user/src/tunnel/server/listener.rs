@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Display,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -86,6 +87,7 @@ pub(super) struct Shared {
     pub(super) unary: UnaryService,
     pub(super) metrics: TunnelMetrics,
     pub(super) strangers: Seldom,
+    pub(super) refused_certificates: Seldom,
 }
 
 impl TunnelMetrics {
@@ -123,6 +125,7 @@ impl AgentListener {
             unary,
             metrics,
             strangers: Seldom::default(),
+            refused_certificates: Seldom::default(),
         };
         Self {
             listener,
@@ -190,18 +193,23 @@ impl Shared {
         let shaken = tokio::select! {
             shaken = timeout(HANDSHAKE_TIME, acceptor.accept(read_ahead(stream))) => shaken,
             () = place.taken() => {
-                self.tell_of_stranger(peer, &"it made room for other callers");
+                tell(&self.strangers, peer, &"it made room for other callers");
                 return None;
             }
         };
         let stream = match shaken {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                self.tell_of_stranger(peer, &error);
+                let of_its_kind = if is_about_certificate(&error) {
+                    &self.refused_certificates
+                } else {
+                    &self.strangers
+                };
+                tell(of_its_kind, peer, &error);
                 return None;
             }
             Err(_elapsed) => {
-                self.tell_of_stranger(peer, &"it took too long");
+                tell(&self.strangers, peer, &"it took too long");
                 return None;
             }
         };
@@ -213,15 +221,22 @@ impl Shared {
             }
         }
     }
+}
 
-    /// Anyone on the network can cause this message.
-    fn tell_of_stranger(&self, peer: PeerAddr, error: &dyn Display) {
-        if let Some(left_out) = self.strangers.pass(Instant::now()) {
-            tracing::info!(%peer, %error, left_out, "TLS handshake failed");
-        } else {
-            tracing::debug!(%peer, %error, "TLS handshake failed");
-        }
+/// Anyone on the network can cause this message.
+fn tell(of_its_kind: &Seldom, peer: PeerAddr, error: &dyn Display) {
+    if let Some(left_out) = of_its_kind.pass(Instant::now()) {
+        tracing::info!(%peer, %error, left_out, "TLS handshake failed");
+    } else {
+        tracing::debug!(%peer, %error, "TLS handshake failed");
     }
+}
+
+/// Whether the caller showed a certificate that does not count: an agent of ours, perhaps, and not
+/// to be lost among those who say anything.
+fn is_about_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 impl Caller {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{Response, StatusCode};
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -143,28 +143,21 @@ impl Session {
 
     /// Asks the agent to dial, and waits for the stream that carries the connection. Whoever stops
     /// waiting, for whatever reason, takes the dial back.
-    pub async fn dial(
-        self: &Arc<Self>,
-        target: &Target,
-        allowed: Duration,
-    ) -> Result<Connection, DialError> {
+    pub async fn dial(self: &Arc<Self>, target: &Target) -> Result<Connection, DialError> {
         let place = Place::take(self)?;
         let mut asked = Asked {
             session: self,
             pending: self.dials.begin(),
         };
         let answer = tokio::select! {
-            answer = timeout(allowed, asked.answer(target)) => answer,
-            () = self.ended.cancelled() => return Err(self.ended_error()),
+            answer = asked.answer(target) => answer,
+            () = self.ended.cancelled() => None,
         };
+        drop(asked);
         match answer {
-            Ok(Some(Ok(stream))) => {
-                drop(asked);
-                Ok(Connection { stream, place })
-            }
-            Ok(Some(Err(error))) => Err(DialError::Refused(error)),
-            Ok(None) => Err(self.ended_error()),
-            Err(_elapsed) => Err(DialError::TimedOut(allowed)),
+            Some(Ok(stream)) => Ok(Connection { stream, place }),
+            Some(Err(error)) => Err(DialError::Refused(error)),
+            None => Err(DialError::SessionEnded(self.identity.node.clone())),
         }
     }
 
@@ -204,10 +197,6 @@ impl Session {
 
     pub(super) fn dials(&self) -> &PendingDials {
         &self.dials
-    }
-
-    fn ended_error(&self) -> DialError {
-        DialError::SessionEnded(self.identity.node.clone())
     }
 }
 

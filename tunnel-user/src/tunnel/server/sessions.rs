@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Connection, Session, SessionReport};
@@ -50,20 +53,9 @@ impl Sessions {
         allowed: Duration,
         patience: Duration,
     ) -> Result<Connection, DialError> {
-        let started = Instant::now();
-        let mut outcome = Err(DialError::NoSession(node.clone()));
-        for _ in 0..ATTEMPTS {
-            let left = allowed.saturating_sub(started.elapsed());
-            let Some(session) = self.wait_for(node, patience.min(left)).await else {
-                return outcome;
-            };
-            let left = allowed.saturating_sub(started.elapsed());
-            outcome = session.dial(target, left).await;
-            if !matches!(outcome, Err(DialError::SessionEnded(_))) {
-                return outcome;
-            }
-        }
-        outcome
+        let dialling = self.try_dial(node, target, patience.min(allowed));
+        let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
+        timeout(allowed, dialling).await.unwrap_or_else(timed_out)
     }
 
     /// Whether the node has a session now.
@@ -159,6 +151,25 @@ impl Sessions {
         self.changed();
     }
 
+    async fn try_dial(
+        &self,
+        node: &NodeName,
+        target: &Target,
+        patience: Duration,
+    ) -> Result<Connection, DialError> {
+        let mut outcome = Err(DialError::NoSession(node.clone()));
+        for _ in 0..ATTEMPTS {
+            let Some(session) = self.wait_for(node, patience).await else {
+                return outcome;
+            };
+            outcome = session.dial(target).await;
+            if !matches!(outcome, Err(DialError::SessionEnded(_))) {
+                return outcome;
+            }
+        }
+        outcome
+    }
+
     async fn wait_for(&self, node: &NodeName, patience: Duration) -> Option<Arc<Session>> {
         let deadline = Instant::now() + patience;
         let mut changes = self.changes.subscribe();
@@ -166,7 +177,7 @@ impl Sessions {
             if let Some(live) = self.lock().get(node) {
                 return newest(live);
             }
-            let change = tokio::time::timeout_at(deadline, changes.changed()).await;
+            let change = timeout_at(deadline, changes.changed()).await;
             change.ok()?.ok()?;
         }
     }
