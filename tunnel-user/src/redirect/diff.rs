@@ -172,5 +172,4 @@ fn rule(groups: u64, kind: u32) -> PortRule {
 }
 
 #[cfg(test)]
-#[path = "diff_tests.rs"]
 mod tests;

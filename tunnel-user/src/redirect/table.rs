@@ -186,5 +186,4 @@ fn exclusion(address: IpAddr, own: &BTreeSet<IpAddr>) -> Option<Exclusion> {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;
