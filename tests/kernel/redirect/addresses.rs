@@ -84,6 +84,45 @@ fn a_service_address_comes_and_goes_but_one_that_was_there_stays() {
     });
 }
 
+/// A server that fails to start drops it; one that is killed or hands over does not.
+#[test]
+fn a_service_address_that_was_not_removed_is_known_to_the_next_server() {
+    let lab = Lab::alone().unwrap();
+    let there = |address| std::net::TcpListener::bind((ip(address), 0)).is_ok();
+    within(lab.control(), async || {
+        for address in ["169.254.77.1", "fd00:77::53"] {
+            drop(ServiceAddress::add(ip(address)).await.unwrap());
+            assert!(!there(address), "dropped");
+            ServiceAddress::add(ip(address)).await.unwrap().leave();
+            assert!(there(address), "left");
+            drop(ServiceAddress::add(ip(address)).await.unwrap());
+            assert!(there(address), "it was there before");
+            if ip(address).is_ipv6() && !marks_ipv6() {
+                continue;
+            }
+            let left = ServiceAddress::left_behind().await.unwrap();
+            let addresses: Vec<IpAddr> = left.iter().map(ServiceAddress::address).collect();
+            assert_eq!(addresses, [ip(address)]);
+            for service in left {
+                service.remove().await.unwrap();
+            }
+            assert!(!there(address), "adopted and removed");
+        }
+        assert!(there("10.77.0.1"));
+    });
+}
+
+/// Whether the kernel remembers who added an IPv6 address: since 5.18.
+fn marks_ipv6() -> bool {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
+    (number(), number()) >= (Some(5), Some(18))
+}
+
 #[test]
 fn the_redirect_address_is_the_one_others_reach() {
     let lab = Lab::nat().unwrap();

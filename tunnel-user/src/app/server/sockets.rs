@@ -104,7 +104,15 @@ impl Sockets {
         Ok(Offer::new(sockets.collect::<std::io::Result<_>>()?))
     }
 
-    /// Takes the addresses off this machine that this server put there.
+    /// Closes them, and leaves the addresses that servers put on this machine to the one that took
+    /// over.
+    pub(super) fn leave_service_addresses(self) {
+        self.service_addresses
+            .into_iter()
+            .for_each(ServiceAddress::leave);
+    }
+
+    /// Takes the addresses off this machine that servers put there.
     pub(super) async fn remove_service_addresses(self) {
         for address in self.service_addresses {
             if let Err(error) = address.remove().await {
@@ -141,11 +149,13 @@ fn taken_or(
     }
 }
 
-/// Where redirected connections arrive, and those of these addresses that had to be made.
+/// Where redirected connections arrive, and the addresses that go with this server: those that had
+/// to be made, and what earlier servers left.
 async fn client_addresses(
     args: &ServerArgs,
     parts: &Parts,
 ) -> anyhow::Result<(Vec<IpAddr>, Vec<ServiceAddress>)> {
+    let mut made = ServiceAddress::left_behind().await?;
     if args.redirect_address.is_empty() {
         let picked = pick_redirect_addresses().await?;
         let picked = [picked.v4.map(IpAddr::from), picked.v6.map(IpAddr::from)];
@@ -156,9 +166,8 @@ async fn client_addresses(
                  give it one, or name one with --redirect-address",
             );
         }
-        return Ok((addresses, Vec::new()));
+        return Ok((addresses, made));
     }
-    let mut made = Vec::new();
     for address in &args.redirect_address {
         if !address.is_loopback() && !parts.own_addresses.borrow().contains(address) {
             let service = ServiceAddress::add(*address).await;

@@ -49,7 +49,8 @@ impl Server {
         let sockets = if outcome == Some(&Outcome::HandedOver) {
             // A successor that dies must leave no listening socket behind: the kernel would go on
             // redirecting to it. And one that lives must not share its callers with this server.
-            drop((self.sockets, self.in_charge));
+            self.sockets.leave_service_addresses();
+            drop(self.in_charge);
             self.ends.meta.cancel();
             None
         } else {

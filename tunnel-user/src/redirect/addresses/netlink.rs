@@ -6,10 +6,20 @@ use futures_util::TryStreamExt as _;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+        address::{
+            AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+        },
         route::{RouteAttribute, RouteMessage},
     },
 };
+
+/// The interface that has the addresses which we add.
+pub(super) const LOOPBACK: &str = "lo";
+/// Our label of IPv4 addresses; the kernel wants the interface's name before the colon.
+const LABEL: &str = "lo:culvert";
+/// Our number among those who add IPv6 addresses, which have no labels. Kernels before 5.18 forget
+/// it: what we added cannot be told from others' there.
+const PROTOCOL: AddressProtocol = AddressProtocol::Other(0xc1);
 
 /// Polls the socket while a request waits for its answer; nothing runs in between.
 pub(super) struct Netlink {
@@ -25,6 +35,8 @@ pub(super) struct OwnAddress {
     pub(super) link: u32,
     /// Reachable from elsewhere, and neither on its way in nor out.
     pub(super) usable: bool,
+    /// Carries the mark of an address that we added.
+    pub(super) ours: bool,
 }
 
 impl Netlink {
@@ -62,7 +74,7 @@ impl Netlink {
     }
 
     /// The number of an interface.
-    pub(super) async fn link(&mut self, name: &str) -> io::Result<u32> {
+    async fn link(&mut self, name: &str) -> io::Result<u32> {
         let request = self.handle.link().get().match_name(name.to_owned());
         let link = self
             .answer(request.execute().try_collect::<Vec<_>>())
@@ -71,17 +83,21 @@ impl Netlink {
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}")))
     }
 
-    /// Adds an address of one host to an interface. It is usable at once: nobody is asked whether
-    /// another host has it.
-    pub(super) async fn add(&mut self, link: u32, address: IpAddr) -> io::Result<()> {
+    /// Adds an address of one host to the loopback interface, marked as ours. It is usable at once:
+    /// nobody is asked whether another host has it.
+    pub(super) async fn add(&mut self, address: IpAddr) -> io::Result<()> {
+        let link = self.link(LOOPBACK).await?;
         let prefix = host_prefix(address);
         let mut request = self.handle.address().add(link, address, prefix);
-        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        let message = request.message_mut();
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        message.attributes.push(mark(address));
         self.answer(request.execute()).await
     }
 
-    /// Removes an address of one host from an interface.
-    pub(super) async fn remove(&mut self, link: u32, address: IpAddr) -> io::Result<()> {
+    /// Removes an address of one host from the loopback interface.
+    pub(super) async fn remove(&mut self, address: IpAddr) -> io::Result<()> {
+        let link = self.link(LOOPBACK).await?;
         let mut message = AddressMessage::default();
         message.header.index = link;
         message.header.prefix_len = host_prefix(address);
@@ -123,8 +139,10 @@ fn own_address(message: &AddressMessage) -> Option<OwnAddress> {
     let unusable = AddressHeaderFlags::Tentative
         | AddressHeaderFlags::Dadfailed
         | AddressHeaderFlags::Deprecated;
+    let ip = local.or(address)?;
     Some(OwnAddress {
-        ip: local.or(address)?,
+        ip,
+        ours: attributes.contains(&mark(ip)),
         link: message.header.index,
         usable: message.header.scope == AddressScope::Universe
             && !message.header.flags.intersects(unusable),
@@ -142,6 +160,14 @@ fn metric_and_link(route: &RouteMessage) -> Option<(u32, u32)> {
         }
     }
     Some((metric, link?))
+}
+
+/// What tells an address that we added from all others.
+fn mark(address: IpAddr) -> AddressAttribute {
+    match address {
+        IpAddr::V4(_) => AddressAttribute::Label(LABEL.to_owned()),
+        IpAddr::V6(_) => AddressAttribute::Protocol(PROTOCOL),
+    }
 }
 
 fn host_prefix(address: IpAddr) -> u8 {

@@ -68,6 +68,7 @@ mod tests {
             ip,
             link,
             usable: !ip.is_loopback(),
+            ours: false,
         }
     }
 
