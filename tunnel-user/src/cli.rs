@@ -37,6 +37,8 @@ pub use shared::{LogArgs, SessionArgs};
 pub use status::StatusArgs;
 pub use token::TokenArgs;
 
+use crate::observability::logging::{LogFilter, LogFormat};
+
 /// The exit code for a command line, environment or configuration file that is not understood.
 const EXIT_USAGE: u8 = 2;
 
@@ -81,11 +83,11 @@ pub enum ParseError {
 }
 
 impl Command {
-    /// How a long-running command logs; `None` for commands that only print.
-    pub fn log(&self) -> Option<&LogArgs> {
+    /// What a long-running command logs, and how; `None` for commands that only print.
+    pub fn logging(&self) -> Option<(LogFilter, LogFormat)> {
         match self {
-            Self::Server(args) => Some(&args.log),
-            Self::Agent(args) => Some(&args.log),
+            Self::Server(args) => Some((args.log_filter(), args.log.log_format)),
+            Self::Agent(args) => Some((args.log.log_level.clone(), args.log.log_format)),
             Self::Token(_) | Self::Node(_) | Self::Status(_) => None,
         }
     }

@@ -30,8 +30,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, environment: &Environment) -> anyhow::Result<()> {
-    if let Some(log) = command.log() {
-        logging::init(&log.log_level, log.log_format)?;
+    if let Some((filter, format)) = command.logging() {
+        logging::init(&filter, format)?;
         for variable in cli::unread_variables(environment) {
             tracing::warn!(
                 variable,

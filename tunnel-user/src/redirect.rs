@@ -42,7 +42,7 @@ pub use self::{
     diff::Changes,
     error::{ApplyError, GateError, InstallError},
     gate::{GateState, Heartbeat, Listeners},
-    log::{LogLevel, LogTask},
+    log::{LOG_TARGET, LogLevel, LogTask},
     original::OriginalDestinations,
     pins::Removed,
     state::{ProgramState, State},

@@ -8,9 +8,14 @@ use std::{
 };
 
 use clap::{ArgAction, Args, ValueEnum};
+use tracing::level_filters::LevelFilter;
 
 use super::shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration};
-use crate::model::{GatePolicy, Mark, PortSet, TunnelPort};
+use crate::{
+    model::{GatePolicy, Mark, PortSet, TunnelPort},
+    observability::logging::LogFilter,
+    redirect::LOG_TARGET,
+};
 
 /// The settings of a server.
 #[derive(Args, Clone, Debug)]
@@ -186,6 +191,16 @@ YAML file that --config names (agent-port: 10262). A flag wins over the environm
 environment over the file.";
 
 impl ServerArgs {
+    /// What is logged: the programs' lines too, if they are to say any.
+    pub fn log_filter(&self) -> LogFilter {
+        let log = &self.log.log_level;
+        match self.ebpf_log_level {
+            EbpfLogLevel::Off => log.clone(),
+            EbpfLogLevel::Info => log.with(LOG_TARGET, LevelFilter::INFO),
+            EbpfLogLevel::Debug => log.with(LOG_TARGET, LevelFilter::DEBUG),
+        }
+    }
+
     /// All tunnelled ports: the kubelet's two and those that were asked for.
     pub fn tunnel_ports(&self) -> PortSet {
         [TunnelPort::KUBELET, TunnelPort::KUBELET_READ_ONLY]

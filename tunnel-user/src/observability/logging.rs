@@ -54,6 +54,13 @@ impl FromStr for LogFilter {
 }
 
 impl LogFilter {
+    /// The same, and what `target` says down to `level`, unless the filter names the target itself.
+    #[must_use]
+    pub fn with(&self, target: &str, level: LevelFilter) -> Self {
+        // Of two directives for one target, the last counts.
+        Self(format!("{target}={level},{self}"))
+    }
+
     /// A bare `debug` or `trace` is about culvert: what its libraries say of each frame would bury
     /// it. Who wants that too names the library, as in `debug,h2=debug`.
     fn build(&self) -> Result<EnvFilter, ParseError> {
@@ -101,6 +108,18 @@ mod tests {
             "warn,tunnel_user::tunnel=trace",
         ] {
             assert_eq!(text.parse::<LogFilter>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_target_is_added_where_the_filter_does_not_name_it() {
+        for (text, built) in [
+            ("warn", "ebpf=debug,warn"),
+            ("ebpf=info,warn", "ebpf=info,warn"),
+        ] {
+            let filter: LogFilter = text.parse().unwrap();
+            let filter = filter.with("ebpf", LevelFilter::DEBUG).build().unwrap();
+            assert_eq!(filter.to_string(), built);
         }
     }
 

@@ -10,6 +10,9 @@ use tracing::{debug, info};
 
 use super::sys;
 
+/// The target of the programs' lines, for filters.
+pub const LOG_TARGET: &str = "tunnel_user::ebpf";
+
 /// How much the programs say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[repr(u8)]
@@ -83,7 +86,7 @@ impl Log for Forward {
     fn log(&self, record: &Record<'_>) {
         let text = record.args().to_string();
         let Some(line) = Line::parse(&text) else {
-            info!(target: "culvert::ebpf", text);
+            info!(target: LOG_TARGET, text);
             return;
         };
         let Line {
@@ -93,9 +96,9 @@ impl Log for Forward {
             port,
         } = line;
         if record.level() <= Level::Info {
-            info!(target: "culvert::ebpf", verdict, reason, %address, port, "connect");
+            info!(target: LOG_TARGET, verdict, reason, %address, port, "connect");
         } else {
-            debug!(target: "culvert::ebpf", verdict, reason, %address, port, "connect");
+            debug!(target: LOG_TARGET, verdict, reason, %address, port, "connect");
         }
     }
 
