@@ -11,6 +11,7 @@
 //! in which nothing is captured.
 
 pub mod addresses;
+mod claim;
 mod counters;
 mod diff;
 mod error;
@@ -38,6 +39,7 @@ use tracing::info;
 use tunnel_ebpf::{Address, NodeEntry, PortRule, maps};
 
 pub use self::{
+    claim::{Holders, Sharing},
     counters::Counters,
     diff::Changes,
     error::{ApplyError, GateError, InstallError},
@@ -49,6 +51,7 @@ pub use self::{
     table::{Excluded, Exclusion, Standing, Table},
 };
 use self::{
+    claim::Claim,
     gate::{Destination, Gate, map_error},
     host::Host,
     kernel_map::KernelMap,
@@ -64,6 +67,8 @@ pub struct Options {
     pub cgroup: Option<PathBuf>,
     /// The directory of a BPF file system in which everything is pinned.
     pub pin_root: PathBuf,
+    /// With whom.
+    pub sharing: Sharing,
     /// Sockets with this mark (`SO_MARK`) are left alone; 0: no mark is.
     pub mark: u32,
     /// The gate closes when the last [`Heartbeat`] is older.
@@ -77,6 +82,7 @@ impl Default for Options {
         Self {
             cgroup: None,
             pin_root: PathBuf::from("/sys/fs/bpf/culvert"),
+            sharing: Sharing::default(),
             mark: 0,
             heartbeat_max_age: Duration::from_secs(4),
             log_level: None,
@@ -88,6 +94,7 @@ impl Default for Options {
 pub struct Redirect {
     options: Options,
     host: Host,
+    _claim: Claim,
     pins: Pins,
     /// Loaded programs that wait to take the place of another version's.
     waiting: Option<Ebpf>,
@@ -114,6 +121,7 @@ impl Redirect {
         }
         let pins = Pins::new(&options.pin_root);
         pins.create()?;
+        let claim = Claim::new(&options.pin_root, options.sharing)?;
         let mut plan = Plan::new(&pins)?;
         let mut ebpf = object::load(options.log_level, host.can_set_retval(), plan.pins())?;
         plan.copy_entries();
@@ -135,12 +143,13 @@ impl Redirect {
             kernel = host.release,
             "redirect installed"
         );
-        Self::with_maps(options.clone(), host, pins, waiting, log_task)
+        Self::with_maps(options.clone(), host, claim, pins, waiting, log_task)
     }
 
     fn with_maps(
         options: Options,
         host: Host,
+        claim: Claim,
         pins: Pins,
         waiting: Option<Ebpf>,
         log_task: Option<LogTask>,
@@ -155,6 +164,7 @@ impl Redirect {
         Ok(Self {
             options,
             host,
+            _claim: claim,
             pins,
             waiting,
             nodes,
@@ -290,7 +300,7 @@ pub fn in_use(options: &Options) -> bool {
 /// Detaches the programs and removes everything pinned below [`Options::pin_root`].
 ///
 /// # Errors
-/// When a pin cannot be removed.
+/// When a server uses it, or a pin cannot be removed.
 pub fn uninstall(options: &Options) -> Result<Removed, InstallError> {
     pins::remove_all(Path::new(&options.pin_root))
 }

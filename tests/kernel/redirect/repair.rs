@@ -7,7 +7,7 @@ use culvert_tests::{Cgroup, command};
 use tunnel_ebpf::{Address, NodeEntry, maps};
 use tunnel_user::{
     model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
-    redirect::{self, GateState, Listeners, Options, Redirect, Standing, State, Table},
+    redirect::{self, GateState, Listeners, Options, Redirect, Sharing, Standing, State, Table},
 };
 
 use super::lab::{NODE_V4, PATIENCE, RedirectLab, stop};
@@ -75,6 +75,22 @@ fn uninstalling_leaves_nothing_pinned_and_nothing_attached() {
     assert!(!options.pin_root.exists());
     assert_eq!(attached(lab.cgroup.path()), "");
     assert_eq!(redirect::uninstall(&options).unwrap().links.len(), 0);
+}
+
+#[test]
+fn a_redirect_in_use_is_neither_taken_nor_removed() {
+    let lab = RedirectLab::new();
+    let options = options(&lab);
+    let redirect = Redirect::install(&options).unwrap();
+    let before = redirect.state().unwrap();
+    let own_id = format!("process {} uses", std::process::id());
+    let error = Redirect::install(&options).err().unwrap().to_string();
+    assert!(error.contains(&own_id), "{error}");
+    let error = redirect::uninstall(&options).unwrap_err().to_string();
+    assert!(error.contains(&own_id), "{error}");
+    assert_eq!(ids(&redirect.state().unwrap()), ids(&before));
+    drop(redirect);
+    assert_eq!(redirect::uninstall(&options).unwrap().links.len(), 5);
 }
 
 #[test]
@@ -203,7 +219,11 @@ fn a_listener_that_was_handed_over_still_closes_the_gate_when_it_dies() {
         v6: None,
     };
     first.open_gate(&listeners).unwrap();
-    let mut second = Redirect::install(&options(&lab)).unwrap();
+    let successor = Options {
+        sharing: Sharing::WithPredecessor,
+        ..options(&lab)
+    };
+    let mut second = Redirect::install(&successor).unwrap();
     second.open_gate(&listeners).unwrap();
     assert!(!first.close_gate().unwrap());
     assert_eq!(second.state().unwrap().gate, GateState::Open);

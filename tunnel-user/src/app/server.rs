@@ -43,7 +43,7 @@ use crate::{
         meta::MetaServer,
         readiness::Condition,
     },
-    redirect::{self, LogLevel, OriginalDestinations, Redirect},
+    redirect::{self, LogLevel, OriginalDestinations, Redirect, Sharing},
     tunnel::server::{AgentListener, Sessions},
 };
 
@@ -126,7 +126,14 @@ impl Server {
         let parts = Parts::new(&args).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
-        let mut redirect = Redirect::install(&redirect_options(&args))?;
+        let sharing = match takes_over {
+            true => Sharing::WithPredecessor,
+            false => Sharing::Alone,
+        };
+        let mut redirect = Redirect::install(&redirect::Options {
+            sharing,
+            ..redirect_options(&args)
+        })?;
         let log_task = redirect.take_log_task();
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use super::claim::Holders;
+
 /// Why the redirect could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -71,6 +73,17 @@ pub enum InstallError {
     NoBpffs {
         /// Where the pins should go.
         path: PathBuf,
+    },
+    /// Another server is running.
+    #[error(
+        "{by} uses the redirect that is pinned in {path}: stop it first; a server can also take \
+         over from it, with the same --run-dir, or have a --pin-root of its own"
+    )]
+    InUse {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// Who uses it.
+        by: Holders,
     },
     /// A directory or file of the pins.
     #[error("cannot {action} {path}")]

@@ -13,7 +13,7 @@ use std::{
 
 use tunnel_ebpf::{ABI, programs};
 
-use super::InstallError;
+use super::{InstallError, claim::Claim};
 
 const LINK_PREFIX: &str = "link_";
 
@@ -118,6 +118,10 @@ impl fmt::Display for Removed {
 /// Unpins everything below the root: first what redirects, last what hands over, so that no connect
 /// is redirected without a way to tell where it was meant to go.
 pub(super) fn remove_all(root: &Path) -> Result<Removed, InstallError> {
+    if !root.exists() {
+        return Ok(Removed::default());
+    }
+    let _claim = Claim::alone(root)?;
     let pins = Pins::new(root);
     let mut removed = Removed::default();
     for directory in pins.versions() {
@@ -137,12 +141,8 @@ pub(super) fn remove_all(root: &Path) -> Result<Removed, InstallError> {
     }
     match fs::remove_dir(root) {
         Ok(()) => {}
-        // Somebody else's files are in it, or it never existed.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) => {}
+        // Somebody else's files are in it.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
         Err(error) => return Err(pin_error("remove", root)(error)),
     }
     Ok(removed)

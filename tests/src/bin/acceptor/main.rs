@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tunnel_user::{
     model::{GatePolicy, Node, NodeName, PortSet, Snapshot, TunnelPort},
-    redirect::{Listeners, LogLevel, Options, Redirect, Standing, Table},
+    redirect::{Listeners, LogLevel, Options, Redirect, Sharing, Standing, Table},
 };
 
 #[derive(Parser)]
@@ -143,6 +143,8 @@ fn options(args: &Args) -> Options {
     Options {
         cgroup: Some(args.cgroup.clone()),
         pin_root: args.pins.clone(),
+        // The next one is started beside this one.
+        sharing: Sharing::WithPredecessor,
         mark: args.mark,
         heartbeat_max_age: Duration::from_millis(args.max_age_ms),
         log_level: args.log_level,
