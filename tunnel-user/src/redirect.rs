@@ -40,7 +40,7 @@ use tunnel_ebpf::{Address, NodeEntry, PortRule, maps};
 
 pub use self::{
     claim::{Holders, Sharing},
-    counters::Counters,
+    counters::{CounterReader, Counters},
     diff::Changes,
     error::{ApplyError, GateError, InstallError},
     gate::{GateState, Heartbeat, Listeners},
@@ -99,9 +99,12 @@ pub struct Redirect {
     /// Loaded programs that wait to take the place of another version's.
     waiting: Option<Ebpf>,
     nodes: KernelMap<Address, NodeEntry>,
+    /// How many entries `nodes` has, once a table was applied.
+    applied: Option<usize>,
     ports: KernelMap<u16, PortRule>,
     gate: Gate,
     originals: OriginalDestinations,
+    counters: CounterReader,
     log_task: Option<LogTask>,
 }
 
@@ -161,6 +164,7 @@ impl Redirect {
         );
         let gate = Gate::open_maps(&pins).map_err(open)?;
         let originals = OriginalDestinations::open(&pins).map_err(open)?;
+        let counters = CounterReader::open(&pins).map_err(open)?;
         Ok(Self {
             options,
             host,
@@ -168,9 +172,11 @@ impl Redirect {
             pins,
             waiting,
             nodes,
+            applied: None,
             ports,
             gate,
             originals,
+            counters,
             log_task,
         })
     }
@@ -181,11 +187,13 @@ impl Redirect {
     /// When the table does not fit or the kernel refuses; what was written up to then stays.
     pub fn apply(&mut self, table: &Table) -> Result<Changes, ApplyError> {
         table.check_size()?;
+        self.applied = None;
         let changes = self.write_difference(table)?;
         if changes.incomplete {
             // The first round set groups free that the ports left out now get.
             self.write_difference(table)?;
         }
+        self.applied = Some(table.addresses());
         Ok(changes.changes)
     }
 
@@ -263,9 +271,9 @@ impl Redirect {
         self.originals.clone()
     }
 
-    /// What the programs counted since their maps were made.
-    pub fn counters(&self) -> io::Result<Counters> {
-        counters::read(&self.pins)
+    /// What tells what the programs counted.
+    pub fn counters(&self) -> CounterReader {
+        self.counters.clone()
     }
 
     /// How many connects are between their SYN and the server's accept, or were lost there.
@@ -275,7 +283,7 @@ impl Redirect {
 
     /// What is installed, as the kernel tells it.
     pub fn state(&self) -> io::Result<State> {
-        State::read(&self.host, &self.pins)
+        State::of(self)
     }
 
     /// The reader of the programs' log, once, if they log.

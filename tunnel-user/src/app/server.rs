@@ -126,9 +126,10 @@ impl Server {
         let parts = Parts::new(&args).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
-        let sharing = match takes_over {
-            true => Sharing::WithPredecessor,
-            false => Sharing::Alone,
+        let sharing = if takes_over {
+            Sharing::WithPredecessor
+        } else {
+            Sharing::Alone
         };
         let mut redirect = Redirect::install(&redirect::Options {
             sharing,
@@ -173,7 +174,7 @@ impl Server {
 
     /// Metrics and health.
     fn show_itself(&mut self) -> anyhow::Result<()> {
-        let registry = self.parts.registry(self.redirect.clone());
+        let registry = self.parts.registry(&self.redirect);
         let readiness = self.parts.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
         let end = self.ends.meta.clone();

@@ -3,16 +3,9 @@
 use std::{io, net::IpAddr, path::PathBuf};
 
 use serde::Serialize;
-use tunnel_ebpf::{Address, NodeEntry, PortRule, maps, programs};
+use tunnel_ebpf::programs;
 
-use super::{
-    Counters, OriginalDestinations, counters,
-    gate::{Gate, GateState},
-    host::Host,
-    kernel_map::KernelMap,
-    links,
-    pins::Pins,
-};
+use super::{Counters, GateState, Redirect, host::Host, links, pins::Pins};
 
 /// The installed redirect, as the kernel tells it.
 #[derive(Clone, Debug, Serialize)]
@@ -35,8 +28,6 @@ pub struct State {
     pub redirect_addresses: Vec<IpAddr>,
     /// The port that they are redirected to.
     pub redirect_port: Option<u16>,
-    /// How many connects are between their SYN and the server's accept.
-    pub pending: usize,
     /// What the programs counted.
     pub counters: Counters,
 }
@@ -53,13 +44,12 @@ pub struct ProgramState {
 }
 
 impl State {
-    pub(super) fn read(host: &Host, pins: &Pins) -> io::Result<Self> {
-        let gate = Gate::open_maps(pins)?;
-        let config = gate.config()?;
-        let redirect = config.iter().flat_map(|c| [c.redirect_v4, c.redirect_v6]);
-        let nodes = KernelMap::<Address, NodeEntry>::open(&pins.map(maps::NODES))?;
-        let ports = KernelMap::<u16, PortRule>::open(&pins.map(maps::PORTS))?;
-        let tunnelled = ports
+    pub(super) fn of(redirect: &Redirect) -> io::Result<Self> {
+        let (host, pins) = (&redirect.host, &redirect.pins);
+        let config = redirect.gate.config()?;
+        let addresses = config.iter().flat_map(|c| [c.redirect_v4, c.redirect_v6]);
+        let tunnelled = redirect
+            .ports
             .entries()?
             .into_iter()
             .filter(|(_, rule)| rule.groups != 0);
@@ -73,16 +63,18 @@ impl State {
                 .into_iter()
                 .map(|name| ProgramState::read(name, host, pins))
                 .collect::<io::Result<_>>()?,
-            nodes: nodes.entries()?.len(),
+            nodes: match redirect.applied {
+                Some(nodes) => nodes,
+                None => redirect.nodes.entries()?.len(),
+            },
             ports,
-            gate: gate.state()?,
-            redirect_addresses: redirect
+            gate: redirect.gate.state()?,
+            redirect_addresses: addresses
                 .filter(|address| !address.is_unspecified())
                 .map(IpAddr::from)
                 .collect(),
             redirect_port: config.map(|config| config.port),
-            pending: OriginalDestinations::open(pins)?.pending()?,
-            counters: counters::read(pins)?,
+            counters: redirect.counters.read()?,
         })
     }
 }

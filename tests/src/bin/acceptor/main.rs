@@ -125,7 +125,7 @@ fn run(args: &Args) -> Result<()> {
     eprintln!("redirecting");
     let mut accepted = accept::serve(&listeners, args.threads, args.spin, &mut redirect, &stop)?;
     accepted.pending = redirect.pending()?;
-    let counters = serde_json::to_value(redirect.counters()?)?;
+    let counters = serde_json::to_value(redirect.counters().read()?)?;
     accepted.counters = serde_json::from_value(counters)?;
     println!("{}", serde_json::to_string(&accepted)?);
     Ok(())

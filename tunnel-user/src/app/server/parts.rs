@@ -78,10 +78,12 @@ impl Parts {
     }
 
     /// The metrics, the kernel's counters included; once.
-    pub(super) fn registry(&mut self, redirect: SharedRedirect) -> Registry {
+    pub(super) fn registry(&mut self, redirect: &SharedRedirect) -> Registry {
         let mut registry = self.registry.take().unwrap_or_default();
+        // Read without the redirect's lock, which is held while a big table is written.
+        let counters = redirect.lock().counters();
         let read = move || {
-            let counters = redirect.lock().counters();
+            let counters = counters.read();
             counters
                 .map(|counters| counters.named().collect())
                 .unwrap_or_default()
