@@ -4,6 +4,10 @@
 //! v4-mapped form (`::ffff:a.b.c.d`); a port is a number in host order. Every type is `repr(C)`
 //! without implicit padding, and `bpftool map dump` shows its field names.
 #![no_std]
+#![expect(
+    unsafe_code,
+    reason = "addresses are moved by words, and types vouch for their memory layout"
+)]
 
 mod address;
 mod counters;

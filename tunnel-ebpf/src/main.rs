@@ -10,6 +10,10 @@
 #![no_std]
 #![no_main]
 #![expect(
+    unsafe_code,
+    reason = "helpers and contexts are raw pointers, which the verifier checks"
+)]
+#![expect(
     clippy::inline_always,
     reason = "a call would pass pointers that the verifier loses track of"
 )]

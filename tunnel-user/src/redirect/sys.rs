@@ -5,6 +5,10 @@
 //! and passes no pointer that outlives the call.
 //!
 //! [`bpf_attr`]: https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/bpf.h#L1489
+#![expect(
+    unsafe_code,
+    reason = "system calls whose pointers the compiler cannot check"
+)]
 
 use std::{
     ffi::CString,
