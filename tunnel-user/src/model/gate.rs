@@ -1,4 +1,13 @@
 //! What a connect to a node gets when culvert does not carry it.
+//!
+//! Two questions, asked in this order:
+//!
+//! - Is the *gate* closed: is no server there, or does it hang? Then the [`GatePolicy`] decides. It
+//!   is the node's own where it has one (`closed_gate` of [`Node`](super::Node)), else the server's
+//!   (`--gate-policy`); the kernel programs find it in the node's entry (`closed_gate`, one of
+//!   `tunnel_ebpf::policy`).
+//! - Is the gate open? Then the node's *standing* with the server decides (`redirect::Standing`,
+//!   `tunnel_ebpf::standing`): a node without a session may be set aside by `--offline-nodes`.
 
 use serde::{Deserialize, Serialize};
 
