@@ -38,6 +38,14 @@ use aya::Ebpf;
 use tracing::info;
 use tunnel_ebpf::{Address, NodeEntry, PortRule, maps};
 
+use self::{
+    claim::Claim,
+    gate::{Destination, Gate, Suspension, map_error},
+    host::Host,
+    kernel_map::KernelMap,
+    migration::Plan,
+    pins::{Pins, pin_error},
+};
 pub use self::{
     claim::{Holders, Sharing},
     counters::{CounterReader, Counters},
@@ -49,14 +57,6 @@ pub use self::{
     pins::Removed,
     state::{ProgramState, State},
     table::{Excluded, Exclusion, Standing, Table},
-};
-use self::{
-    claim::Claim,
-    gate::{Destination, Gate, map_error},
-    host::Host,
-    kernel_map::KernelMap,
-    migration::Plan,
-    pins::{Pins, pin_error},
 };
 
 /// How the redirect is installed.
@@ -136,7 +136,7 @@ impl Redirect {
             info!(pins = ?options.pin_root, "another version's programs stay until the gate opens");
             Some(ebpf)
         } else {
-            links::switch(&mut ebpf, &pins, &host.cgroup)?;
+            switch(&mut ebpf, &pins, &host, &plan)?;
             None
         };
         plan.commit()?;
@@ -234,6 +234,7 @@ impl Redirect {
             .map_err(map_error(maps::PORTS))?;
         self.gate.open(*listeners, config)?;
         if let Some(mut ebpf) = self.waiting.take() {
+            gate::close_others(&self.pins).map_err(map_error(maps::LISTENERS))?;
             links::switch(&mut ebpf, &self.pins, &self.host.cgroup)
                 .map_err(|error| GateError::Switch(Box::new(error)))?;
         }
@@ -290,6 +291,22 @@ impl Redirect {
     pub fn take_log_task(&mut self) -> Option<LogTask> {
         self.log_task.take()
     }
+}
+
+/// Attaches the programs, with the gate closed where they do not use the maps of those before them.
+fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host, plan: &Plan) -> Result<(), InstallError> {
+    if !plan.replaces_any() {
+        return links::switch(ebpf, pins, &host.cgroup);
+    }
+    let gate_error = || pin_error("close the gate in", pins.directory());
+    let suspension = Suspension::new(pins).map_err(gate_error())?;
+    let switched = links::switch(ebpf, pins, &host.cgroup);
+    // A server that runs would not find what these programs hand over: it gets no more.
+    let for_good = switched.is_ok() && plan.replaces(maps::ACCEPTED_DST);
+    if let Some(suspension) = suspension.filter(|_| !for_good) {
+        suspension.lift().map_err(gate_error())?;
+    }
+    switched
 }
 
 /// The embedded object as an ELF file, for tools such as `bpftool prog loadall`.

@@ -20,6 +20,14 @@ fn options(lab: &RedirectLab) -> Options {
     }
 }
 
+/// For a server that takes over.
+fn successor(lab: &RedirectLab) -> Options {
+    Options {
+        sharing: Sharing::WithPredecessor,
+        ..options(lab)
+    }
+}
+
 fn table(addresses: &[&str]) -> Table {
     let node = Node {
         name: "edge".parse().unwrap(),
@@ -159,25 +167,56 @@ fn a_map_of_another_shape_is_replaced_and_keeps_its_entries() {
     assert_eq!(left.len(), maps::ALL.len() + 5, "{left:?}");
 }
 
+/// A server that runs goes on, unless it could not read any more what the programs hand over.
+#[test]
+fn the_gate_stays_open_while_maps_are_replaced_if_the_running_server_can_use_the_new_ones() {
+    for (map, stays) in [
+        (maps::NODES, GateState::Open),
+        (maps::CLIENT_DST, GateState::Open),
+        (maps::ACCEPTED_DST, GateState::StaleHeartbeat),
+    ] {
+        let lab = RedirectLab::new();
+        let mut running = Redirect::install(&options(&lab)).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listeners = Listeners {
+            v4: Some(listener.as_fd()),
+            v6: None,
+        };
+        running.open_gate(&listeners).unwrap();
+        let pinned = options(&lab).pin_root.join("v1").join(map);
+        fs::remove_file(&pinned).unwrap();
+        let other = HashMap::<MapData, u32, u32>::create(3, 0).unwrap();
+        other.pin(&pinned).unwrap();
+
+        let mut next = Redirect::install(&successor(&lab)).unwrap();
+        assert_eq!(running.state().unwrap().gate, stays, "{map}");
+        next.open_gate(&listeners).unwrap();
+        assert_eq!(next.state().unwrap().gate, GateState::Open, "{map}");
+    }
+}
+
 /// Links of another version keep their programs until the gate is opened, then change to ours.
 #[test]
 fn another_versions_programs_are_replaced_when_the_gate_opens() {
     let lab = RedirectLab::new();
     let options = options(&lab);
-    let before = Redirect::install(&options).unwrap().state().unwrap();
+    let mut older = Redirect::install(&options).unwrap();
+    let before = older.state().unwrap();
     let (v0, v1) = (options.pin_root.join("v0"), options.pin_root.join("v1"));
     fs::rename(&v1, &v0).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listeners {
+        v4: Some(listener.as_fd()),
+        v6: None,
+    };
+    older.open_gate(&listeners).unwrap();
 
-    let mut redirect = Redirect::install(&options).unwrap();
+    let mut redirect = Redirect::install(&successor(&lab)).unwrap();
     assert!(v0.join("link_connect4").exists() && !v1.join("link_connect4").exists());
     redirect.apply(&table(&["10.78.0.11"])).unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    redirect
-        .open_gate(&Listeners {
-            v4: Some(listener.as_fd()),
-            v6: None,
-        })
-        .unwrap();
+    assert_eq!(older.state().unwrap().gate, GateState::Open);
+    redirect.open_gate(&listeners).unwrap();
+    assert_eq!(older.state().unwrap().gate, GateState::NoListener);
     assert!(!v0.exists());
     let after = redirect.state().unwrap();
     assert_eq!(after.gate, GateState::Open);
@@ -219,11 +258,7 @@ fn a_listener_that_was_handed_over_still_closes_the_gate_when_it_dies() {
         v6: None,
     };
     first.open_gate(&listeners).unwrap();
-    let successor = Options {
-        sharing: Sharing::WithPredecessor,
-        ..options(&lab)
-    };
-    let mut second = Redirect::install(&successor).unwrap();
+    let mut second = Redirect::install(&successor(&lab)).unwrap();
     second.open_gate(&listeners).unwrap();
     assert!(!first.close_gate().unwrap());
     assert_eq!(second.state().unwrap().gate, GateState::Open);

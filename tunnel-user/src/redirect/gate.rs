@@ -132,17 +132,46 @@ impl Gate {
         self.listeners.set(&slot, &descriptor)
     }
 
-    /// Whether there was a socket in the slot.
     fn empty(&self, slot: u32) -> io::Result<bool> {
-        match self.listeners.remove(&slot) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
-            result => result,
-        }
+        empty(&self.listeners, slot)
     }
 
     /// The cookie of the socket in a slot.
     fn listener(&self, slot: u32) -> io::Result<Option<u64>> {
         self.listeners.get(&slot)
+    }
+}
+
+/// A gate that is closed for a moment, while programs are replaced by others that use other maps:
+/// what one notes of a connect, the other would not find.
+#[derive(Debug)]
+pub(super) struct Suspension {
+    map: KernelMap<u32, Config>,
+    config: Config,
+}
+
+impl Suspension {
+    /// Closes the gate for the programs that use the pinned maps. `None` if it is closed for their
+    /// successors anyway, as a new map holds no configuration.
+    pub(super) fn new(pins: &Pins) -> io::Result<Option<Self>> {
+        let Ok(map) = KernelMap::<u32, Config>::open(&pins.map(maps::CONFIG)) else {
+            return Ok(None);
+        };
+        let Some(config) = map.get(&FIRST)? else {
+            return Ok(None);
+        };
+        let heartbeat_max_age = 0;
+        let closed = Config {
+            heartbeat_max_age,
+            ..config
+        };
+        map.set(&FIRST, &closed)?;
+        Ok(Some(Self { map, config }))
+    }
+
+    /// Lets the gate be as it was.
+    pub(super) fn lift(self) -> io::Result<()> {
+        self.map.set(&FIRST, &self.config)
     }
 }
 
@@ -206,6 +235,27 @@ impl Destination {
             heartbeat_max_age: u64::try_from(heartbeat_max_age.as_nanos()).unwrap_or(u64::MAX),
             owner: 0,
         }
+    }
+}
+
+/// Closes the gates of other versions' servers, for good: of their maps, only this one is known to
+/// be the same in all of them.
+pub(super) fn close_others(pins: &Pins) -> io::Result<()> {
+    for path in pins.other_maps(maps::LISTENERS) {
+        if path.exists() {
+            let listeners = KernelMap::<u32, u64>::open(&path)?;
+            empty(&listeners, LISTENER_V4)?;
+            empty(&listeners, LISTENER_V6)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there was a socket in the slot.
+fn empty(listeners: &KernelMap<u32, u64>, slot: u32) -> io::Result<bool> {
+    match listeners.remove(&slot) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        result => result,
     }
 }
 

@@ -70,6 +70,17 @@ impl Plan {
         })
     }
 
+    /// Whether programs that are attached use other maps than those that are loaded.
+    pub(super) fn replaces_any(&self) -> bool {
+        self.maps.iter().any(|map| map.successor.is_some())
+    }
+
+    /// Whether they use another map of this name.
+    pub(super) fn replaces(&self, name: &str) -> bool {
+        let mut maps = self.maps.iter();
+        maps.any(|map| map.name == name && map.successor.is_some())
+    }
+
     /// Gives the successors what can be read of their predecessors. What cannot comes with the
     /// next table.
     pub(super) fn copy_entries(&self) {

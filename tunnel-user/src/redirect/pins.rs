@@ -52,6 +52,12 @@ impl Pins {
         self.directory.join(format!("{LINK_PREFIX}{program}"))
     }
 
+    /// A map of each server of another version.
+    pub(super) fn other_maps(&self, name: &str) -> Vec<PathBuf> {
+        let paths = self.other_versions().into_iter();
+        paths.map(|directory| directory.join(name)).collect()
+    }
+
     /// The link of a program that a server of an older version left.
     pub(super) fn older_link(&self, program: &str) -> Option<PathBuf> {
         let name = format!("{LINK_PREFIX}{program}");
