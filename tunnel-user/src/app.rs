@@ -3,6 +3,7 @@
 pub mod agent;
 mod bind;
 mod descriptors;
+mod expiry;
 mod handover;
 mod node_table;
 pub mod server;

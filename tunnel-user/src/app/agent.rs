@@ -2,26 +2,27 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use self::status::Established;
 use super::{
     descriptors,
+    expiry::follow_expiry,
     signals::{Signals, Stop},
     tasks::Tasks,
 };
 use crate::{
     cli::AgentArgs,
     observability::{
-        admin::{AdminServer, Incumbent},
-        meta::MetaServer,
+        admin::{AdminError, AdminServer, Incumbent},
+        meta::{BindError, MetaServer},
         metrics::AgentMetrics,
-        readiness::Readiness,
+        readiness::{Condition, Readiness},
     },
     standalone::{AgentCredentials, AgentOptions},
-    tunnel::agent::{Keeper, KeeperOptions, Policy, Servers},
+    tunnel::agent::{Keeper, KeeperOptions, LocalAddresses, Policy, Servers},
 };
 
 mod addresses;
@@ -39,92 +40,138 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
 }
 
 async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
-    let started_at = OffsetDateTime::now_utc();
     let mut registry = Registry::default();
-    let metrics = AgentMetrics::register(&mut registry);
-    let readiness = Readiness::default();
-    let connected = readiness.register("session");
-    let servers = Servers::default();
-
-    let meta_address = SocketAddr::new(args.meta_address, args.meta_port);
-    let meta = MetaServer::new(meta_address, registry, readiness.clone()).await?;
-    let credentials =
-        AgentCredentials::establish(&identity_options(&args).await?, &stop.graceful).await?;
-    let report = status::Reporter {
-        started_at,
-        identity: credentials.identity().clone(),
-        servers: servers.clone(),
-        readiness,
-        metrics: metrics.clone(),
-        validities: credentials.validities(),
+    let agent = Agent {
+        metrics: AgentMetrics::register(&mut registry),
+        readiness: Readiness::default(),
+        servers: Servers::default(),
+        established: Established::default(),
+        args,
+        stop,
     };
-    let admin = AdminServer::new(&args.run_dir, Incumbent::Respect, report.into_fn()).await?;
-    let keeper = Keeper::new(
-        keeper_options(&args, &credentials, &metrics),
-        servers.clone(),
-    );
-
     let end = CancellationToken::new();
     let mut tasks = Tasks::default();
-    tasks.try_spawn("the meta server", meta.run(end.clone()));
-    tasks.try_spawn("the admin socket", admin.run(end.clone()));
-    tasks.spawn(
-        "watching certificates",
-        status::follow_expiry(credentials.validities(), metrics.clone(), end.clone()),
-    );
-    tasks.spawn(
-        "watching sessions",
-        status::follow_sessions(servers, connected, metrics, end.clone()),
-    );
-    tasks.spawn("renewing the certificate", credentials.run(end.clone()));
-    let keeping = keeper.run(stop.graceful.clone(), stop.abort.clone());
-    let outcome = tokio::select! {
-        () = keeping => Ok(()),
-        error = tasks.failed() => Err(error),
-    };
+    let outcome = agent.serve(registry, &mut tasks, &end).await;
     end.cancel();
     tasks.finished().await;
     outcome
 }
 
-async fn identity_options(args: &AgentArgs) -> anyhow::Result<AgentOptions> {
-    let token = args
-        .token()?
-        .map(|token| token.expose().parse())
-        .transpose();
-    Ok(AgentOptions {
-        state_dir: args.state_dir.clone(),
-        node: args.node_name()?,
-        servers: args.server.clone(),
-        token: token.context("--token is not one that `culvert token create` printed")?,
-        pin: args.ca_hash,
-        addresses: addresses::of_this_machine(&args.node_ip).await?,
-    })
+/// What the agent's tasks share.
+struct Agent {
+    args: AgentArgs,
+    stop: Stop,
+    metrics: AgentMetrics,
+    readiness: Readiness,
+    servers: Servers,
+    established: Established,
 }
 
-fn keeper_options(
-    args: &AgentArgs,
-    credentials: &AgentCredentials,
-    metrics: &AgentMetrics,
-) -> KeeperOptions {
-    let identity = credentials.identity().clone();
-    let policy = if args.no_default_targets {
-        Policy::only(args.allow.clone())
-    } else {
-        Policy::new(identity.addresses.clone(), args.allow.clone())
-    };
-    let server_name = crate::pki::SERVER_NAME
-        .try_into()
-        .expect("the constant is a DNS name");
-    KeeperOptions {
-        servers: args.server.clone(),
-        server_name: Some(server_name),
-        tls: credentials.configs(),
-        identity,
-        settings: args.session.settings(),
-        policy: Arc::new(policy),
-        mark: args.mark,
-        metrics: metrics.clone(),
-        drain_timeout: args.session.drain_timeout,
+impl Agent {
+    /// Whoever looks learns how it stands from the start: enrolment may take long. The admin socket
+    /// also keeps a second agent from spending its token beside this one.
+    async fn serve(
+        self,
+        registry: Registry,
+        tasks: &mut Tasks,
+        end: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let identity = self.readiness.register("identity");
+        let connected = self.readiness.register("session");
+        let admin = self.admin_server().await?;
+        let meta = self.meta_server(registry).await?;
+        tasks.try_spawn("the admin socket", admin.run(end.clone()));
+        tasks.try_spawn("the meta server", meta.run(end.clone()));
+        let local = addresses::follow(tasks, end).await;
+        let credentials = tokio::select! {
+            established = self.credentials(&identity, local.as_ref()) => established?,
+            error = tasks.failed() => return Err(error),
+        };
+        identity.ready();
+        self.established.set(&credentials, &self.metrics);
+        let keeper = Keeper::new(
+            self.keeper_options(&credentials, local),
+            self.servers.clone(),
+        );
+        tasks.spawn("watching certificates", {
+            let certificates = self.metrics.certificates.clone();
+            follow_expiry("agent", credentials.validities(), certificates, end.clone())
+        });
+        tasks.spawn("watching sessions", {
+            status::follow_sessions(self.servers, connected, self.metrics, end.clone())
+        });
+        tasks.spawn("renewing the certificate", credentials.run(end.clone()));
+        tokio::select! {
+            kept = keeper.run(self.stop.graceful, self.stop.abort) => kept,
+            error = tasks.failed() => Err(error),
+        }
+    }
+
+    async fn admin_server(&self) -> Result<AdminServer, AdminError> {
+        let report = status::Reporter {
+            started_at: OffsetDateTime::now_utc(),
+            established: self.established.clone(),
+            servers: self.servers.clone(),
+            readiness: self.readiness.clone(),
+        };
+        AdminServer::new(&self.args.run_dir, Incumbent::Respect, report.into_fn()).await
+    }
+
+    async fn meta_server(&self, registry: Registry) -> Result<MetaServer, BindError> {
+        let address = SocketAddr::new(self.args.meta_address, self.args.meta_port);
+        MetaServer::new(address, registry, self.readiness.clone()).await
+    }
+
+    async fn credentials(
+        &self,
+        identity: &Condition,
+        local: Option<&LocalAddresses>,
+    ) -> anyhow::Result<AgentCredentials> {
+        let args = &self.args;
+        let options = AgentOptions {
+            state_dir: args.state_dir.clone(),
+            node: args.node_name()?,
+            servers: args.server.clone(),
+            token: args
+                .token()
+                .map_err(|error| format!("{error:#}"))
+                .transpose(),
+            pin: args.ca_hash,
+            addresses: addresses::proposed(&args.node_ip, local),
+        };
+        let trouble = |reason| identity.not_ready(reason);
+        AgentCredentials::establish(&options, &trouble, &self.stop.graceful).await
+    }
+
+    fn keeper_options(
+        &self,
+        credentials: &AgentCredentials,
+        local: Option<LocalAddresses>,
+    ) -> KeeperOptions {
+        let args = &self.args;
+        let identity = credentials.identity().clone();
+        let (own, allowed) = (identity.addresses.clone(), args.allow.clone());
+        let policy = if args.no_default_targets {
+            Policy::only(own, allowed)
+        } else {
+            Policy::new(own, allowed)
+        };
+        let server_name = crate::pki::SERVER_NAME
+            .try_into()
+            .expect("the constant is a DNS name");
+        KeeperOptions {
+            servers: args.server.clone(),
+            server_name: Some(server_name),
+            tls: credentials.configs(),
+            identity,
+            settings: args.session.settings(),
+            policy: Arc::new(policy.with_local(local)),
+            mark: args.mark,
+            metrics: self.metrics.clone(),
+            drain_timeout: args.session.drain_timeout,
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     model::{Mark, NodeName, ServerAddr},
     pki::CaPin,
+    standalone::JoinToken,
     tunnel::agent::AllowedTargets,
 };
 
@@ -60,7 +61,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "TOKEN", help_heading = "Identity")]
     pub token: Option<Secret>,
 
-    /// File that holds the token
+    /// File that holds the token; may be deleted once the agent is enrolled
     #[arg(long, value_name = "FILE", help_heading = "Identity")]
     pub token_file: Option<PathBuf>,
 
@@ -132,17 +133,21 @@ impl AgentArgs {
     }
 
     /// The token to enrol with, from the flag or the file.
-    pub fn token(&self) -> anyhow::Result<Option<Secret>> {
+    pub fn token(&self) -> anyhow::Result<Option<JoinToken>> {
         let Some(file) = &self.token_file else {
-            return Ok(self.token.clone());
+            let token = self.token.as_ref().map(|token| token.expose().parse());
+            return token
+                .transpose()
+                .context("--token is not one that `culvert token create` printed");
         };
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read --token-file {}", file.display()))?;
-        anyhow::ensure!(
-            !text.trim().is_empty(),
-            "--token-file {} is empty: put the token from `culvert token create` into it",
-            file.display()
-        );
-        Ok(Some(text.parse()?))
+        let token = text.trim().parse().with_context(|| {
+            format!(
+                "--token-file {} holds no token: put the one from `culvert token create` into it",
+                file.display()
+            )
+        })?;
+        Ok(Some(token))
     }
 }

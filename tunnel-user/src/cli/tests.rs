@@ -156,7 +156,7 @@ fn a_token_keeps_its_text_and_stays_out_of_dumps() {
     ));
     let args = agent(&format!("--config {}", config.path().display()), &[]);
     let token = args.token().unwrap().unwrap();
-    assert_eq!(token.expose(), "0123456e7.00012345678901234567890123");
+    assert_eq!(token.reveal(), "0123456e7.00012345678901234567890123");
     assert!(!format!("{args:?}").contains("0123456e7"));
 }
 
@@ -178,17 +178,18 @@ fn the_token_file_is_read_when_the_token_is_needed() {
     };
     let token = file("id.secret\n");
     let read = with(token.path().to_str().unwrap()).unwrap().unwrap();
-    assert_eq!(read.expose(), "id.secret");
+    assert_eq!(read.reveal(), "id.secret");
     let missing = format!("{:#}", with("/nonexistent").unwrap_err());
     assert!(
         missing.starts_with("cannot read --token-file /nonexistent: "),
         "{missing}"
     );
-    let empty = file("\n");
-    let empty = with(empty.path().to_str().unwrap())
-        .unwrap_err()
-        .to_string();
-    assert!(empty.contains("is empty: put the token"), "{empty}");
+    for useless in ["\n", "no token\n"] {
+        let useless = file(useless);
+        let error = with(useless.path().to_str().unwrap()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("holds no token: put the one"), "{error}");
+    }
 }
 
 #[test]

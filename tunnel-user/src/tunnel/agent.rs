@@ -12,6 +12,6 @@ mod servers;
 pub use self::{
     allowed_targets::{AllowedTargets, InvalidAllowedTargets},
     keeper::{Keeper, KeeperOptions},
-    policy::Policy,
+    policy::{LocalAddresses, Policy},
     servers::{LinkInfo, LinkReport, LinkState, Servers},
 };

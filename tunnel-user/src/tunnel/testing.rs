@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use http::Response;
 use prometheus_client::registry::Registry;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -159,7 +160,7 @@ impl TestServer {
             servers.clone(),
         );
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-        let running = tokio::spawn(keeper.run(drain.clone(), abort.clone()));
+        let running = tokio::spawn(keeper.run(drain.clone(), abort.clone()).map(Result::unwrap));
         TestAgent {
             servers,
             running: AbortOnDropHandle::new(running),

@@ -1,20 +1,38 @@
-//! Under which addresses clients know this machine.
+//! This machine's addresses: under which clients know it, and which of them it has itself.
 
 use std::net::IpAddr;
 
-use crate::redirect::addresses::AddressWatch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::tasks::Tasks, redirect::addresses::AddressWatch, tunnel::agent::LocalAddresses};
+
+/// Follows the addresses that this machine has. An agent that cannot learn them serves all the
+/// same.
+pub(super) async fn follow(tasks: &mut Tasks, end: &CancellationToken) -> Option<LocalAddresses> {
+    match AddressWatch::new().await {
+        Ok(watch) => {
+            let local = watch.subscribe();
+            tasks.try_spawn("watching this machine's addresses", watch.run(end.clone()));
+            Some(local)
+        }
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "cannot read this machine's addresses: an enrolment needs --node-ip, or a token \
+                 made with --address",
+            );
+            None
+        }
+    }
+}
 
 /// Those that were given, or else all that the machine has; the server takes those that a node
 /// can have.
-pub(super) async fn of_this_machine(given: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+pub(super) fn proposed(given: &[IpAddr], local: Option<&LocalAddresses>) -> Vec<IpAddr> {
     if !given.is_empty() {
-        return Ok(given.to_vec());
+        return given.to_vec();
     }
-    let own = AddressWatch::new().await?.subscribe();
-    Ok(own
-        .borrow()
-        .iter()
-        .copied()
-        .filter(|ip| !ip.is_loopback())
-        .collect())
+    let local = local.map(|local| local.borrow().clone());
+    let local = local.iter().flat_map(|local| local.iter().copied());
+    local.filter(|ip| !ip.is_loopback()).collect()
 }

@@ -1,13 +1,13 @@
 //! What `culvert status --agent` shows, and what the agent's metrics follow.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::AgentIdentity,
+    model::{AgentIdentity, NodeName},
     observability::{
         admin::MakeStatus,
         metrics::AgentMetrics,
@@ -15,6 +15,7 @@ use crate::{
         status::{CertificateStatus, NodeStatus, Role, SessionStatus, StatusReport},
     },
     pki::Validity,
+    standalone::AgentCredentials,
     tunnel::agent::{LinkInfo, LinkState, Servers},
 };
 
@@ -22,11 +23,34 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Reporter {
     pub(super) started_at: OffsetDateTime,
-    pub(super) identity: AgentIdentity,
+    pub(super) established: Established,
     pub(super) servers: Servers,
     pub(super) readiness: Readiness,
-    pub(super) metrics: AgentMetrics,
-    pub(super) validities: watch::Receiver<Validity>,
+}
+
+/// The agent's identity, once it has one.
+#[derive(Clone, Default)]
+pub(super) struct Established(Arc<OnceLock<Identity>>);
+
+struct Identity {
+    proved: AgentIdentity,
+    validities: watch::Receiver<Validity>,
+    ca: Option<Validity>,
+}
+
+impl Established {
+    /// Shows the identity from now on.
+    pub(super) fn set(&self, credentials: &AgentCredentials, metrics: &AgentMetrics) {
+        let ca = credentials.ca_validity();
+        if let Some(ca) = ca {
+            metrics.certificates.set_expiry("ca", ca.expires);
+        }
+        self.0.get_or_init(|| Identity {
+            proved: credentials.identity().clone(),
+            validities: credentials.validities(),
+            ca,
+        });
+    }
 }
 
 impl Reporter {
@@ -41,57 +65,55 @@ impl Reporter {
         let now = OffsetDateTime::now_utc();
         let mut report = StatusReport::new(Role::Agent, self.started_at, now);
         report.conditions = self.readiness.report().into();
+        if let Some(identity) = self.established.0.get() {
+            self.add(&mut report, identity);
+        }
+        report
+    }
+
+    fn add(&self, report: &mut StatusReport, identity: &Identity) {
+        let Identity {
+            proved,
+            validities,
+            ca,
+        } = identity;
         report.nodes = vec![NodeStatus {
-            name: self.identity.node.clone(),
-            addresses: self.identity.addresses.clone(),
+            name: proved.node.clone(),
+            addresses: proved.addresses.clone(),
             connected: self.servers.any_up(),
             closed_gate: None,
         }];
         let links = self.servers.reports().into_iter();
         report.sessions = links
             .filter_map(|link| match link.state {
-                LinkState::Up(info) => Some(self.session(&info)),
+                LinkState::Up(info) => Some(session(&proved.node, &info)),
                 LinkState::Down(_) | LinkState::Duplicate { .. } => None,
             })
             .collect();
-        let validity = *self.validities.borrow();
-        report.certificates = vec![CertificateStatus {
-            name: "agent".to_owned(),
-            valid_from: validity.issued,
-            expires_at: validity.expires,
-        }];
-        report
-    }
-
-    fn session(&self, link: &LinkInfo) -> SessionStatus {
-        let (bytes_to_client, bytes_to_target) = link.bytes();
-        SessionStatus {
-            node: self.identity.node.clone(),
-            remote: link.remote,
-            connected_at: link.since.into(),
-            open_connections: self.metrics.connections.open_now(),
-            bytes_to_target,
-            bytes_to_client,
-            peer_version: None,
-        }
+        let agent = certificate("agent", *validities.borrow());
+        let ca = ca.map(|ca| certificate("ca", ca));
+        report.certificates = ca.into_iter().chain([agent]).collect();
     }
 }
 
-/// Keeps the metric of the certificate's expiry true.
-pub(super) async fn follow_expiry(
-    mut validities: watch::Receiver<Validity>,
-    metrics: AgentMetrics,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let validity = *validities.borrow_and_update();
-        metrics.certificates.set_expiry("agent", validity.expires);
-        tokio::select! {
-            changed = validities.changed() => if changed.is_err() {
-                return shutdown.cancelled().await;
-            },
-            () = shutdown.cancelled() => return,
-        }
+fn session(node: &NodeName, link: &LinkInfo) -> SessionStatus {
+    let (bytes_to_client, bytes_to_target) = link.bytes();
+    SessionStatus {
+        node: node.clone(),
+        remote: link.remote,
+        connected_at: link.since.into(),
+        open_connections: link.open_connections(),
+        bytes_to_target,
+        bytes_to_client,
+        peer_version: None,
+    }
+}
+
+fn certificate(name: &str, validity: Validity) -> CertificateStatus {
+    CertificateStatus {
+        name: name.to_owned(),
+        valid_from: validity.issued,
+        expires_at: validity.expires,
     }
 }
 

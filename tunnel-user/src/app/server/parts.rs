@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use crate::{
-    app::{node_table::SharedRedirect, tasks::Tasks},
+    app::{expiry::follow_expiry, node_table::SharedRedirect, tasks::Tasks},
     cli::ServerArgs,
     model::SnapshotReader,
     observability::{metrics::ServerMetrics, readiness::Readiness},
@@ -54,6 +54,8 @@ impl Parts {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let state = Arc::new(State::create(&args.state_dir, now)?);
+        let ca = state.ca().validity();
+        metrics.certificates.set_expiry("ca", ca.expires);
         let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE, now)?;
         let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
         let addresses = AddressWatch::new().await?;
@@ -120,7 +122,8 @@ impl Parts {
             count_sessions(self.sessions.clone(), self.metrics.clone(), end.clone())
         });
         tasks.spawn("watching certificates", {
-            follow_expiry(self.validities.clone(), self.metrics.clone(), end.clone())
+            let certificates = self.metrics.certificates.clone();
+            follow_expiry("server", self.validities.clone(), certificates, end.clone())
         });
     }
 
@@ -167,23 +170,6 @@ async fn count_sessions(sessions: Sessions, metrics: ServerMetrics, end: Cancell
         metrics.sessions.set(count);
         tokio::select! {
             open = changes.changed() => if open.is_err() { return },
-            () = end.cancelled() => return,
-        }
-    }
-}
-
-async fn follow_expiry(
-    mut validities: watch::Receiver<Validity>,
-    metrics: ServerMetrics,
-    end: CancellationToken,
-) {
-    loop {
-        let validity = *validities.borrow_and_update();
-        metrics.certificates.set_expiry("server", validity.expires);
-        tokio::select! {
-            changed = validities.changed() => if changed.is_err() {
-                return end.cancelled().await;
-            },
             () = end.cancelled() => return,
         }
     }

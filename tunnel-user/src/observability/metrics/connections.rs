@@ -20,6 +20,7 @@ pub struct Connections {
 #[derive(Clone, Debug, Default)]
 pub struct AgentConnections {
     open: Gauge,
+    open_in_session: Gauge,
     ended: Family<ByOutcome, Counter>,
 }
 
@@ -28,6 +29,7 @@ pub struct AgentConnections {
 #[must_use = "the connection counts as open only as long as this lives"]
 pub struct OpenConnection {
     open: Gauge,
+    open_in_session: Option<Gauge>,
     ended: Ended,
     outcome: Outcome,
 }
@@ -68,16 +70,6 @@ impl Connections {
         let open = self.open.get_or_create_owned(&ByFrontend { frontend });
         OpenConnection::new(open, Ended::OfServer(self.ended.clone(), frontend))
     }
-
-    /// How many are open now, through every frontend.
-    pub fn open_now(&self) -> u64 {
-        let open = |frontend| {
-            let gauge = self.open.get(&ByFrontend { frontend });
-            gauge.map_or(0, |gauge| gauge.get())
-        };
-        let all: i64 = Frontend::ALL.iter().copied().map(open).sum();
-        u64::try_from(all).unwrap_or(0)
-    }
 }
 
 impl AgentConnections {
@@ -96,14 +88,26 @@ impl AgentConnections {
         connections
     }
 
-    /// Counts a connection as open.
-    pub fn open(&self) -> OpenConnection {
-        OpenConnection::new(self.open.clone(), Ended::OfAgent(self.ended.clone()))
+    /// The same counts, and beside them one of a new session's own connections.
+    #[must_use]
+    pub fn of_session(&self) -> Self {
+        Self {
+            open_in_session: Gauge::default(),
+            ..self.clone()
+        }
     }
 
-    /// How many are open now.
-    pub fn open_now(&self) -> u64 {
-        u64::try_from(self.open.get()).unwrap_or(0)
+    /// Counts a connection as open.
+    pub fn open(&self) -> OpenConnection {
+        let mut open = OpenConnection::new(self.open.clone(), Ended::OfAgent(self.ended.clone()));
+        self.open_in_session.inc();
+        open.open_in_session = Some(self.open_in_session.clone());
+        open
+    }
+
+    /// How many connections of this session are open now.
+    pub fn open_in_session(&self) -> u64 {
+        u64::try_from(self.open_in_session.get()).unwrap_or(0)
     }
 }
 
@@ -112,6 +116,7 @@ impl OpenConnection {
         open.inc();
         Self {
             open,
+            open_in_session: None,
             ended,
             outcome: Outcome::Abandoned,
         }
@@ -127,6 +132,9 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let outcome = self.outcome;
         self.open.dec();
+        if let Some(open_in_session) = &self.open_in_session {
+            open_in_session.dec();
+        }
         match &self.ended {
             Ended::OfServer(ended, frontend) => {
                 let frontend = *frontend;

@@ -60,12 +60,34 @@ fn an_agent_shows_exactly_this() {
 
 #[test]
 fn a_connection_counts_as_open_until_it_is_dropped() {
-    let metrics = ServerMetrics::register(&mut Registry::default());
+    let mut registry = Registry::default();
+    let metrics = ServerMetrics::register(&mut registry);
+    let open = || {
+        let lines = scrape(&registry).into_iter();
+        let open = lines.filter(|line| line.starts_with("culvert_server_connections_open{"));
+        open.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum::<u64>()
+    };
     let first = metrics.connections.open(Frontend::Transparent);
     let second = metrics.connections.open(Frontend::Connect);
-    assert_eq!(metrics.connections.open_now(), 2);
+    assert_eq!(open(), 2);
     first.end(Outcome::Reset);
-    assert_eq!(metrics.connections.open_now(), 1);
+    assert_eq!(open(), 1);
     drop(second);
-    assert_eq!(metrics.connections.open_now(), 0);
+    assert_eq!(open(), 0);
+}
+
+#[test]
+fn each_session_of_an_agent_counts_its_own_connections() {
+    let metrics = AgentMetrics::register(&mut Registry::default());
+    let (one, other) = (
+        metrics.connections.of_session(),
+        metrics.connections.of_session(),
+    );
+    let first = one.open();
+    let _second = one.open();
+    let _third = other.open();
+    assert_eq!((one.open_in_session(), other.open_in_session()), (2, 1));
+    first.end(Outcome::Reset);
+    assert_eq!((one.open_in_session(), other.open_in_session()), (1, 1));
 }

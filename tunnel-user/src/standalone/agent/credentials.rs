@@ -30,8 +30,8 @@ pub struct AgentOptions {
     pub node: NodeName,
     /// The servers, any of which may enrol and renew.
     pub servers: Vec<ServerAddr>,
-    /// The right to enrol, where it is needed.
-    pub token: Option<JoinToken>,
+    /// The right to enrol, where it is needed; or why the one that was named cannot be read.
+    pub token: Option<Result<JoinToken, String>>,
     /// The CA by which the right server is known at enrolment.
     pub pin: Option<CaPin>,
     /// The machine's own addresses, proposed where the token names none.
@@ -50,23 +50,31 @@ pub struct AgentCredentials {
 
 impl AgentCredentials {
     /// Loads the stored credential, or enrols with the token: for as long as no server can be
-    /// reached, and until `shutdown`.
+    /// reached, and until `shutdown`. `trouble` hears why it takes long.
     pub async fn establish(
         options: &AgentOptions,
+        trouble: &(dyn Fn(String) + Sync),
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let store = AgentStore::create(&options.state_dir)?;
         let asked = Asked {
             node: &options.node,
-            token: options.token.as_ref(),
+            token: options.token.as_ref().map(|token| match token {
+                Ok(token) => Ok(token),
+                Err(reason) => Err(reason.as_str()),
+            }),
             pin: options.pin,
         };
         let decision = plan(store.load()?, asked, OffsetDateTime::now_utc())
             .with_context(|| format!("no identity in {}", store.path().display()))?;
         let stored = match decision {
             Plan::UseStored(stored) => {
-                if options.token.is_some() {
-                    info!("this agent is already enrolled, the token is not needed any more");
+                match &options.token {
+                    Some(Err(reason)) => {
+                        info!(reason, "already enrolled, going on without a token")
+                    }
+                    Some(Ok(_)) => info!("already enrolled, the token is not needed any more"),
+                    None => {}
                 }
                 *stored
             }
@@ -75,7 +83,7 @@ impl AgentCredentials {
                 pin,
                 fallback,
             } => match (
-                enrol(options, &store, &token, pin, shutdown).await,
+                enrol(options, &store, (&token, pin), trouble, shutdown).await,
                 fallback,
             ) {
                 (Ok(stored), _) => stored,
@@ -123,6 +131,11 @@ impl AgentCredentials {
     /// Follows the certificate's life.
     pub fn validities(&self) -> watch::Receiver<Validity> {
         self.validities.subscribe()
+    }
+
+    /// The life of the CA's certificate, which is never renewed.
+    pub fn ca_validity(&self) -> Option<Validity> {
+        Validity::of(&self.stored.ca)
     }
 
     /// Renews the certificate whenever it is due.

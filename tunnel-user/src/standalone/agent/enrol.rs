@@ -32,8 +32,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(super) async fn enrol(
     options: &AgentOptions,
     store: &AgentStore,
-    token: &JoinToken,
-    pin: CaPin,
+    (token, pin): (&JoinToken, CaPin),
+    trouble: &(dyn Fn(String) + Sync),
     shutdown: &CancellationToken,
 ) -> anyhow::Result<StoredIdentity> {
     let key = store.joining_key()?;
@@ -46,7 +46,7 @@ pub(super) async fn enrol(
     let config = Arc::new(enrolment_client_config(pin)?);
     let answer = tokio::select! {
         () = shutdown.cancelled() => bail!("stopped before the agent was enrolled"),
-        answer = ask_until_answered(options, &config, &ask) => answer.context("cannot enrol")?,
+        answer = ask_until_answered(options, &config, &ask, trouble) => answer.context("cannot enrol")?,
     };
     let ca = CertificateDer::from_pem_slice(answer.ca_pem.as_bytes())
         .context("the server's answer holds no CA certificate")?;
@@ -89,12 +89,15 @@ async fn ask_until_answered(
     options: &AgentOptions,
     config: &Arc<rustls::ClientConfig>,
     ask: &Ask,
+    trouble: &(dyn Fn(String) + Sync),
 ) -> Result<Certificate, CallError> {
     let mut wait = FIRST_WAIT;
     loop {
         match ask_any(&options.servers, config, ask).await {
             Err(error) if !error.is_final() => {
-                warn!(error = chain(&error), "cannot enrol yet, trying again");
+                let error = chain(&error);
+                warn!(error, "cannot enrol yet, trying again");
+                trouble(format!("cannot enrol yet: {error}"));
             }
             answer => return answer,
         }

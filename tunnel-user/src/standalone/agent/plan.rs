@@ -22,7 +22,9 @@ pub(super) enum Plan {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     pub(super) node: &'a NodeName,
-    pub(super) token: Option<&'a JoinToken>,
+    /// The token, or why the one that was named cannot be read: which matters only without an
+    /// identity, for whoever is enrolled may have deleted the token's file.
+    pub(super) token: Option<Result<&'a JoinToken, &'a str>>,
     pub(super) pin: Option<CaPin>,
 }
 
@@ -44,6 +46,8 @@ pub(super) enum NoIdentity {
          token create` prints them"
     )]
     NoPin,
+    #[error("{0}")]
+    NoToken(String),
 }
 
 /// Decides.
@@ -57,11 +61,11 @@ pub(super) fn plan(
     };
     match check(stored, asked, now) {
         Ok(stored) => match asked.token {
-            Some(token) if token.id().as_str() != stored.identity.key.as_str() => {
+            Some(Ok(token)) if token.id().as_str() != stored.identity.key.as_str() => {
                 let nothing = || NoIdentity::NoPin;
                 enrol(asked, Some(Box::new(stored)), nothing)
             }
-            _ => Ok(Plan::UseStored(Box::new(stored))),
+            Some(_) | None => Ok(Plan::UseStored(Box::new(stored))),
         },
         Err(reason) => enrol(asked, None, || NoIdentity::Unusable {
             reason,
@@ -100,7 +104,11 @@ fn enrol(
     fallback: Option<Box<StoredIdentity>>,
     without_token: impl FnOnce() -> NoIdentity,
 ) -> Result<Plan, NoIdentity> {
-    let token = asked.token.cloned().ok_or_else(without_token)?;
+    let token = match asked.token {
+        Some(Ok(token)) => token.clone(),
+        Some(Err(reason)) => return Err(NoIdentity::NoToken(reason.to_owned())),
+        None => return Err(without_token()),
+    };
     let pin = asked.pin.ok_or(NoIdentity::NoPin)?;
     Ok(Plan::Enrol {
         token,

@@ -34,7 +34,7 @@ fn options(test: &TestState, server: &ServerAddr, token: Option<JoinToken>) -> A
         state_dir: test.dir.path().join("agent"),
         node: "edge-1".parse().unwrap(),
         servers: vec![server.clone()],
-        token,
+        token: token.map(Ok),
         pin: Some(test.state.ca().pin()),
         addresses: vec!["10.0.0.1".parse().unwrap()],
     }
@@ -43,7 +43,7 @@ fn options(test: &TestState, server: &ServerAddr, token: Option<JoinToken>) -> A
 async fn establish(options: &AgentOptions) -> anyhow::Result<AgentCredentials> {
     timeout(
         PATIENCE,
-        AgentCredentials::establish(options, &CancellationToken::new()),
+        AgentCredentials::establish(options, &|_| {}, &CancellationToken::new()),
     )
     .await
     .expect("an answer in time")
@@ -102,7 +102,8 @@ async fn an_agent_enrols_once_and_never_needs_the_token_again() {
     assert_eq!(files, ["agent.pem"]);
 
     drop(server);
-    for token in [Some(token), None] {
+    let deleted = Err("cannot read --token-file".to_owned());
+    for token in [Some(Ok(token)), Some(deleted), None] {
         options.token = token;
         let stored = establish(&options).await.unwrap();
         assert_eq!(*stored.identity(), identity);
@@ -321,7 +322,7 @@ async fn a_damaged_credential_is_named_and_a_token_replaces_it() {
         "{message}"
     );
 
-    options.token = Some(test.token("edge-1", &["10.0.0.1"]));
+    options.token = Some(Ok(test.token("edge-1", &["10.0.0.1"])));
     let credentials = establish(&options).await.unwrap();
     let store = AgentStore::create(&options.state_dir).unwrap();
     let stored = store.load().unwrap().unwrap().unwrap();
@@ -339,10 +340,17 @@ async fn enrolment_goes_on_until_a_server_can_be_reached_or_the_agent_is_stopped
     drop(closed);
     let options = options(&test, &addr, Some(test.token("edge-1", &["10.0.0.1"])));
     let shutdown = CancellationToken::new();
-    let establishing = AgentCredentials::establish(&options, &shutdown);
+    let (trouble_tx, mut trouble_rx) = tokio::sync::mpsc::unbounded_channel();
+    let trouble = move |reason| trouble_tx.send(reason).unwrap();
+    let establishing = AgentCredentials::establish(&options, &trouble, &shutdown);
     tokio::pin!(establishing);
-    let impatient = timeout(Duration::from_millis(100), &mut establishing).await;
-    assert!(impatient.is_err(), "gave up at once");
+    for _ in 0..2 {
+        let reason = tokio::select! {
+            reason = trouble_rx.recv() => reason.unwrap(),
+            _ = &mut establishing => panic!("gave up"),
+        };
+        assert!(reason.contains(&addr.to_string()), "{reason}");
+    }
     shutdown.cancel();
     let error = timeout(PATIENCE, establishing)
         .await

@@ -66,10 +66,10 @@ pub(super) async fn dial(
     let connecting = async {
         let mut last = TargetError::NotAllowed(target.clone());
         for address in resolve(&target).await? {
-            if !policy.allows(address.ip(), address.port()) {
+            let Some(destination) = policy.destination(address) else {
                 continue;
-            }
-            match outgoing::connect(address, mark).await {
+            };
+            match outgoing::connect(destination, mark).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
                     let (kind, reason) = (error.kind(), reason(&error));
@@ -150,12 +150,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_own_address_of_a_nat_leads_to_this_machine() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let nat: IpAddr = "192.0.2.1".parse().unwrap();
+        let (_local_tx, local) = tokio::sync::watch::channel(std::sync::Arc::default());
+        let policy = Policy::new(vec![nat], Vec::new()).with_local(Some(local));
+        let address = format!("{nat}:{port}");
+        dial(&address, &policy, mark(), ALLOWED).await.unwrap();
+        drop(listener);
+        // The client's side reads of the target that it asked for.
+        let refused = dial(&address, &policy, mark(), ALLOWED).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("dial tcp {address}: connect: connection refused")
+        );
+    }
+
+    #[tokio::test]
     async fn a_name_is_dialled_where_the_policy_allows_its_address() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
         let policy = Policy::new(Vec::new(), Vec::new());
         dial(&address, &policy, mark(), ALLOWED).await.unwrap();
-        let nothing = Policy::only(Vec::new());
+        let nothing = Policy::only(Vec::new(), Vec::new());
         let refused = dial(&address, &nothing, mark(), ALLOWED).await.unwrap_err();
         assert!(matches!(refused, TargetError::NotAllowed(_)));
     }

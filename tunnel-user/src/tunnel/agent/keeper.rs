@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -59,7 +60,14 @@ impl Keeper {
     }
 
     /// Runs until `shutdown`, then drains; `abort` ends the draining.
-    pub async fn run(self, shutdown: CancellationToken, abort: CancellationToken) {
+    ///
+    /// # Errors
+    /// When keeping one of the sessions panicked: its server would be given up for good.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        abort: CancellationToken,
+    ) -> anyhow::Result<()> {
         let mut keepers = JoinSet::new();
         for server in self.options.servers.clone() {
             let address = AddressKeeper {
@@ -72,10 +80,9 @@ impl Keeper {
             keepers.spawn(address.run(shutdown.clone(), abort.clone()));
         }
         while let Some(ended) = keepers.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "keeping a session failed");
-            }
+            ended.context("keeping a session panicked")?;
         }
+        Ok(())
     }
 }
 
@@ -161,6 +168,8 @@ impl AddressKeeper {
             None => self.server.server_name().clone(),
         };
         let tls = Arc::clone(&self.options.tls.borrow());
+        let mut metrics = self.options.metrics.clone();
+        metrics.connections = metrics.connections.of_session();
         Link::establish(LinkOptions {
             server: self.server.clone(),
             server_name,
@@ -169,7 +178,7 @@ impl AddressKeeper {
             settings: self.options.settings,
             policy: Arc::clone(&self.options.policy),
             mark: self.options.mark,
-            metrics: self.options.metrics.clone(),
+            metrics,
         })
         .await
     }

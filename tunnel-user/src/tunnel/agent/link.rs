@@ -193,6 +193,7 @@ impl Link {
             remote,
             since: SystemTime::now(),
             meter: Arc::new(meter),
+            connections: options.metrics.connections.clone(),
         };
         Ok(Self {
             options,

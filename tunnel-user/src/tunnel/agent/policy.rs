@@ -1,9 +1,18 @@
 //! What the agent may dial. A server that was taken over must not become a way into the whole
 //! network of the edge.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
 
 use super::AllowedTargets;
+
+/// The addresses that this machine's interfaces have at present.
+pub type LocalAddresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
 
 /// The targets that an agent may dial: the node's own addresses and loopback on any port, unless
 /// that is switched off, and what the operator allows besides.
@@ -12,32 +21,64 @@ pub struct Policy {
     own: Vec<IpAddr>,
     own_allowed: bool,
     allowed: Vec<AllowedTargets>,
+    local: Option<LocalAddresses>,
 }
 
 impl Policy {
     /// Own addresses and loopback, and `allowed`.
     pub fn new(own: Vec<IpAddr>, allowed: Vec<AllowedTargets>) -> Self {
         Self {
-            own,
             own_allowed: true,
-            allowed,
+            ..Self::only(own, allowed)
         }
     }
 
-    /// Only `allowed`.
-    pub fn only(allowed: Vec<AllowedTargets>) -> Self {
+    /// Only `allowed`. Which addresses are the node's own matters here too, for
+    /// [`destination`](Self::destination).
+    pub fn only(own: Vec<IpAddr>, allowed: Vec<AllowedTargets>) -> Self {
         Self {
-            own: Vec::new(),
+            own,
             own_allowed: false,
             allowed,
+            local: None,
         }
     }
 
-    /// Whether the agent may dial this.
-    pub fn allows(&self, ip: IpAddr, port: u16) -> bool {
-        let ip = ip.to_canonical();
+    /// Own addresses that are not among these are reached by loopback.
+    #[must_use]
+    pub fn with_local(mut self, local: Option<LocalAddresses>) -> Self {
+        self.local = local;
+        self
+    }
+
+    /// Where to connect for this target; `None` if the agent may not dial it.
+    ///
+    /// An own address that no interface has (a NAT's, or one that moved) stands for this node all
+    /// the same. Out there it may be another machine's by now, so it is reached by loopback.
+    pub fn destination(&self, target: SocketAddr) -> Option<SocketAddr> {
+        let ip = target.ip().to_canonical();
+        let port = target.port();
+        if !self.allows(ip, port) {
+            return None;
+        }
+        let elsewhere = self.own.contains(&ip) && !ip.is_loopback() && !self.is_local(ip);
+        let ip = match ip {
+            IpAddr::V4(_) if elsewhere => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) if elsewhere => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+
+    fn allows(&self, ip: IpAddr, port: u16) -> bool {
         let own = self.own_allowed && (ip.is_loopback() || self.own.contains(&ip));
         own || self.allowed.iter().any(|targets| targets.contain(ip, port))
+    }
+
+    /// An address counts as local where nobody tells.
+    fn is_local(&self, ip: IpAddr) -> bool {
+        let local = self.local.as_ref();
+        local.is_none_or(|local| local.borrow().contains(&ip))
     }
 }
 
@@ -51,7 +92,8 @@ mod tests {
     }
 
     fn allows(policy: &Policy, ip: &str, port: u16) -> bool {
-        policy.allows(ip.parse().unwrap(), port)
+        let target = SocketAddr::new(ip.parse().unwrap(), port);
+        policy.destination(target).is_some()
     }
 
     #[test]
@@ -82,8 +124,45 @@ mod tests {
 
     #[test]
     fn the_default_can_be_switched_off() {
-        let policy = Policy::only(vec!["127.0.0.1/32:10250".parse().unwrap()]);
+        let policy = Policy::only(
+            vec!["10.78.0.11".parse().unwrap()],
+            vec!["127.0.0.1/32:10250".parse().unwrap()],
+        );
         assert!(allows(&policy, "127.0.0.1", 10250));
         assert!(!allows(&policy, "127.0.0.1", 22));
+        assert!(!allows(&policy, "10.78.0.11", 10250));
+    }
+
+    #[test]
+    fn an_own_address_that_this_machine_lacks_is_reached_by_loopback() {
+        let own = ["10.78.0.11", "198.51.100.7", "2001:db8::7"];
+        let own: Vec<IpAddr> = own.map(|ip| ip.parse().unwrap()).to_vec();
+        let allowed = vec!["198.51.100.0/24:10250".parse().unwrap()];
+        let (local_tx, local) = watch::channel(Arc::new(BTreeSet::from([own[0]])));
+        let policy = Policy::new(own.clone(), allowed.clone()).with_local(Some(local.clone()));
+        let leads = |policy: &Policy, target: &str| {
+            let destination = policy.destination(target.parse().unwrap());
+            destination.map(|addr| addr.to_string()).unwrap_or_default()
+        };
+        for (target, destination) in [
+            ("10.78.0.11:10250", "10.78.0.11:10250"),
+            ("198.51.100.7:10250", "127.0.0.1:10250"),
+            ("[::ffff:198.51.100.7]:10250", "127.0.0.1:10250"),
+            ("[2001:db8::7]:10250", "[::1]:10250"),
+            ("127.1.2.3:10250", "127.1.2.3:10250"),
+            ("198.51.100.8:10250", "198.51.100.8:10250"),
+            ("198.51.100.8:22", ""),
+        ] {
+            assert_eq!(leads(&policy, target), destination, "{target}");
+        }
+        // An address may move while the agent runs.
+        local_tx.send_replace(Arc::new(BTreeSet::from([own[1]])));
+        assert_eq!(leads(&policy, "198.51.100.7:22"), "198.51.100.7:22");
+        assert_eq!(leads(&policy, "10.78.0.11:22"), "127.0.0.1:22");
+
+        let strict = Policy::only(own, allowed).with_local(Some(local));
+        local_tx.send_replace(Arc::default());
+        assert_eq!(leads(&strict, "198.51.100.7:10250"), "127.0.0.1:10250");
+        assert_eq!(leads(&strict, "198.51.100.7:22"), "");
     }
 }

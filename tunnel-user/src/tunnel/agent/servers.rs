@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{model::ServerAddr, tunnel::carry::Meter};
+use crate::{model::ServerAddr, observability::metrics::AgentConnections, tunnel::carry::Meter};
 
 /// An established session.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct LinkInfo {
     pub since: SystemTime,
     /// What it carries.
     pub(super) meter: Arc<Meter>,
+    /// Counts its connections.
+    pub(super) connections: AgentConnections,
 }
 
 /// How it stands with one server address.
@@ -59,6 +61,11 @@ impl LinkInfo {
     /// Bytes from targets to clients, and from clients to targets.
     pub fn bytes(&self) -> (u64, u64) {
         self.meter.read()
+    }
+
+    /// Connections that are open in it.
+    pub fn open_connections(&self) -> u64 {
+        self.connections.open_in_session()
     }
 }
 
@@ -168,6 +175,7 @@ mod tests {
             remote: "192.0.2.1:10262".parse().unwrap(),
             since: SystemTime::UNIX_EPOCH,
             meter: Arc::new(Meter::new(Counter::default(), Counter::default())),
+            connections: AgentConnections::default(),
         }
     }
 

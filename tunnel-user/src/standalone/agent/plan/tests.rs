@@ -36,7 +36,7 @@ fn decide(
     let token: Option<JoinToken> = token.map(|token| token.parse().unwrap());
     let asked = Asked {
         node: &node.parse().unwrap(),
-        token: token.as_ref(),
+        token: token.as_ref().map(Ok),
         pin,
     };
     plan(stored, asked, now)
@@ -138,4 +138,21 @@ fn an_identity_that_cannot_serve_is_replaced_with_a_token_and_an_error_without()
 fn a_token_without_the_hash_of_the_ca_is_an_error() {
     let error = decide(None, "edge-1", Some(TOKEN), None, now()).unwrap_err();
     assert_eq!(error, NoIdentity::NoPin);
+}
+
+#[test]
+fn a_token_that_cannot_be_read_matters_only_without_an_identity() {
+    let ca = Ca::generate(now()).unwrap();
+    let node = "edge-1".parse().unwrap();
+    let asked = Asked {
+        node: &node,
+        token: Some(Err("cannot read --token-file /gone")),
+        pin: Some(ca.pin()),
+    };
+    let enrolled = plan(Some(Ok(stored(&ca))), asked, now()).unwrap();
+    assert!(matches!(enrolled, Plan::UseStored(_)), "{enrolled:?}");
+    for unusable in [None, Some(Err(Unusable::NoCa))] {
+        let error = plan(unusable, asked, now()).unwrap_err();
+        assert!(error.to_string().contains("--token-file /gone"), "{error}");
+    }
 }
