@@ -4,7 +4,7 @@
 //! Lab::nat()   control plane ── router (NAT) ── edge      no default route, no link to the machine
 //!    └ NetNs ── Launch ──> Daemon                         programs run nowhere else
 //! Cgroup, PinRoot                                         where the redirect attaches, where it pins
-//! Site, Running                                           culvert set up in a lab, and up
+//! Site                                                    culvert set up in a lab
 //! ```
 //! Everything carries the process id in its name (see [`unique`]), so runs do not meet, and what a killed run
 //! left behind is found and removed by the next one.
@@ -19,7 +19,6 @@ pub mod netns;
 pub mod process;
 pub mod programs;
 pub mod report;
-pub mod running;
 pub mod samples;
 pub mod scale;
 pub mod site;
@@ -32,7 +31,6 @@ pub use cgroup::Cgroup;
 pub use daemon::{Daemon, Launch};
 pub use lab::{Edge, Lab, Pod};
 pub use netns::NetNs;
-pub use running::Running;
 pub use samples::Samples;
 pub use site::Site;
 pub use until::until;

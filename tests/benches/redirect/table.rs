@@ -67,7 +67,7 @@ fn print_streams(direct: &Site, sites: &[Site]) {
 }
 
 fn median(values: &[f64]) -> f64 {
-    Samples::from_iter(values.iter().copied()).median()
+    values.iter().copied().collect::<Samples>().median()
 }
 
 fn ratio(these: &[f64], others: &[f64]) -> String {
