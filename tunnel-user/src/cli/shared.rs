@@ -19,7 +19,7 @@ pub struct ConfigArgs {
     /// YAML file with settings: the names of the flags without the dashes, one to a line
     ///
     /// Repeatable flags take lists, switches take true or false. Precedence, from high to low:
-    /// flag, environment variable CULVERT_<FLAG> (capitals, `_` for `-`), this file, default.
+    /// flag, environment variable `CULVERT_<FLAG>` (capitals, `_` for `-`), this file, default.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
