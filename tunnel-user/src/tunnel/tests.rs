@@ -86,19 +86,25 @@ async fn small_pieces_do_not_wait_for_the_clients_acknowledgement() {
         mut target,
         carrying: _carrying,
     } = server.carried().await;
-    let started = Instant::now();
-    for _ in 0..100 {
+    target.set_nodelay(true).unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..60 {
         client.write_all(b"?").await.unwrap();
         patiently(target.read_exact(&mut [0])).await.unwrap();
         for piece in [b"1", b"2"] {
+            let started = Instant::now();
             target.write_all(piece).await.unwrap();
             let mut received = [0];
             patiently(client.read_exact(&mut received)).await.unwrap();
             assert_eq!(&received, piece);
+            waits.push(started.elapsed());
         }
     }
-    // A client that asks and is answered acknowledges 40 ms later, to do it with its next question.
-    assert!(started.elapsed() < Duration::from_secs(2));
+    // A client that asks and is answered acknowledges 40 ms later, to do it with its next question:
+    // each second piece would wait for that. On a busy machine any may be late, but not most.
+    let mut second: Vec<_> = waits.into_iter().skip(1).step_by(2).collect();
+    second.sort_unstable();
+    assert!(second[20] < Duration::from_millis(30), "{second:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
