@@ -9,18 +9,23 @@
 //! Who has no session has a place in the lobby, and leaves when its time or its place is gone.
 
 use std::{
+    future::Future,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use h2::{RecvStream, server::SendResponse};
+use h2::{
+    RecvStream,
+    server::{Connection, SendResponse},
+};
 use http::{Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
@@ -31,7 +36,7 @@ use crate::{
     grpc::{RecvBody, send_body},
     model::{AgentIdentity, PeerAddr},
     tunnel::{
-        http2::{self, ServerStream, Watched, until_silent},
+        http2::{self, Activity, ServerStream, Watched, until_silent},
         wire::{CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, agent_service_server},
     },
 };
@@ -48,6 +53,9 @@ const MOST_CALLS: usize = 16;
 /// The longest wait for a caller to take our last words, and the last bytes of what was carried.
 const FAREWELL_TIME: Duration = Duration::from_secs(30);
 
+/// Why a session ends that nothing is wrong with.
+const ENDED_HERE: &str = "ended by this server";
+
 /// Someone who has connected to the agent port.
 pub(super) struct Caller {
     pub(super) peer: PeerAddr,
@@ -63,23 +71,29 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
-    let serving = Serving::new(caller, shared, shutdown.child_token(), tasks.clone());
-    let reason = serving.run(stream, place).await;
-    serving.ended.cancel();
-    // A call that registers a session may be under way until here.
-    tasks.close();
-    tasks.wait().await;
-    let control = serving.control.as_ref();
-    if let Some((control, session)) =
-        control.and_then(|control| Some((control, control.session.get()?)))
-    {
-        control.sessions.remove(session);
-        let node = &session.identity().node;
-        tracing::info!(
-            %node, peer = %serving.caller.peer, age = ?session.age(), reason, "session ended",
-        );
+    let serving = Serving::new(caller, shared, shutdown.child_token());
+    let (stream, activity) = Watched::new(stream);
+    let mut overstayed = pin!(overstayed(place));
+    let shaken = tokio::select! {
+        shaken = serving.http2().handshake(stream) => shaken,
+        () = &mut overstayed => return,
+    };
+    let Ok(mut connection) = shaken else {
+        return;
+    };
+    let reason = serving.run(&mut connection, activity, overstayed).await;
+    serving.leave(reason).await;
+    if reason == ENDED_HERE {
+        farewell(connection).await;
     }
+}
+
+/// Lets what is still queued (a refusal, a drain, the last bytes carried) reach the caller.
+async fn farewell(mut connection: Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>) {
+    connection.graceful_shutdown();
+    // A connection that is lost meanwhile goes on to answer with its error.
+    let farewell = async { while let Some(Ok(_)) = connection.accept().await {} };
+    let _ = timeout(FAREWELL_TIME, farewell).await;
 }
 
 struct Serving {
@@ -91,12 +105,8 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(
-        caller: Caller,
-        shared: Arc<Shared>,
-        ended: CancellationToken,
-        tasks: TaskTracker,
-    ) -> Self {
+    fn new(caller: Caller, shared: Arc<Shared>, ended: CancellationToken) -> Self {
+        let tasks = TaskTracker::new();
         let control = caller.identity.clone().map(|identity| {
             Arc::new(ControlService {
                 identity,
@@ -120,30 +130,22 @@ impl Serving {
         }
     }
 
+    fn http2(&self) -> h2::server::Builder {
+        match self.control {
+            Some(_) => http2::server(&self.shared.settings),
+            None => http2::server_for_strangers(),
+        }
+    }
+
     /// Accepts streams until the connection is over, and says why it is.
     async fn run(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        place: LobbyPlace,
+        connection: &mut Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
+        activity: Activity,
+        mut overstayed: Pin<&mut impl Future<Output = ()>>,
     ) -> &'static str {
-        let (stream, activity) = Watched::new(stream);
-        let settings = &self.shared.settings;
-        let builder = match self.control {
-            Some(_) => http2::server(settings),
-            None => http2::server_for_strangers(),
-        };
-        let overstayed = overstayed(place);
-        tokio::pin!(overstayed);
-        let handshake = tokio::select! {
-            handshake = builder.handshake(stream) => handshake,
-            () = &mut overstayed => return "no HTTP/2 handshake",
-        };
-        let Ok(mut connection) = handshake else {
-            return "HTTP/2 handshake failed";
-        };
         let ping_pong = connection.ping_pong().expect("taken once");
-        let silent = until_silent(ping_pong, activity, *settings);
-        tokio::pin!(silent);
+        let mut silent = pin!(until_silent(ping_pong, activity, self.shared.settings));
         let mut in_lobby = true;
         loop {
             tokio::select! {
@@ -162,14 +164,26 @@ impl Serving {
                     }
                     in_lobby = false;
                 }
-                () = self.ended.cancelled() => break,
+                () = self.ended.cancelled() => return ENDED_HERE,
             }
         }
-        // What is still queued (a refusal, a drain) should reach the agent before the end.
-        connection.graceful_shutdown();
-        let farewell = async { while let Some(Ok(_)) = connection.accept().await {} };
-        let _ = tokio::time::timeout(FAREWELL_TIME, farewell).await;
-        "ended by this server"
+    }
+
+    /// Nothing is dialled through the session any more, and its name is free.
+    async fn leave(&self, reason: &'static str) {
+        self.ended.cancel();
+        // A call that registers a session may be under way until here.
+        self.tasks.close();
+        self.tasks.wait().await;
+        let Some(control) = &self.control else { return };
+        let Some(session) = control.session.get() else {
+            return;
+        };
+        control.sessions.remove(session);
+        let node = &session.identity().node;
+        tracing::info!(
+            %node, peer = %self.caller.peer, age = ?session.age(), reason, "session ended",
+        );
     }
 
     fn has_session(&self) -> bool {
