@@ -71,7 +71,7 @@ impl AgentCredentials {
             Plan::UseStored(stored) => {
                 match &options.token {
                     Some(Err(reason)) => {
-                        info!(reason, "already enrolled, going on without a token")
+                        info!(reason, "already enrolled, going on without a token");
                     }
                     Some(Ok(_)) => info!("already enrolled, the token is not needed any more"),
                     None => {}

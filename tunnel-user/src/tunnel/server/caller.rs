@@ -11,8 +11,11 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -48,7 +51,8 @@ pub type UnaryService =
 
 /// The longest that a caller without a session may stay.
 const LOBBY_TIME: Duration = Duration::from_secs(30);
-/// Calls that one caller may make at the same time; what is not an attack makes one.
+/// Calls that one caller may make at the same time, and that one without a certificate may make at
+/// all; what is not an attack makes one.
 const MOST_CALLS: usize = 16;
 /// The longest wait for a caller to take our last words, and the last bytes of what was carried.
 const FAREWELL_TIME: Duration = Duration::from_secs(30);
@@ -102,6 +106,7 @@ struct Serving {
     control: Option<Arc<ControlService>>,
     ended: CancellationToken,
     tasks: TaskTracker,
+    calls: AtomicUsize,
 }
 
 impl Serving {
@@ -127,6 +132,7 @@ impl Serving {
             control,
             ended,
             tasks,
+            calls: AtomicUsize::new(0),
         }
     }
 
@@ -186,6 +192,11 @@ impl Serving {
         );
     }
 
+    fn calls_too_much(&self) -> bool {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.tasks.len() >= MOST_CALLS || (self.control.is_none() && calls >= MOST_CALLS)
+    }
+
     fn has_session(&self) -> bool {
         let control = self.control.as_ref();
         control.is_some_and(|control| control.session.get().is_some())
@@ -205,17 +216,17 @@ impl Serving {
                 });
             }
             (CARRY_PATH | CONNECT_PATH, None) => {
-                tracing::warn!(peer = %self.caller.peer, "refused a caller without a certificate");
+                if let Some(left_out) = self.shared.uncertified.pass(Instant::now()) {
+                    let peer = self.caller.peer;
+                    tracing::warn!(%peer, left_out, "refused a caller without a certificate");
+                }
                 let status = Status::unauthenticated(
                     "a client certificate is required: enrol this node with a token first",
                 );
                 refuse(respond, status);
             }
-            (_, _) if self.tasks.len() >= MOST_CALLS => {
-                refuse(
-                    respond,
-                    Status::resource_exhausted("too many calls at once"),
-                );
+            (_, _) if self.calls_too_much() => {
+                refuse(respond, Status::resource_exhausted("too many calls"));
             }
             (_, _) => {
                 let unary = Arc::clone(&self.shared.unary);

@@ -86,8 +86,12 @@ pub(super) struct Shared {
     pub(super) snapshots: SnapshotReader,
     pub(super) unary: UnaryService,
     pub(super) metrics: TunnelMetrics,
+    /// Callers that could not shake hands.
     pub(super) strangers: Seldom,
+    /// Callers whose certificate does not count.
     pub(super) refused_certificates: Seldom,
+    /// Callers that asked for more than enrolment.
+    pub(super) uncertified: Seldom,
 }
 
 impl TunnelMetrics {
@@ -126,6 +130,7 @@ impl AgentListener {
             metrics,
             strangers: Seldom::default(),
             refused_certificates: Seldom::default(),
+            uncertified: Seldom::default(),
         };
         Self {
             listener,
