@@ -7,7 +7,7 @@ use culvert_tests::{Daemon, scale};
 use rustix::process::Signal;
 
 use crate::resets::ending;
-use crate::stage::{NODE, OTHER, PATIENCE, Stage};
+use crate::stage::{NODE, OTHER, PATIENCE, Stage, end_of};
 
 /// Many short connections without an end; [`finish`] ends them.
 pub(crate) fn flood(stage: &Stage) -> Daemon {
@@ -135,4 +135,22 @@ fn a_killed_server_leaves_nobody_with_what_looks_like_the_whole() {
     for end in [&client, &accepted] {
         assert_eq!(ending(end), Err(ErrorKind::ConnectionReset));
     }
+}
+
+#[test]
+fn nothing_is_left_in_the_kernel_after_an_uninstall() {
+    let stage = Stage::new();
+    let mut server = stage.server("--gate-policy refuse");
+    let mut agent = stage.agent(0, "");
+    agent.stop(PATIENCE).unwrap();
+    server.stop(PATIENCE).unwrap();
+    assert_eq!(
+        stage.fails(NODE),
+        "connect ECONNREFUSED",
+        "the programs stay"
+    );
+    end_of(&stage.site.server().arg("--uninstall")).unwrap();
+    // The kernel lets a link go a moment after its last pin.
+    stage.eventually_fails(NODE, "connect ENETUNREACH");
+    assert!(!stage.site.pins().exists());
 }

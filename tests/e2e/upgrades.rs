@@ -131,3 +131,78 @@ fn a_server_takes_no_clients_from_another_with_a_run_directory_of_its_own() {
     assert!(refused.contains("--pin-root"), "{refused}");
     stage.works(NODE);
 }
+
+#[test]
+fn an_upgrade_may_change_ports() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let _more = stage.target("--bind 10.78.0.11:9100");
+    let (mut server, _agent) = stage.culvert("", "");
+    let flood = flood(&stage);
+    assert_eq!(stage.fails("10.78.0.11:9100"), "connect ENETUNREACH");
+    let _next = stage.server("--ports 9100 --redirect-port 10280 --meta-port 10285");
+    assert!(server.wait(PATIENCE).unwrap().success());
+    stage.works("10.78.0.11:9100");
+    let report = finish(flood);
+    assert_eq!(report.failures(), 0, "{report:?}");
+}
+
+/// The nodes have their sessions with one server, then with the other; they are never offline.
+#[test]
+fn nodes_are_not_taken_for_offline_in_an_upgrade() {
+    for policy in ["bypass", "refuse"] {
+        let stage = Stage::new();
+        let _target = stage.target(&format!("--bind {NODE}"));
+        let flags = format!("--offline-nodes {policy}");
+        let (mut server, mut agent) = stage.culvert(&flags, "");
+        stage.eventually_works(NODE);
+        let flood = flood(&stage);
+        let _next = stage.server(&flags);
+        assert!(server.wait(PATIENCE).unwrap().success());
+        let report = finish(flood);
+        assert_eq!(report.failures(), 0, "{policy}: {report:?}");
+        // The successor does see who is offline.
+        agent.kill().unwrap();
+        stage.eventually_fails(
+            NODE,
+            if policy == "bypass" {
+                "connect ENETUNREACH"
+            } else {
+                "connect ECONNREFUSED"
+            },
+        );
+    }
+}
+
+#[test]
+fn an_upgrade_does_not_wait_for_ever_for_a_node_that_is_lost() {
+    let stage = Stage::with_edges(2);
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (mut server, _agent) = stage.culvert("", "");
+    let _lost = stage.agent(1, "");
+    let flood = flood(&stage);
+    // The server has not noticed yet when its successor asks.
+    stage.lab().black_hole(1).unwrap();
+    let mut next = stage.server("");
+    next.wait_for_line("without the sessions of some nodes", PATIENCE)
+        .unwrap();
+    assert!(server.wait(PATIENCE).unwrap().success());
+    stage.lab().restore(1).unwrap();
+    stage.until_connected(1, true);
+    let report = finish(flood);
+    assert_eq!(report.failures(), 0, "{report:?}");
+}
+
+#[test]
+fn a_server_that_hangs_is_not_replaced_behind_its_back() {
+    let stage = Stage::new();
+    let mut server = stage.server("");
+    server.signal(Signal::STOP).unwrap();
+    let refused = end_of(&stage.site.server()).unwrap_err();
+    let run = stage.site.server_run();
+    for part in [run.to_str().unwrap(), "does not hand over: stop it first"] {
+        assert!(refused.contains(part), "{part} is not in {refused}");
+    }
+    server.signal(Signal::CONT).unwrap();
+    stage.until("the server goes on", |status| status.pid == server.pid());
+}

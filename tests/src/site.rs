@@ -2,6 +2,7 @@
 //!
 //! The one place that knows the flags of `culvert`; tests add to a [`Launch`] what they vary.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +66,11 @@ impl Site {
     /// `culvert server` on the control plane, inside the captured cgroup as it is in real life, where that
     /// is the root of all.
     pub fn server(&self) -> Launch {
+        self.server_on(&CONTROL)
+    }
+
+    /// The same with other addresses for redirected connections.
+    pub fn server_on(&self, addresses: &[IpAddr]) -> Launch {
         let mut server = self
             .client(self.lab.control(), &self.culvert)
             .arg("server")
@@ -76,7 +82,7 @@ impl Site {
             .arg(self.captured.path())
             .arg("--pin-root")
             .arg(self.pins.path());
-        for address in CONTROL {
+        for address in addresses {
             server = server.arg("--redirect-address").arg(address.to_string());
         }
         server
