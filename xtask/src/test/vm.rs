@@ -67,7 +67,7 @@ fn build() -> Result<Vec<Program>> {
             "test",
             "--workspace",
             "--no-run",
-            "--message-format=json",
+            "--message-format=json-render-diagnostics",
             "--test",
             test,
         ];
