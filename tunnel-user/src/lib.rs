@@ -14,6 +14,7 @@ pub mod frontend;
 mod grpc;
 pub mod model;
 pub mod observability;
+mod outgoing;
 pub mod pki;
 pub mod redirect;
 pub mod standalone;

@@ -11,6 +11,7 @@
 //! Each connection then has HTTP/2's own flow control and half-close, and none waits for another.
 
 pub mod agent;
+mod answer;
 mod carry;
 mod dial;
 mod http2;
@@ -24,6 +25,7 @@ mod testing;
 mod tests;
 mod wire;
 
+pub use answer::dial_failure;
 pub use carry::{CarryError, Transfer, reset, until_reset};
 pub use dial::DialError;
 pub use registration::Refusal;

@@ -138,6 +138,7 @@ impl Agent {
                 .transpose(),
             pin: args.ca_hash,
             addresses: addresses::proposed(&args.node_ip, local),
+            mark: args.mark,
         };
         let trouble = |reason| identity.not_ready(reason);
         AgentCredentials::establish(&options, &trouble, &self.stop.graceful).await

@@ -118,7 +118,7 @@ pub struct ServerArgs {
     )]
     pub pin_root: PathBuf,
 
-    /// Mark of the server's own sockets, by which the kernel programs leave them alone
+    /// Sockets with this mark are never redirected: that of an agent on the same machine
     #[arg(
         long,
         value_name = "NUMBER",

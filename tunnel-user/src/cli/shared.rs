@@ -81,7 +81,7 @@ impl SessionArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
-    /// off, error, warn, info, debug or trace; or a list by module, as in `info,tunnel_user::tunnel=debug`
+    /// off, error, warn, info, debug or trace; or a list by module, as in `info,culvert::tunnel=debug`
     ///
     /// info tells of start and stop, nodes and sessions; debug tells of each connection.
     #[arg(long, value_name = "LEVEL", default_value = "info")]

@@ -51,7 +51,7 @@ struct CreateArgs {
     node: NodeName,
 
     /// Address of the node under which clients dial it (repeatable, or a comma list) [default:
-    /// those that its agent finds on its machine]
+    /// those that its agent claims: trust it with that]
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     address: Vec<IpAddr>,
 
@@ -112,6 +112,14 @@ fn execute(
             let server = server(create, remarks)?;
             let state = State::create(&args.state_dir, now)?;
             let line = join_command(&state, create, &server, now)?;
+            if create.address.is_empty() {
+                writeln!(
+                    remarks,
+                    "warning: the token names no address, so whoever uses it chooses: connects from \
+                     this machine to the addresses that it claims, a service's or another machine's \
+                     too, will go to that node; --address IP leaves no choice"
+                )?;
+            }
             writeln!(out, "{line}")?;
         }
         TokenCommand::List(list) => {

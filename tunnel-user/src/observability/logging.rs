@@ -25,7 +25,7 @@ pub struct LogFilter(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a level: use off, error, warn, info, debug or trace, or a list such as \
-     info,tunnel_user::tunnel=debug"
+     info,culvert::tunnel=debug"
 )]
 pub struct InvalidLogFilter(String);
 
@@ -66,9 +66,20 @@ impl LogFilter {
     fn build(&self) -> Result<EnvFilter, ParseError> {
         let directives = self.0.split(',').map(|directive| match directive {
             "debug" | "trace" => format!("info,tunnel_user={directive}"),
-            other => other.to_owned(),
+            other => with_crate_name(other),
         });
         EnvFilter::builder().parse(directives.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// People say `culvert`; the modules of the program are those of the crate `tunnel_user`. What the
+/// kernel programs log does go by `culvert`, so both are meant.
+fn with_crate_name(directive: &str) -> String {
+    match directive.strip_prefix("culvert") {
+        Some(rest) if rest.starts_with("::") || rest.starts_with('=') => {
+            format!("tunnel_user{rest},{directive}")
+        }
+        _ => directive.to_owned(),
     }
 }
 
@@ -105,7 +116,7 @@ mod tests {
             "info",
             "DEBUG",
             "info,h2=debug",
-            "warn,tunnel_user::tunnel=trace",
+            "warn,culvert::tunnel=trace",
         ] {
             assert_eq!(text.parse::<LogFilter>().unwrap().to_string(), text);
         }
@@ -120,6 +131,21 @@ mod tests {
             let filter: LogFilter = text.parse().unwrap();
             let filter = filter.with("ebpf", LevelFilter::DEBUG).build().unwrap();
             assert_eq!(filter.to_string(), built);
+        }
+    }
+
+    #[test]
+    fn takes_the_programs_name_for_its_crate() {
+        for (text, filter) in [
+            (
+                "culvert::tunnel=debug",
+                "tunnel_user::tunnel=debug,culvert::tunnel=debug",
+            ),
+            ("culvert=trace", "tunnel_user=trace,culvert=trace"),
+            ("culverts=trace", "culverts=trace"),
+            ("h2=debug", "h2=debug"),
+        ] {
+            assert_eq!(with_crate_name(text), filter);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     JoinToken, Refused, Registration, State, TokenRecord, UnusableAddress,
@@ -33,8 +33,8 @@ pub struct Enrolling<'a> {
     pub token: &'a str,
     /// The node that the caller means to be.
     pub node: &'a NodeName,
-    /// The caller's key.
-    pub csr: &'a AgentCsr,
+    /// The request for the caller's key (DER); its signature is checked after the token.
+    pub csr_der: &'a [u8],
     /// The machine's addresses, for tokens that name none.
     pub proposed: &'a [IpAddr],
 }
@@ -51,8 +51,11 @@ pub struct Issued {
 impl Admission<'_> {
     /// Enrols the node that the token names.
     pub fn enrol(&self, asked: &Enrolling<'_>, now: OffsetDateTime) -> Result<Issued, Refused> {
-        let Enrolling { csr, proposed, .. } = *asked;
         let token: JoinToken = asked.token.parse().map_err(|_| Refused::UnknownToken)?;
+        // Whoever guesses costs a look at a file: neither a signature's check nor the lock, for
+        // which renewals and `culvert token` would wait.
+        self.known_token(&token)?;
+        let csr = AgentCsr::from_der(asked.csr_der)?;
         let _lock = self.state.lock()?;
         let mut record = self.known_token(&token)?;
         if *asked.node != record.node {
@@ -64,7 +67,7 @@ impl Admission<'_> {
         let key = csr.subject_key();
         let registration = match record.admit(&key, now)? {
             TokenUse::First => {
-                let registration = self.registration(&token, &record, proposed, now)?;
+                let registration = self.registration(&token, &record, asked.proposed, now)?;
                 // The registration first: after a crash between the two, the token is still good.
                 self.state.register(&registration)?;
                 record.used_by = Some(key);
@@ -75,14 +78,14 @@ impl Admission<'_> {
             }
             TokenUse::Again => self.current(&record.node, token.id().as_str())?,
         };
-        self.issue(csr, &registration, now)
+        self.issue(&csr, &registration, now)
     }
 
     /// Renews the certificate of an agent whose enrolment still counts.
     pub fn renew(
         &self,
         certificate: Option<&CertificateDer<'_>>,
-        csr: &AgentCsr,
+        csr_der: &[u8],
         now: OffsetDateTime,
     ) -> Result<Issued, Refused> {
         let certificate = certificate.ok_or(Refused::NoCertificate)?;
@@ -91,20 +94,19 @@ impl Admission<'_> {
         if validity.has_ended(now) {
             return Err(Refused::CertificateExpired(validity.expires));
         }
+        let csr = AgentCsr::from_der(csr_der)?;
         let _lock = self.state.lock()?;
         let registration = self.current(&identity.node, identity.key.as_str())?;
-        let issued = self.issue(csr, &registration, now)?;
+        let issued = self.issue(&csr, &registration, now)?;
         info!(node = %registration.name, "renewed an agent's certificate");
         Ok(issued)
     }
 
     fn known_token(&self, token: &JoinToken) -> Result<TokenRecord, Refused> {
         let record = self.state.token(token.id())?;
-        let known = record.as_ref().is_some_and(|record| record.knows(token));
-        if !known {
-            info!(token = %token.id(), exists = record.is_some(), "refused a token that is not valid here");
-        }
-        record.filter(|_| known).ok_or(Refused::UnknownToken)
+        record
+            .filter(|record| record.knows(token))
+            .ok_or(Refused::UnknownToken)
     }
 
     /// The registration that the first use of a token makes.
@@ -118,11 +120,17 @@ impl Admission<'_> {
         let owner = self.state.owners_besides(&record.node)?;
         let addresses = if record.addresses.is_empty() {
             let chosen = choose(proposed, owner, self.is_server_address);
-            accept(&record.node, chosen)?
+            let addresses = accept(&record.node, chosen)?;
+            warn!(node = %record.node, ?addresses, "the agent chose the node's addresses itself, its \
+                token names none: connects to them go there from now on");
+            addresses
         } else {
             for &address in &record.addresses {
                 if let Some(owner) = owner(address) {
                     return Err(Refused::Address(UnusableAddress::Taken { address, owner }));
+                }
+                if (self.is_server_address)(address) {
+                    return Err(Refused::Address(UnusableAddress::Server { address }));
                 }
             }
             record.addresses.clone()

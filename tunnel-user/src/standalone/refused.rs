@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::{StateError, UnusableAddress};
 use crate::{
     model::NodeName,
-    pki::{CaError, UnprovedIdentity},
+    pki::{CaError, InvalidCsr, UnprovedIdentity},
 };
 
 /// Why a caller gets no certificate. The texts go to the caller.
@@ -56,7 +56,10 @@ pub enum Refused {
     )]
     NotRegistered(NodeName),
     /// The token's address went to another node.
-    #[error("the token names an address that the node cannot have: {0}")]
+    #[error(
+        "the token names an address that the node cannot have: {0}; make a token with others, with \
+         `culvert token create --node NAME --address IP`"
+    )]
     Address(UnusableAddress),
     /// The agent proposed nothing that the node could have.
     #[error(
@@ -79,6 +82,9 @@ pub enum Refused {
          NAME`"
     )]
     CertificateExpired(OffsetDateTime),
+    /// The request for a certificate is damaged, or its sender does not hold the key.
+    #[error(transparent)]
+    Request(#[from] InvalidCsr),
     /// The server's state is not usable: not the caller's fault.
     #[error(transparent)]
     State(#[from] StateError),

@@ -3,28 +3,45 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
+use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Request, Response, Status};
-use tracing::{error, info};
+use tracing::{error, field::display, info, warn};
 
 use super::{
     Admission, Enrolling, Issued, Refused, State, chain,
     proto::{Certificate, EnrolRequest, RenewRequest, enrolment_server::Enrolment},
 };
 use crate::{
-    model::InvalidNodeName,
-    pki::{AgentCsr, ClientCertificate, certificate_pem},
+    model::{AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader},
+    pki::{ClientCertificate, agent_identity, certificate_pem},
 };
 
 /// Says whether an address is one of the server's own.
 pub type IsServerAddress = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// Serves [`Enrolment`]. Whoever ends TLS puts the caller's verified certificate, if there is one,
-/// into the request's extensions as a [`ClientCertificate`].
+/// How many enrolments, and how many renewals, are decided at the same time. Each takes a thread;
+/// strangers must not take those that renewals need.
+const DECISIONS: usize = 8;
+
+/// The longest wait for the source to publish a registration.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Serves [`Enrolment`]. Whoever ends TLS puts the caller's address ([`PeerAddr`]) and verified
+/// certificate ([`ClientCertificate`]), if there is one, into the request's extensions.
 #[derive(Clone)]
 pub struct EnrolmentService {
     state: Arc<State>,
     certificate_ttl: Duration,
     is_server_address: IsServerAddress,
+    snapshots: Option<SnapshotReader>,
+    enrolments: Arc<Semaphore>,
+    renewals: Arc<Semaphore>,
+}
+
+/// Who asks, for the log.
+struct Caller {
+    peer: Option<PeerAddr>,
+    node: Option<NodeName>,
 }
 
 impl EnrolmentService {
@@ -38,14 +55,42 @@ impl EnrolmentService {
             state,
             certificate_ttl,
             is_server_address,
+            snapshots: None,
+            enrolments: Arc::new(Semaphore::new(DECISIONS)),
+            renewals: Arc::new(Semaphore::new(DECISIONS)),
+        }
+    }
+
+    /// An agent gets its first certificate once these snapshots show its node: it may connect at
+    /// once then.
+    #[must_use]
+    pub fn published_by(mut self, snapshots: SnapshotReader) -> Self {
+        self.snapshots = Some(snapshots);
+        self
+    }
+
+    async fn until_published(&self, identity: &AgentIdentity) {
+        let Some(mut snapshots) = self.snapshots.clone() else {
+            return;
+        };
+        let published = snapshots.wait_for(|snapshot| {
+            let node = snapshot.nodes().get(&identity.node);
+            node.is_some_and(|node| node.admits.as_ref() == Some(&identity.key))
+        });
+        if timeout(PUBLISHED_WITHIN, published).await.is_err() {
+            warn!(node = %identity.node, "the node is registered, but not published yet");
         }
     }
 
     /// Decides on a thread that may wait for the disk and for the lock.
     async fn decide(
         &self,
+        caller: &Caller,
+        slots: &Semaphore,
         decision: impl FnOnce(&Admission<'_>) -> Result<Issued, Refused> + Send + 'static,
-    ) -> Result<Response<Certificate>, Status> {
+    ) -> Result<Issued, Status> {
+        let stopping = || Status::unavailable("the server is stopping");
+        let _slot = slots.acquire().await.map_err(|_| stopping())?;
         let service = self.clone();
         let decided = tokio::task::spawn_blocking(move || {
             decision(&Admission {
@@ -54,73 +99,95 @@ impl EnrolmentService {
                 is_server_address: &*service.is_server_address,
             })
         });
-        let issued = decided
+        decided
             .await
-            .map_err(|_| Status::unavailable("the server is stopping"))?
-            .map_err(|refused| status(&refused))?;
-        Ok(Response::new(Certificate {
+            .map_err(|_| stopping())?
+            .map_err(|refused| status(&refused, caller))
+    }
+
+    fn answer(&self, issued: &Issued) -> Response<Certificate> {
+        Response::new(Certificate {
             certificate_pem: certificate_pem(&issued.certificate),
             ca_pem: self.state.ca().certificate_pem().to_owned(),
             node: issued.identity.node.to_string(),
             addresses: texts(&issued.identity.addresses),
-        }))
+        })
     }
 }
 
 #[tonic::async_trait]
 impl Enrolment for EnrolmentService {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<Certificate>, Status> {
+        let peer = request.extensions().get::<PeerAddr>().copied();
         let EnrolRequest {
             token,
             csr_der,
             addresses,
             node,
         } = request.into_inner();
-        let node = node
+        let node: NodeName = node
             .parse()
             .map_err(|error: InvalidNodeName| Status::invalid_argument(error.to_string()))?;
-        let csr = csr(&csr_der)?;
         let proposed = addresses
             .iter()
             .map(|text| text.parse::<IpAddr>())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| Status::invalid_argument("an address of the request is not one"))?;
         let now = OffsetDateTime::now_utc();
-        self.decide(move |admission| {
+        let caller = Caller {
+            peer,
+            node: Some(node.clone()),
+        };
+        let decided = self.decide(&caller, &self.enrolments, move |admission| {
             let asked = Enrolling {
                 token: &token,
                 node: &node,
-                csr: &csr,
+                csr_der: &csr_der,
                 proposed: &proposed,
             };
             admission.enrol(&asked, now)
-        })
-        .await
+        });
+        let issued = decided.await?;
+        self.until_published(&issued.identity).await;
+        Ok(self.answer(&issued))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Certificate>, Status> {
         let certificate = request.extensions().get::<ClientCertificate>().cloned();
-        let csr = csr(&request.into_inner().csr_der)?;
+        let shown = certificate.as_ref();
+        let caller = Caller {
+            peer: request.extensions().get::<PeerAddr>().copied(),
+            node: shown
+                .and_then(|shown| agent_identity(&shown.0).ok())
+                .map(|identity| identity.node),
+        };
+        let csr_der = request.into_inner().csr_der;
         let now = OffsetDateTime::now_utc();
-        self.decide(move |admission| {
-            admission.renew(certificate.as_ref().map(|shown| &shown.0), &csr, now)
-        })
-        .await
+        let decided = self.decide(&caller, &self.renewals, move |admission| {
+            admission.renew(certificate.as_ref().map(|shown| &shown.0), &csr_der, now)
+        });
+        Ok(self.answer(&decided.await?))
     }
 }
 
-fn csr(der: &[u8]) -> Result<AgentCsr, Status> {
-    AgentCsr::from_der(der).map_err(|invalid| Status::invalid_argument(chain(&invalid)))
-}
-
-fn status(refused: &Refused) -> Status {
+fn status(refused: &Refused, caller: &Caller) -> Status {
+    let peer = caller.peer.as_ref().map(display);
+    let node = caller.node.as_ref().map(display);
     if matches!(refused, Refused::State(_) | Refused::Issue(_)) {
-        error!(error = chain(refused), "cannot decide about a certificate");
+        error!(
+            peer,
+            node,
+            error = chain(refused),
+            "cannot decide about a certificate"
+        );
         return Status::internal(
             "the server cannot issue certificates at present; its log says why",
         );
     }
-    info!(reason = %refused, "refused a certificate");
+    info!(peer, node, reason = chain(refused), "refused a certificate");
+    if matches!(refused, Refused::Request(_)) {
+        return Status::invalid_argument(chain(refused));
+    }
     Status::permission_denied(refused.to_string())
 }
 

@@ -5,7 +5,6 @@ mod backoff;
 mod dialer;
 mod keeper;
 mod link;
-mod outgoing;
 mod policy;
 mod servers;
 

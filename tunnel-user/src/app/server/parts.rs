@@ -150,7 +150,8 @@ impl Parts {
             Arc::clone(&self.state),
             args.agent_certificate_ttl,
             Arc::new(move |ip| own_addresses.borrow().contains(&ip)),
-        );
+        )
+        .published_by(self.snapshots.clone());
         let service = EnrolmentServer::new(service).max_decoding_message_size(LARGEST_CALL);
         Arc::new(move |request| {
             let mut service = service.clone();

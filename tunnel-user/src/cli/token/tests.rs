@@ -59,9 +59,12 @@ fn create_prints_the_one_line_to_run_on_the_node() {
 #[test]
 fn list_shows_everything_but_the_secret() {
     let shell = Shell::new();
-    let (line, _) = shell
+    let (line, remarks) = shell
         .run("create --node edge-1 --server [fd00::1]:443")
         .unwrap();
+    assert!(
+        remarks.contains("warning: the token names no address") && remarks.contains("--address IP")
+    );
     let token = line
         .split_whitespace()
         .find(|word| word.len() == 37)

@@ -9,7 +9,7 @@ use super::Shared;
 use crate::{
     model::{NodeName, OriginalDst, PeerAddr, Target},
     observability::metrics::{DialFailure, Frontend, OpenConnection, Outcome},
-    tunnel::{DialError, reset, server::Connection, until_reset},
+    tunnel::{DialError, dial_failure, reset, server::Connection, until_reset},
 };
 
 /// A client from accept to close.
@@ -153,6 +153,6 @@ fn failure(error: &DialError) -> DialFailure {
         DialError::SessionFull { .. } => DialFailure::SessionFull,
         DialError::SessionEnded(_) => DialFailure::SessionLost,
         DialError::TimedOut(_) => DialFailure::TimedOut,
-        DialError::Refused(_) => DialFailure::Refused,
+        DialError::Refused(answer) => dial_failure(answer),
     }
 }

@@ -61,8 +61,6 @@ label_values! {
         Drained = "drained",
         /// The agent could not dial the target, or was not asked to: see the dial failures.
         DialFailed = "dial_failed",
-        /// A limit was reached.
-        Limited = "limited",
         /// Whoever carried it let it go without saying how it ended.
         Abandoned = "abandoned",
     }
@@ -93,6 +91,8 @@ label_values! {
         Protocol = "protocol",
         /// The agent ran out of something: descriptors, memory, ports.
         Exhausted = "exhausted",
+        /// Anything else: the log has the words.
+        Other = "other",
     }
 }
 

@@ -1,7 +1,14 @@
 use super::*;
-use crate::standalone::testing::{TestState, key_and_csr, now};
+use crate::standalone::testing::{TestState, now};
 
 const TTL: Duration = Duration::from_hours(24);
+
+/// A key, and a request for it as it travels.
+fn key_and_csr() -> (rcgen::KeyPair, Vec<u8>) {
+    let key = crate::pki::new_key().unwrap();
+    let csr = crate::pki::request(&key).unwrap();
+    (key, csr)
+}
 
 struct Case {
     test: TestState,
@@ -25,14 +32,14 @@ impl Case {
         &self,
         token: &str,
         node: &str,
-        csr: &AgentCsr,
+        csr_der: &[u8],
         proposed: &[&str],
     ) -> Result<Issued, Refused> {
         let proposed: Vec<IpAddr> = proposed.iter().map(|ip| ip.parse().unwrap()).collect();
         let asked = Enrolling {
             token,
             node: &node.parse().unwrap(),
-            csr,
+            csr_der,
             proposed: &proposed,
         };
         self.admission().enrol(&asked, now())
@@ -123,7 +130,7 @@ fn expired_and_revoked_tokens_say_so() {
     let asked = Enrolling {
         token: &token.reveal(),
         node: &"edge-1".parse().unwrap(),
-        csr: &csr,
+        csr_der: &csr,
         proposed: &[],
     };
     let late = now() + Duration::from_hours(2);
@@ -236,7 +243,7 @@ fn names_in_the_request_count_for_nothing() {
     let mut params = rcgen::CertificateParams::new(vec!["victim".to_owned()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let greedy = params.serialize_request(&key).unwrap();
-    let csr = AgentCsr::from_der(greedy.der()).unwrap();
+    let csr = greedy.der().to_vec();
     let token = case.test.token("edge-1", &["10.0.0.1"]).reveal();
     let issued = case.enrol(&token, "edge-1", &csr, &[]).unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).unwrap();
@@ -269,5 +276,35 @@ fn a_damaged_token_file_is_the_servers_fault_and_named_in_its_error() {
     assert!(
         error.to_string().contains(file.to_str().unwrap()),
         "{error}"
+    );
+}
+
+#[test]
+fn a_guessed_token_costs_neither_the_lock_nor_a_signature() {
+    let case = Case::new();
+    let _taken = case.test.state.lock().unwrap();
+    let refused = text(case.enrol("aaaaaaaaaa.a", "edge-1", b"no request", &[]));
+    assert!(refused.contains("not valid on this server"), "{refused}");
+}
+
+#[test]
+fn a_damaged_request_leaves_the_token_unused() {
+    let case = Case::new();
+    let token = case.test.token("edge-1", &["10.0.0.1"]).reveal();
+    let refused = case.enrol(&token, "edge-1", b"no request", &[]);
+    assert!(matches!(refused, Err(Refused::Request(_))), "{refused:?}");
+    let (_, csr) = key_and_csr();
+    case.enrol(&token, "edge-1", &csr, &[]).unwrap();
+}
+
+#[test]
+fn a_token_does_not_make_the_server_a_node() {
+    let case = Case::new();
+    let token = case.test.token("edge-1", &["10.9.9.9"]).reveal();
+    let (_, csr) = key_and_csr();
+    let refused = text(case.enrol(&token, "edge-1", &csr, &[]));
+    assert!(
+        refused.contains("an address of the server itself"),
+        "{refused}"
     );
 }

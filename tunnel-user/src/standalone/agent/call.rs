@@ -5,7 +5,6 @@ use std::{error::Error, io, sync::Arc, time::Duration};
 use http::{Uri, uri::Scheme};
 use rustls::{CertificateError, ClientConfig, OtherError};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Response, Status};
@@ -13,7 +12,8 @@ use tracing::debug;
 
 use crate::{
     grpc::{self, Channel},
-    model::ServerAddr,
+    model::{Mark, ServerAddr},
+    outgoing,
     pki::{PinMismatch, SERVER_NAME},
     standalone::{
         chain,
@@ -99,11 +99,12 @@ pub(super) enum Ask {
 pub(super) async fn ask_any(
     servers: &[ServerAddr],
     config: &Arc<ClientConfig>,
+    mark: Mark,
     ask: &Ask,
 ) -> Result<Certificate, CallError> {
     let mut failure = None;
     for server in servers {
-        match call(server, Arc::clone(config), ask.clone()).await {
+        match call(server, Arc::clone(config), mark, ask.clone()).await {
             Ok(certificate) => return Ok(certificate),
             Err(error) => {
                 debug!(error = chain(&error), "no certificate");
@@ -120,9 +121,10 @@ pub(super) async fn ask_any(
 async fn call(
     server: &ServerAddr,
     config: Arc<ClientConfig>,
+    mark: Mark,
     ask: Ask,
 ) -> Result<Certificate, CallError> {
-    tokio::time::timeout(TIMEOUT, connect_and_call(server, config, ask))
+    tokio::time::timeout(TIMEOUT, connect_and_call(server, config, mark, ask))
         .await
         .unwrap_or_else(|_| {
             let server = server.clone();
@@ -133,9 +135,10 @@ async fn call(
 async fn connect_and_call(
     server: &ServerAddr,
     config: Arc<ClientConfig>,
+    mark: Mark,
     ask: Ask,
 ) -> Result<Certificate, CallError> {
-    let tcp = TcpStream::connect(server.host_and_port())
+    let tcp = outgoing::connect_any(server.host_and_port(), mark)
         .await
         .map_err(|cause| CallError::Unreachable {
             server: server.clone(),

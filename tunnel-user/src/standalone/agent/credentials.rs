@@ -16,7 +16,7 @@ use super::{
     store::{AgentStore, StoredIdentity},
 };
 use crate::{
-    model::{AgentIdentity, NodeName, ServerAddr},
+    model::{AgentIdentity, Mark, NodeName, ServerAddr},
     pki::{CaPin, RenewalSchedule, Validity, client_config, new_key, request},
     standalone::{JoinToken, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK},
 };
@@ -36,12 +36,15 @@ pub struct AgentOptions {
     pub pin: Option<CaPin>,
     /// The machine's own addresses, proposed where the token names none.
     pub addresses: Vec<IpAddr>,
+    /// Put on the sockets to servers.
+    pub mark: Mark,
 }
 
 /// The credential, kept fresh by [`run`](Self::run).
 pub struct AgentCredentials {
     store: AgentStore,
     servers: Vec<ServerAddr>,
+    mark: Mark,
     stored: StoredIdentity,
     schedule: RenewalSchedule,
     configs: watch::Sender<Arc<ClientConfig>>,
@@ -97,12 +100,12 @@ impl AgentCredentials {
                 }
             },
         };
-        Self::new(store, options.servers.clone(), stored)
+        Self::new(store, options, stored)
     }
 
     fn new(
         store: AgentStore,
-        servers: Vec<ServerAddr>,
+        options: &AgentOptions,
         stored: StoredIdentity,
     ) -> anyhow::Result<Self> {
         let config = client_config(&stored.credential, &stored.ca)?;
@@ -110,7 +113,8 @@ impl AgentCredentials {
         info!(node = %stored.identity.node, expires = %validity.expires, "the agent has its identity");
         Ok(Self {
             store,
-            servers,
+            servers: options.servers.clone(),
+            mark: options.mark,
             schedule: RenewalSchedule::new(validity, rand::random()),
             stored,
             configs: watch::Sender::new(Arc::new(config)),
@@ -168,7 +172,7 @@ impl AgentCredentials {
             csr_der: request(&key)?,
         });
         let config = self.configs.borrow().clone();
-        let answer = ask_any(&self.servers, &config, &ask).await?;
+        let answer = ask_any(&self.servers, &config, self.mark, &ask).await?;
         let stored = accept(
             &key,
             &answer,

@@ -93,7 +93,7 @@ async fn ask_until_answered(
 ) -> Result<Certificate, CallError> {
     let mut wait = FIRST_WAIT;
     loop {
-        match ask_any(&options.servers, config, ask).await {
+        match ask_any(&options.servers, config, options.mark, ask).await {
             Err(error) if !error.is_final() => {
                 let error = chain(&error);
                 warn!(error, "cannot enrol yet, trying again");

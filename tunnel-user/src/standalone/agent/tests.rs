@@ -14,7 +14,7 @@ use super::{
     store::AgentStore,
 };
 use crate::{
-    model::{AgentIdentity, ServerAddr},
+    model::{AgentIdentity, Mark, ServerAddr},
     pki::{
         Ca, Credential, SERVER_NAME, Validity, agent_identity, client_config,
         enrolment_client_config, new_key, request, server_config,
@@ -29,6 +29,10 @@ use crate::{
 const DAY: Duration = Duration::from_hours(24);
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn mark() -> Mark {
+    "1".parse().unwrap()
+}
+
 fn options(test: &TestState, server: &ServerAddr, token: Option<JoinToken>) -> AgentOptions {
     AgentOptions {
         state_dir: test.dir.path().join("agent"),
@@ -37,6 +41,7 @@ fn options(test: &TestState, server: &ServerAddr, token: Option<JoinToken>) -> A
         token: token.map(Ok),
         pin: Some(test.state.ca().pin()),
         addresses: vec!["10.0.0.1".parse().unwrap()],
+        mark: mark(),
     }
 }
 
@@ -78,7 +83,7 @@ fn credential_of(node: &str, ca: &Ca, validity: Validity) -> Credential {
 
 async fn ask_with(config: ClientConfig, server: &ServerAddr, ask: &Ask) -> CallError {
     let config = Arc::new(config);
-    let asked = ask_any(std::slice::from_ref(server), &config, ask);
+    let asked = ask_any(std::slice::from_ref(server), &config, mark(), ask);
     timeout(PATIENCE, asked)
         .await
         .expect("an answer in time")
@@ -151,7 +156,7 @@ async fn an_agent_whose_answer_was_lost_asks_again_after_a_restart() {
         node: "edge-1".to_owned(),
     });
     let config = enrolment_client_config(test.state.ca().pin()).unwrap();
-    ask_any(&options.servers, &Arc::new(config), &lost)
+    ask_any(&options.servers, &Arc::new(config), mark(), &lost)
         .await
         .unwrap();
     establish(&options).await.unwrap();

@@ -9,12 +9,15 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Policy, outgoing};
+use super::Policy;
 use crate::{
     model::{InvalidTarget, Mark, Target, TargetHost},
     observability::metrics::DialFailure,
+    outgoing,
+    tunnel::answer::{CONNECT_ERRORS, IO_TIMEOUT, NO_SUCH_HOST, NOT_ALLOWED},
 };
 
 /// Why a target was not dialled, as it reaches the client's side.
@@ -22,16 +25,16 @@ use crate::{
 pub(super) enum TargetError {
     #[error("dial tcp: {0}")]
     Invalid(#[from] InvalidTarget),
-    #[error("dial tcp: lookup {name}: no such host")]
+    #[error("dial tcp: lookup {name}: {NO_SUCH_HOST}")]
     Unknown { name: String },
-    #[error("dial tcp {0}: not allowed by the agent's policy (see --allow)")]
+    #[error("dial tcp {0}: {NOT_ALLOWED} (see --allow)")]
     NotAllowed(Target),
-    #[error("dial tcp {0}: i/o timeout")]
+    #[error("dial tcp {0}: {IO_TIMEOUT}")]
     TimedOut(Target),
     #[error("dial tcp {target}: connect: {reason}")]
     Failed {
         target: SocketAddr,
-        kind: io::ErrorKind,
+        failure: DialFailure,
         reason: String,
     },
 }
@@ -44,13 +47,21 @@ impl TargetError {
             Self::Unknown { .. } => DialFailure::Unresolved,
             Self::NotAllowed(_) => DialFailure::Denied,
             Self::TimedOut(_) => DialFailure::TimedOut,
-            Self::Failed { kind, .. } => match kind {
-                io::ErrorKind::ConnectionRefused => DialFailure::Refused,
-                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                    DialFailure::Unreachable
-                }
-                _ => DialFailure::Exhausted,
-            },
+            Self::Failed { failure, .. } => *failure,
+        }
+    }
+
+    fn connecting(target: SocketAddr, error: &io::Error) -> Self {
+        let errno = Errno::from_io_error(error);
+        let mut known = CONNECT_ERRORS.iter();
+        let (reason, failure) = match known.find(|(known, ..)| Some(*known) == errno) {
+            Some((_, words, failure)) => ((*words).to_owned(), *failure),
+            None => (error.to_string(), DialFailure::Other),
+        };
+        Self::Failed {
+            target,
+            failure,
+            reason,
         }
     }
 }
@@ -71,14 +82,7 @@ pub(super) async fn dial(
             };
             match outgoing::connect(destination, mark).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => {
-                    let (kind, reason) = (error.kind(), reason(&error));
-                    last = TargetError::Failed {
-                        target: address,
-                        kind,
-                        reason,
-                    };
-                }
+                Err(error) => last = TargetError::connecting(address, &error),
             }
         }
         Err(last)
@@ -98,15 +102,6 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, TargetError> {
             }
             Ok(addresses)
         }
-    }
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
-        io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-        _ => error.to_string(),
     }
 }
 
@@ -147,6 +142,30 @@ mod tests {
                 .contains("not allowed by the agent's policy")
         );
         assert!(error("nonsense").await.contains("not a target"));
+    }
+
+    #[test]
+    fn the_server_counts_each_failure_as_the_agent_does() {
+        let target: Target = "192.0.2.1:10250".parse().unwrap();
+        let address: SocketAddr = "192.0.2.1:10250".parse().unwrap();
+        let name = "edge-1".to_owned();
+        let own = [
+            TargetError::Invalid("nonsense".parse::<Target>().unwrap_err()),
+            TargetError::Unknown { name },
+            TargetError::NotAllowed(target.clone()),
+            TargetError::TimedOut(target),
+        ];
+        let connecting = CONNECT_ERRORS.map(|(errno, ..)| errno);
+        let connecting = connecting.into_iter().chain([Errno::ACCESS]);
+        let connecting = connecting.map(|errno| TargetError::connecting(address, &errno.into()));
+        for error in own.into_iter().chain(connecting) {
+            let answer = error.to_string();
+            assert_eq!(
+                crate::tunnel::dial_failure(&answer),
+                error.failure(),
+                "{answer}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -22,11 +22,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
 use self::dials::Dials;
-use super::{LinkInfo, Policy, outgoing};
+use super::{LinkInfo, Policy};
 use crate::{
     grpc::Channel,
     model::{AgentIdentity, Mark, ServerAddr},
     observability::metrics::AgentMetrics,
+    outgoing,
     tunnel::{
         Settings,
         carry::Meter,

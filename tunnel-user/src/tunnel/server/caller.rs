@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// Answers the gRPC calls that are not the tunnel's own: enrolment and renewal. The request
-/// carries the client's certificate, if it has one, in its extensions.
+/// carries the client's address, and its certificate if it has one, in its extensions.
 pub type UnaryService =
     Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
@@ -241,6 +241,7 @@ impl Serving {
         F: FnOnce(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + 'static,
     {
         let mut request = request.map(|stream| Body::new(RecvBody::new(stream)));
+        request.extensions_mut().insert(self.caller.peer);
         if let Some(certificate) = &self.caller.certificate {
             request
                 .extensions_mut()

@@ -1,4 +1,4 @@
-//! The agent's own sockets.
+//! The agent's own sockets: to servers, for enrolment as for sessions, and to targets.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use crate::model::Mark;
 /// Connects with the mark that keeps a redirect on the same machine away, so that a tunnel never
 /// leads into itself. Setting it takes `CAP_NET_ADMIN`; an agent that runs without has no server
 /// beside it to fear, usually, and is told once.
-pub(super) async fn connect(address: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
+pub(crate) async fn connect(address: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -31,7 +31,7 @@ pub(super) async fn connect(address: SocketAddr, mark: Mark) -> io::Result<TcpSt
 }
 
 /// Connects to the first of the host's addresses that answers.
-pub(super) async fn connect_any(host_and_port: (&str, u16), mark: Mark) -> io::Result<TcpStream> {
+pub(crate) async fn connect_any(host_and_port: (&str, u16), mark: Mark) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host(host_and_port).await? {
         match connect(address, mark).await {
