@@ -32,7 +32,7 @@ fn is_there(stage: &Stage) -> bool {
 fn a_server_that_cannot_start_leaves_no_address() {
     let stage = Stage::new();
     let everywhere = stage.control().run(|| TcpListener::bind("0.0.0.0:10270"));
-    let error = end_of(server(&stage)).unwrap_err();
+    let error = end_of(&server(&stage)).unwrap_err();
     assert!(
         error.contains("cannot listen on 10.99.0.1:10270"),
         "{error}"
@@ -44,9 +44,9 @@ fn a_server_that_cannot_start_leaves_no_address() {
 #[test]
 fn the_address_of_a_killed_server_goes_with_the_next_one() {
     let stage = Stage::new();
-    stage.ready(server(&stage)).kill().unwrap();
+    stage.ready(&server(&stage)).kill().unwrap();
     assert!(is_there(&stage));
-    let mut next = stage.ready(server(&stage));
+    let mut next = stage.ready(&server(&stage));
     assert!(next.stop(PATIENCE).unwrap().success());
     assert!(!is_there(&stage));
 }
@@ -54,8 +54,8 @@ fn the_address_of_a_killed_server_goes_with_the_next_one() {
 #[test]
 fn an_address_that_was_handed_over_goes_with_the_successor() {
     let stage = Stage::new();
-    let mut first = stage.ready(server(&stage));
-    let mut second = stage.ready(server(&stage));
+    let mut first = stage.ready(&server(&stage));
+    let mut second = stage.ready(&server(&stage));
     assert!(first.wait(PATIENCE).unwrap().success());
     assert!(is_there(&stage));
     assert!(second.stop(PATIENCE).unwrap().success());

@@ -110,26 +110,36 @@ fn a_server_that_is_told_to_stop_before_it_took_over_leaves_the_first_one_in_cha
 }
 
 #[test]
-fn a_server_takes_no_clients_from_another_with_a_run_directory_of_its_own() {
+fn a_server_that_knows_nothing_of_the_first_one_neither_takes_nor_removes_its_redirect() {
     let stage = Stage::new();
     let _target = stage.target(&format!("--bind {NODE}"));
-    let (_server, _agent) = stage.culvert("", "");
+    let (mut server, _agent) = stage.culvert("", "");
+    let in_use = format!("process {} uses the redirect", server.pid());
+    let culvert = |flags: &str| {
+        stage
+            .site
+            .client(stage.control(), programs::culvert().unwrap())
+            .words(flags)
+            .arg("--pin-root")
+            .arg(stage.site.pins())
+    };
     let ports = "server --agent-port 11262 --meta-port 11265 --redirect-port 11270";
-    let other = stage
-        .site
-        .client(stage.control(), programs::culvert().unwrap())
-        .words(ports)
+    let other = culvert(ports)
         .arg("--state-dir")
         .arg(stage.path("other-state"))
         .arg("--run-dir")
         .arg(stage.path("other-run"))
         .arg("--cgroup")
-        .arg(stage.site.captured().path())
-        .arg("--pin-root")
-        .arg(stage.site.pins());
-    let refused = end_of(&other).unwrap_err();
-    assert!(refused.contains("--pin-root"), "{refused}");
+        .arg(stage.site.captured().path());
+    let uninstall = culvert("server --uninstall");
+    for refused in [&other, &uninstall] {
+        let error = end_of(refused).unwrap_err();
+        assert!(error.contains(&in_use), "{error}");
+    }
     stage.works(NODE);
+    assert!(server.stop(PATIENCE).unwrap().success());
+    let removed = end_of(&uninstall).unwrap();
+    assert!(removed.contains("removed 5 programs"), "{removed}");
 }
 
 #[test]

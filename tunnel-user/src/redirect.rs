@@ -94,7 +94,7 @@ impl Default for Options {
 pub struct Redirect {
     options: Options,
     host: Host,
-    _claim: Claim,
+    claim: Option<Claim>,
     pins: Pins,
     /// Loaded programs that wait to take the place of another version's.
     waiting: Option<Ebpf>,
@@ -168,7 +168,7 @@ impl Redirect {
         Ok(Self {
             options,
             host,
-            _claim: claim,
+            claim: Some(claim),
             pins,
             waiting,
             nodes,
@@ -262,6 +262,11 @@ impl Redirect {
         self.gate.close()
     }
 
+    /// Gives the pins up to other servers: this one writes no more.
+    pub fn release(&mut self) {
+        self.claim = None;
+    }
+
     /// What keeps the gate open.
     pub fn heartbeat(&self) -> Heartbeat {
         self.gate.heartbeat()
@@ -314,12 +319,15 @@ pub fn object() -> &'static [u8] {
     object::PLAIN
 }
 
-/// Whether a live server redirects with what is pinned below [`Options::pin_root`].
-pub fn in_use(options: &Options) -> bool {
-    let pins = Pins::new(&options.pin_root);
-    // Pins that cannot be read are for the installation to complain about.
-    let state = Gate::open_maps(&pins).and_then(|gate| gate.state());
-    state.is_ok_and(|state| state == GateState::Open)
+/// Asks whether a server uses what is pinned below [`Options::pin_root`], without changing anything.
+///
+/// # Errors
+/// [`InstallError::InUse`] if one does.
+pub fn refuse_in_use(options: &Options) -> Result<(), InstallError> {
+    if options.pin_root.exists() {
+        Claim::alone(&options.pin_root)?;
+    }
+    Ok(())
 }
 
 /// Detaches the programs and removes everything pinned below [`Options::pin_root`].

@@ -89,15 +89,17 @@ fn uninstalling_leaves_nothing_pinned_and_nothing_attached() {
 fn a_redirect_in_use_is_neither_taken_nor_removed() {
     let lab = RedirectLab::new();
     let options = options(&lab);
-    let redirect = Redirect::install(&options).unwrap();
+    let mut redirect = Redirect::install(&options).unwrap();
     let before = redirect.state().unwrap();
     let own_id = format!("process {} uses", std::process::id());
     let error = Redirect::install(&options).err().unwrap().to_string();
     assert!(error.contains(&own_id), "{error}");
     let error = redirect::uninstall(&options).unwrap_err().to_string();
     assert!(error.contains(&own_id), "{error}");
+    redirect::refuse_in_use(&options).unwrap_err();
     assert_eq!(ids(&redirect.state().unwrap()), ids(&before));
-    drop(redirect);
+    redirect.release();
+    redirect::refuse_in_use(&options).unwrap();
     assert_eq!(redirect::uninstall(&options).unwrap().links.len(), 5);
 }
 

@@ -58,7 +58,6 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// Runs the server until it is told to stop.
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     if args.uninstall {
-        refuse_pins_in_use(&args)?;
         println!("{}", redirect::uninstall(&redirect_options(&args))?);
         return Ok(());
     }
@@ -78,7 +77,8 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         None => (None, Offer::default()),
     };
     if predecessor.is_none() {
-        refuse_pins_in_use(&args)?;
+        // Before anything is bound; the installation makes sure.
+        redirect::refuse_in_use(&redirect_options(&args))?;
     }
     let mut server = Server::start(args, &mut offer, predecessor.is_some()).await?;
     if predecessor.is_some() {
@@ -299,17 +299,6 @@ async fn all_have_sessions(sessions: &Sessions, nodes: &[NodeName]) {
 fn missing<'a>(sessions: &Sessions, nodes: &'a [NodeName]) -> Vec<&'a str> {
     let missing = nodes.iter().filter(|node| !sessions.has(node));
     missing.map(NodeName::as_str).collect()
-}
-
-/// Two servers that share pins would take each other's clients.
-fn refuse_pins_in_use(args: &ServerArgs) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        !redirect::in_use(&redirect_options(args)),
-        "a server is running that uses --pin-root {}: stop it first, name its --run-dir to take \
-         over from it, or give this one a --pin-root of its own",
-        args.pin_root.display(),
-    );
-    Ok(())
 }
 
 fn redirect_options(args: &ServerArgs) -> redirect::Options {

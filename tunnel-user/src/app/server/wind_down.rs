@@ -59,6 +59,8 @@ impl Server {
             }
             Some(self.sockets)
         };
+        // Should the successor die, the next server need not wait for this one.
+        self.redirect.lock().release();
         self.ends.let_clients_finish(drained_by, stop).await;
         self.ends.let_sessions_finish(drained_by, stop).await;
         self.ends.meta.cancel();

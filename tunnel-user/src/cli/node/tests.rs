@@ -5,7 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::{
     model::GatePolicy,
-    pki::{AgentCsr, new_key, request},
+    pki::{new_key, request},
     standalone::{Admission, Enrolling, NewToken},
 };
 
@@ -60,11 +60,11 @@ impl Shell {
             certificate_ttl: Duration::from_hours(1),
             is_server_address: &|_: IpAddr| false,
         };
-        let csr = AgentCsr::from_der(&request(&new_key().unwrap()).unwrap()).unwrap();
+        let csr = request(&new_key().unwrap()).unwrap();
         let asked = Enrolling {
             token: &self.token(node, address).reveal(),
             node: &node.parse().unwrap(),
-            csr: &csr,
+            csr_der: &csr,
             proposed: &[],
         };
         admission.enrol(&asked, OffsetDateTime::now_utc()).unwrap();
