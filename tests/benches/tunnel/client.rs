@@ -42,7 +42,7 @@ pub(crate) struct Latency {
 /// Said by `idle` when all are open.
 pub(crate) const HOLDING: &str = "holding";
 /// The longest that `idle` waits to be ended.
-const HOLD: Duration = Duration::from_secs(60);
+const HOLD: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &Args) -> Result<()> {

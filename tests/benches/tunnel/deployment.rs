@@ -27,7 +27,7 @@ const DIRECT_ADDRESS: &str = "10.78.1.11";
 const NODE_ADDRESS: &str = "10.78.0.11";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// One transfer, with making and checking its bytes.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
+const CLIENT_PATIENCE: Duration = Duration::from_mins(5);
 const SECONDS: &str = "3600";
 
 /// The order of the fields is the order of their end.

@@ -25,7 +25,7 @@ pub(crate) struct Ends {
     pub(crate) agent: f64,
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn measure(connections: u32) -> Result<Memory> {
     let deployment = Deployment::start()?;

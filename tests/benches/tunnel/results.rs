@@ -52,7 +52,7 @@ pub(crate) struct Trips {
     pub(crate) p99_us: Vec<f64>,
 }
 
-const GIB: f64 = (1_u64 << 30) as f64;
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Results {

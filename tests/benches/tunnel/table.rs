@@ -106,7 +106,7 @@ fn verdict(met: bool) -> &'static str {
 }
 
 fn show(values: &[f64], digits: usize) -> String {
-    let values = Samples::from_iter(values.iter().copied());
+    let values = values.iter().copied().collect::<Samples>();
     format!(
         "{:.digits$} [{:.digits$}..{:.digits$}]",
         values.median(),
@@ -116,5 +116,5 @@ fn show(values: &[f64], digits: usize) -> String {
 }
 
 fn median(values: &[f64]) -> f64 {
-    Samples::from_iter(values.iter().copied()).median()
+    values.iter().copied().collect::<Samples>().median()
 }

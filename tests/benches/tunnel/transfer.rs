@@ -38,7 +38,7 @@ const DOWNLOAD: u8 = b'd';
 const UPLOAD: u8 = b'u';
 /// Sent by one end for the other to go on.
 const SIGNAL: [u8; 1] = [b'!'];
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const HASH: usize = 32;
 
 /// Serves transfers until it is killed.
