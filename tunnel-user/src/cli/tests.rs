@@ -176,9 +176,9 @@ fn the_token_file_is_read_when_the_token_is_needed() {
         let line = format!("--server s --ca-hash {hash} --token-file {file}");
         agent(&line, &[]).token()
     };
-    let token = file("id.secret\n");
+    let token = file("aaaaaaaaaa.secret\n");
     let read = with(token.path().to_str().unwrap()).unwrap().unwrap();
-    assert_eq!(read.reveal(), "id.secret");
+    assert_eq!(read.reveal(), "aaaaaaaaaa.secret");
     let missing = format!("{:#}", with("/nonexistent").unwrap_err());
     assert!(
         missing.starts_with("cannot read --token-file /nonexistent: "),
