@@ -92,10 +92,11 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
         Some((host, port)) => (host, Some(port)),
         None => (text, None),
     };
-    is_host(host).then_some((host, port))
+    is_host_name(host).then_some((host, port))
 }
 
-fn is_host(host: &str) -> bool {
+/// Whether a name can be looked up: also one with underscores, which resolvers take.
+pub(super) fn is_host_name(host: &str) -> bool {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
     !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
 }

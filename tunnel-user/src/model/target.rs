@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use super::server_addr::is_host_name;
+
 /// Host and port that the agent is asked to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
@@ -48,12 +50,7 @@ impl FromStr for Target {
         let invalid = || InvalidTarget(text.to_owned());
         let (name, port) = text.rsplit_once(':').ok_or_else(invalid)?;
         let port = port.parse().map_err(|_| invalid())?;
-        let name_is_plain = !name.is_empty()
-            && name.len() <= 253
-            && name
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'));
-        if !name_is_plain {
+        if !is_host_name(name) {
             return Err(invalid());
         }
         Ok(Self {

@@ -59,7 +59,7 @@ impl AgentHello {
             node: identity.node.clone(),
             addresses: identity.addresses.clone(),
             native: true,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
         }
     }
 
