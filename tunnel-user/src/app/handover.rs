@@ -27,7 +27,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::offer::Offer;
-use crate::{observability::private_socket::PrivateSocket, tunnel::server::Sessions};
+use crate::{
+    observability::private_socket::{PrivateSocket, is_trusted},
+    tunnel::server::Sessions,
+};
 
 /// The socket's name in the run directory.
 const SOCKET: &str = "handover.sock";
@@ -91,6 +94,12 @@ impl Incumbent {
     }
 
     async fn hand_over(&self, mut successor: UnixStream) -> io::Result<()> {
+        if !is_trusted(&successor)? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it runs as another user",
+            ));
+        }
         tracing::info!("handing over to a successor");
         self.in_charge.send_replace(false);
         let offer = self.sockets.with_nodes(self.sessions.nodes())?;
@@ -112,6 +121,11 @@ impl Predecessor {
         let Ok(mut stream) = UnixStream::connect(run_dir.join(SOCKET)).await else {
             return Ok(None);
         };
+        anyhow::ensure!(
+            is_trusted(&stream)?,
+            "a process of another user uses --run-dir {}: stop it, or name another directory",
+            run_dir.display()
+        );
         tracing::info!("taking over from the server that is running");
         let offer = timeout(OFFER_TIME, Offer::receive(&mut stream)).await;
         let offer = offer.map_err(io::Error::from).flatten();
