@@ -75,7 +75,7 @@ fn a_server_that_is_less_patient_than_its_agent_gives_up_by_itself() {
     let took = stage.is_reset(NODE);
     assert!(took >= ONE && took < ONE + at_once(), "{took:?}");
     server
-        .wait_for_line("no answer from the agent within 1s", PATIENCE)
+        .wait_for_line("no answer from the agent within", PATIENCE)
         .unwrap();
     assert_eq!(stage.metric("dial_failures_total{cause=\"timed_out\"}"), 1);
     stage.until("the dial is forgotten", |status| {

@@ -162,7 +162,8 @@ fn a_certificate_of_a_foreign_ca_is_worth_nothing_in_either_direction() {
     server.stop(PATIENCE).unwrap();
     // Another server, with a CA of its own, at the same address.
     std::fs::rename(stage.site.server_state(), stage.path("old-server")).unwrap();
-    let mut other = stage.server("");
+    // Strangers are logged now and then only, unless one asks for more.
+    let mut other = stage.server("--log-level info,tunnel_user::tunnel::server=debug");
 
     let mut agent = stage.site.agent(0, &without_token(0)).start().unwrap();
     let line = agent.wait_for_line("no session", PATIENCE).unwrap();

@@ -68,8 +68,9 @@ fn a_second_signal_ends_a_server_at_once() {
     server.signal(Signal::TERM).unwrap();
     is_reset(open);
     assert!(told.elapsed() < at_once(), "{:?}", told.elapsed());
-    assert!(server.wait(PATIENCE).unwrap().success());
-    assert!(told.elapsed() < at_once() * 9);
+    // Or it says that it could not end in order.
+    server.wait(PATIENCE).unwrap();
+    assert!(told.elapsed() < at_once() * 2);
 }
 
 #[test]
