@@ -1,6 +1,9 @@
-//! `cargo xtask demo`: sets up, builds, and hands over to the demo program of the tests crate.
+//! `cargo xtask demo`: sets up, builds, and becomes the demo program of the tests crate.
 
-use anyhow::Result;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
 
 use crate::{setup, shell};
 
@@ -9,11 +12,8 @@ pub(crate) fn run() -> Result<()> {
     setup::ensure()?;
     println!("Building (the first time takes a few minutes) ...");
     shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
-    shell::run(&mut shell::cargo([
-        "run",
-        "--quiet",
-        "--workspace",
-        "--bin",
-        "demo",
-    ]))
+    // Replaced, so that a signal reaches the program that cleans up.
+    let demo = shell::target_directory().join("debug").join("demo");
+    let error = Command::new(&demo).exec();
+    Err(error).with_context(|| format!("start {}", demo.display()))
 }
