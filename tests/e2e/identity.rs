@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 
-use culvert_tests::{Launch, scale, until};
+use culvert_tests::{Launch, command, scale, until};
 
 use time::OffsetDateTime;
 
@@ -107,8 +107,12 @@ fn the_certificate_of_one_node_does_not_serve_another() {
     let mine = mine.to_str().unwrap();
 
     // The agent sees it before it asks.
+    let original = stage.path("agent0/state");
+    let copy = stage.path("copy");
+    std::fs::create_dir(&copy).unwrap();
+    command::run("cp", ["-a".as_ref(), original.as_path(), &copy]).unwrap();
     says(
-        &refused(&stage, "agent0", &without_token(1)),
+        &refused(&stage, "copy", &without_token(1)),
         &["the stored certificate is for node edge-1, not for edge-2"],
     );
     // A program that does not look gets no further: by name, or by address.
@@ -148,9 +152,16 @@ fn without_a_certificate_nothing_but_enrolment_answers() {
     let message = stage.path("message");
     std::fs::write(&message, [0; 5]).unwrap();
     let message = format!("@{}", message.display());
-    for path in ["/culvert.v1.Enrolment/Enrol", "/culvert.v1.Enrolment/Renew"] {
-        let said = call(&stage, path, &["--data-binary", &message]);
-        says(&said, &["grpc-status: 3"]);
+    for (call_of, answer) in [
+        ("Enrol", ["grpc-status: 3", "name"]),
+        (
+            "Renew",
+            ["grpc-status: 7", "has%20no%20client%20certificate"],
+        ),
+    ] {
+        let path = format!("/culvert.v1.Enrolment/{call_of}");
+        let said = call(&stage, &path, &["--data-binary", &message]);
+        says(&said, &answer);
     }
 }
 
@@ -265,7 +276,9 @@ fn certificates_are_renewed_without_restart_and_the_token_is_never_needed_again(
 
 /// When the certificate that the agent uses now is over.
 fn expiry(stage: &Stage) -> OffsetDateTime {
-    stage.agent_status(0).certificates[0].expires_at
+    let mut certificates = stage.agent_status(0).certificates.into_iter();
+    let own = certificates.find(|certificate| certificate.name == "agent");
+    own.unwrap().expires_at
 }
 
 const CONNECT: &str = "/AgentService/Connect";

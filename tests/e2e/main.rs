@@ -6,7 +6,6 @@
     reason = "a test that cannot go on panics where it stands"
 )]
 
-mod addresses;
 mod agents;
 mod dialling;
 mod identity;

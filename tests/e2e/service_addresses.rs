@@ -29,6 +29,16 @@ fn is_there(stage: &Stage) -> bool {
 }
 
 #[test]
+fn an_address_that_was_there_before_stays() {
+    let stage = Stage::new();
+    let there = format!("addr add {ADDRESS}/32 dev lo");
+    stage.control().ip(&there).unwrap();
+    let mut server = stage.ready(&server(&stage));
+    assert!(server.stop(PATIENCE).unwrap().success());
+    assert!(is_there(&stage));
+}
+
+#[test]
 fn a_server_that_cannot_start_leaves_no_address() {
     let stage = Stage::new();
     let everywhere = stage.control().run(|| TcpListener::bind("0.0.0.0:10270"));
