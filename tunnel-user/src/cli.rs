@@ -6,38 +6,30 @@
 //! Environment and file become defaults of the clap command before it parses, so that each value
 //! passes the same parser wherever it came from; a value that does not is reported where it stands.
 
-mod agent;
-mod byte_size;
 mod config_file;
 mod environment;
 mod layers;
 pub mod node;
 mod primary_address;
-mod secret;
-mod server;
-mod shared;
 pub mod status;
 mod table;
 #[cfg(test)]
 mod tests;
 pub mod token;
-mod validation;
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use agent::AgentArgs;
-pub use byte_size::{ByteSize, InvalidByteSize};
 pub use environment::Environment;
 pub use node::NodeArgs;
-pub use secret::Secret;
-pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
-pub use shared::{LogArgs, SessionArgs};
 pub use status::StatusArgs;
 pub use token::TokenArgs;
 
-use crate::observability::logging::{LogFilter, LogFormat};
+use crate::{
+    observability::logging::{LogFilter, LogFormat},
+    settings::{AgentArgs, ServerArgs},
+};
 
 /// The exit code for a command line, environment or configuration file that is not understood.
 const EXIT_USAGE: u8 = 2;

@@ -2,11 +2,15 @@
 //!
 //! Dependencies between the modules run one way:
 //! ```text
-//! cli -> app/{server,agent}          (composition roots: bind, wire, run, drain)
+//! main -> cli -> settings, standalone, observability     (reads what is asked for; small commands)
+//! main -> app/{server,agent} -> settings                 (composition roots: bind, wire, run, drain)
 //! app -> frontend -> tunnel -> model
-//! app -> redirect -> model           app -> standalone -> model, pki
-//! pki, observability, model          depend on nothing above them
+//! app -> redirect -> model             app -> standalone -> model, pki
+//! tunnel, standalone -> grpc, outgoing (gRPC over a given stream; the agent's own sockets)
+//! pki, observability, model            depend on nothing above them
 //! ```
+//! To follow one connection, read `app::server`, `frontend::transparent`, `tunnel::server`, and
+//! `redirect` with the kernel programs beside it.
 
 pub mod app;
 pub mod cli;
@@ -17,6 +21,7 @@ pub mod observability;
 mod outgoing;
 pub mod pki;
 pub mod redirect;
+pub mod settings;
 pub mod standalone;
 pub mod tunnel;
 

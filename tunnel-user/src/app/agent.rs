@@ -14,13 +14,13 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    cli::AgentArgs,
     observability::{
         admin::{AdminError, AdminServer, Incumbent},
         meta::{BindError, MetaServer},
         metrics::AgentMetrics,
         readiness::{Condition, Readiness},
     },
+    settings::AgentArgs,
     standalone::{AgentCredentials, AgentOptions},
     tunnel::agent::{Keeper, KeeperOptions, LocalAddresses, Policy, Servers},
 };

@@ -15,10 +15,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::OfflineNodes,
     model::{AddressConflict, GatePolicy, NodeName, SnapshotReader},
     observability::{metrics::ServerMetrics, readiness::Condition},
     redirect::{ApplyError, Excluded, Redirect, Standing, Table},
+    settings::OfflineNodes,
     tunnel::server::Sessions,
 };
 

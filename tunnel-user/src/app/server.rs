@@ -35,7 +35,6 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    cli::{EbpfLogLevel, ServerArgs},
     frontend::transparent::{OriginalDsts, Transparent, TransparentMetrics, TransparentOptions},
     model::{NodeName, OriginalDst},
     observability::{
@@ -44,6 +43,7 @@ use crate::{
         readiness::Condition,
     },
     redirect::{self, LogLevel, OriginalDestinations, Redirect, Sharing},
+    settings::{EbpfLogLevel, ServerArgs},
     tunnel::server::{AgentListener, Sessions},
 };
 

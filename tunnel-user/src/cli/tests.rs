@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use tempfile::NamedTempFile;
 
 use super::*;
+use crate::settings::{EbpfLogLevel, OfflineNodes};
 
 fn parse_with(line: &str, environment: &[(&str, &str)]) -> Result<Command, ParseError> {
     let args = std::iter::once("culvert").chain(line.split_whitespace());

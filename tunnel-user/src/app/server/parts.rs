@@ -10,11 +10,11 @@ use tower_service::Service as _;
 
 use crate::{
     app::{expiry::follow_expiry, node_table::SharedRedirect, tasks::Tasks},
-    cli::ServerArgs,
     model::SnapshotReader,
     observability::{metrics::ServerMetrics, readiness::Readiness},
     pki::Validity,
     redirect::addresses::AddressWatch,
+    settings::ServerArgs,
     standalone::{
         EnrolmentService, SERVER_CERTIFICATE_LIFE, ServerCertificate, Source, State,
         proto::enrolment_server::EnrolmentServer,

@@ -11,11 +11,11 @@ use anyhow::Context as _;
 use super::Parts;
 use crate::{
     app::{bind, handover::Offer},
-    cli::ServerArgs,
     redirect::{
         Listeners,
         addresses::{ServiceAddress, pick_redirect_addresses},
     },
+    settings::ServerArgs,
 };
 
 /// Every listening socket, kept so that a successor can have it.

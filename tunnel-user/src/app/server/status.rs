@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use super::Parts;
 use crate::{
     app::node_table::SharedRedirect,
-    cli::ServerArgs,
     model::{GatePolicy, SnapshotReader},
     observability::{
         admin::MakeStatus,
@@ -19,6 +18,7 @@ use crate::{
     },
     pki::Validity,
     redirect::GateState,
+    settings::ServerArgs,
     standalone::State,
     tunnel::server::{SessionReport, Sessions},
 };

@@ -8,7 +8,7 @@ use super::{AgentArgs, ServerArgs};
 
 impl ServerArgs {
     /// Checks what no flag can check alone.
-    pub(super) fn validate(&self) -> anyhow::Result<()> {
+    pub(crate) fn validate(&self) -> anyhow::Result<()> {
         check_redirect_addresses(&self.redirect_address)?;
         let redirect_port = self.redirect_port.get();
         if self
@@ -31,7 +31,7 @@ impl ServerArgs {
 
 impl AgentArgs {
     /// Checks what no flag can check alone.
-    pub(super) fn validate(&self) -> anyhow::Result<()> {
+    pub(crate) fn validate(&self) -> anyhow::Result<()> {
         ensure!(
             !self.server.is_empty(),
             "--server is missing: give the address of the server, as in the line that \

@@ -1,0 +1,16 @@
+//! What a server and an agent can be told: one struct for each role, one field for each flag.
+//!
+//! `cli` fills them from flags, environment and file; `app` runs with them.
+
+mod agent;
+mod byte_size;
+mod secret;
+mod server;
+mod shared;
+mod validation;
+
+pub use agent::AgentArgs;
+pub use byte_size::{ByteSize, InvalidByteSize};
+pub use secret::Secret;
+pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
+pub use shared::{LogArgs, SessionArgs};
