@@ -1,5 +1,5 @@
-//! Client and server of one case, in one process: nobody has to be woken for a connect, so what is
-//! measured is the kernel's work alone.
+//! Client and server of one case, in one process on one processor: nobody has to be woken for a
+//! connect, and what is measured is the kernel's work, not where the scheduler put whom.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
 use culvert_tests::Samples;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -61,6 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .iter()
         .find(|case| case.name == args.case)
         .context("no such case")?;
+    stay_on_one_processor()?;
     let mut worker = Worker::new(case, args)?;
     let requests = UnixListener::bind(&args.socket)?;
     println!("{READY}");
@@ -70,6 +72,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         writeln!(requests, "{}", serde_json::to_string(&measured)?)?;
     }
     Ok(())
+}
+
+/// The same one for every worker.
+fn stay_on_one_processor() -> Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu));
+    let mut one = CpuSet::new();
+    one.set(first.context("a processor")?);
+    sched_setaffinity(None, &one).context("stay on one processor")
 }
 
 struct Worker {
