@@ -23,8 +23,11 @@ const WAIT: Timespec = Timespec {
     tv_nsec: 50_000_000,
 };
 const BEAT: Duration = Duration::from_millis(100);
-/// How long connections are still accepted after the gate is closed.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long connections are still accepted after the gate is closed. A client whose port is in use
+/// again so soon that the old connection's end is still remembered has its first SYN answered by a
+/// challenge, and sends another after one second (RFC 6298, section 2.1): to the port that it was
+/// redirected to. A server that hands its socket over need not wait for that one.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// Accepts until it is told to stop, then closes the gate and serves what waits in the queues.
 pub(crate) fn serve(
