@@ -71,9 +71,6 @@ impl Lab {
     /// Control plane, router and `edges` edge nodes.
     pub fn nat_with(edges: u8) -> Result<Self> {
         let control = NetNs::new("control")?;
-        // All redirected clients have one destination: a flood from one address would be out of ports
-        // before those of its first connections leave TIME_WAIT, after a minute.
-        control.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
         let router = Router::new(&control)?;
         let edges = (0..edges)
             .map(|number| {

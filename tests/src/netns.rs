@@ -31,6 +31,9 @@ impl NetNs {
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
         let namespace = Self { name, path, file };
         namespace.ip("link set lo up")?;
+        // A flood has one source and one destination, at the client and at the agent: it would be out of
+        // ports before those of its first connections leave TIME_WAIT, after a minute.
+        namespace.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
         Ok(namespace)
     }
 

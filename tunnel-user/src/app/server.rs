@@ -35,7 +35,9 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    frontend::transparent::{OriginalDsts, Transparent, TransparentMetrics, TransparentOptions},
+    frontend::transparent::{
+        OriginalDsts, Transparent, TransparentMetrics, TransparentOptions, TransparentStops,
+    },
     model::{NodeName, OriginalDst},
     observability::{
         admin::{self, AdminServer},
@@ -256,16 +258,14 @@ impl Server {
                 },
             },
         );
-        let Ends {
-            clients,
-            abort_clients,
-            clients_gone,
-            ..
-        } = &self.ends;
-        let (stop, abort) = (clients.clone(), abort_clients.clone());
-        let gone = clients_gone.clone().drop_guard();
+        let stops = TransparentStops {
+            accepting: self.ends.clients.clone(),
+            handed_over: self.ends.handed_over.clone(),
+            abort: self.ends.abort_clients.clone(),
+        };
+        let gone = self.ends.clients_gone.clone().drop_guard();
         self.tasks.spawn("accepting clients", async move {
-            transparent.run(stop, abort).await;
+            transparent.run(stops).await;
             drop(gone);
         });
         self.clients.ready();

@@ -73,6 +73,17 @@ pub struct Transparent {
     heartbeat: Box<dyn Fn() + Send>,
 }
 
+/// How the frontend is told to stop.
+pub struct TransparentStops {
+    /// Accept no more, but what is queued already.
+    pub accepting: CancellationToken,
+    /// Cancelled before, if another server accepts from the same queue: then it is left alone, or
+    /// this one would go on taking what is that one's for as long as clients come.
+    pub handed_over: CancellationToken,
+    /// Reset the clients that are left.
+    pub abort: CancellationToken,
+}
+
 /// What all clients share.
 struct Shared {
     original_dsts: Arc<dyn OriginalDsts>,
@@ -110,9 +121,13 @@ impl Transparent {
         }
     }
 
-    /// Accepts until `stop_accepting`, and what is queued by then; then waits for the clients it
-    /// has. `abort` resets those that are left.
-    pub async fn run(self, stop_accepting: CancellationToken, abort: CancellationToken) {
+    /// Accepts until it is told to stop, then waits for the clients it has.
+    pub async fn run(self, stops: TransparentStops) {
+        let TransparentStops {
+            accepting,
+            handed_over,
+            abort,
+        } = stops;
         let clients = TaskTracker::new();
         let mut beat = interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,10 +141,14 @@ impl Transparent {
                     }
                 },
                 _ = beat.tick() => (self.heartbeat)(),
-                () = stop_accepting.cancelled() => break,
+                () = accepting.cancelled() => break,
             }
         }
-        for listener in &self.listeners {
+        for listener in self
+            .listeners
+            .iter()
+            .filter(|_| !handed_over.is_cancelled())
+        {
             while let Some((stream, peer)) = accept_queued(listener).await {
                 self.take(stream, peer, &clients, &abort);
             }

@@ -25,6 +25,8 @@ pub(super) enum Outcome {
 pub(super) struct Ends {
     /// Accept no more clients.
     pub(super) clients: CancellationToken,
+    /// A successor accepts them.
+    pub(super) handed_over: CancellationToken,
     /// Reset the clients that are left.
     pub(super) abort_clients: CancellationToken,
     /// The last client has gone.
@@ -51,6 +53,7 @@ impl Server {
             // redirecting to it. And one that lives must not share its callers with this server.
             self.sockets.leave_service_addresses();
             drop(self.in_charge);
+            self.ends.handed_over.cancel();
             self.ends.meta.cancel();
             None
         } else {
