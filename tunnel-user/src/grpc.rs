@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower_service::Service;
 
-pub(crate) use self::body::{RecvBody, send_body};
+pub(crate) use self::body::{RecvBody, capacity, send_body};
 
 /// The client end of an HTTP/2 connection as the service that tonic's generated clients call.
 /// Clones share the connection; the tracker owns the tasks that send request bodies.

@@ -165,7 +165,7 @@ impl Transparent {
         clients: &TaskTracker,
         abort: &CancellationToken,
     ) {
-        let peer = PeerAddr(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+        let peer = PeerAddr::of(peer);
         let client = Client::new(stream, peer, Arc::clone(&self.options));
         clients.spawn(client.serve(abort.clone()));
     }

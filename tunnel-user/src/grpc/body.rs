@@ -76,19 +76,20 @@ pub(crate) async fn send_body(
 async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        let available = capacity(stream).await?;
+        let available = capacity(stream).await?.ok_or(h2::Reason::CANCEL)?;
         stream.send_data(data.split_to(available.min(data.len())), false)?;
     }
     Ok(())
 }
 
-/// Waits until something may be sent.
-async fn capacity(stream: &mut SendStream<Bytes>) -> Result<usize, h2::Error> {
+/// Waits until flow control lets something through, and says how much; `None` if the stream takes no
+/// more data.
+pub(crate) async fn capacity(stream: &mut SendStream<Bytes>) -> Result<Option<usize>, h2::Error> {
     while stream.capacity() == 0 {
         match poll_fn(|cx| stream.poll_capacity(cx)).await {
             Some(capacity) => drop(capacity?),
-            None => return Err(h2::Reason::CANCEL.into()),
+            None => return Ok(None),
         }
     }
-    Ok(stream.capacity())
+    Ok(Some(stream.capacity()))
 }

@@ -15,6 +15,16 @@ pub struct LocalAddr(pub SocketAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OriginalDst(pub SocketAddr);
 
+impl PeerAddr {
+    /// The peer of an accepted connection: a dual-stack listener shows IPv4 as v4-mapped IPv6.
+    pub fn of(accepted: SocketAddr) -> Self {
+        Self(SocketAddr::new(
+            accepted.ip().to_canonical(),
+            accepted.port(),
+        ))
+    }
+}
+
 macro_rules! display_as_socket_addr {
     ($($name:ident),+) => {$(
         impl fmt::Display for $name {

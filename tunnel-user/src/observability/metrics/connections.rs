@@ -2,7 +2,7 @@
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 
 use super::labels::{
@@ -52,14 +52,9 @@ pub struct Carried {
 impl Connections {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let connections = Self::default();
-        registry.register(
-            "connections_open",
-            "Connections that are open",
+        register(
+            registry,
             connections.open.clone(),
-        );
-        registry.register(
-            "connections",
-            "Connections that ended",
             connections.ended.clone(),
         );
         connections
@@ -75,14 +70,9 @@ impl Connections {
 impl AgentConnections {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let connections = Self::default();
-        registry.register(
-            "connections_open",
-            "Connections that are open",
+        register(
+            registry,
             connections.open.clone(),
-        );
-        registry.register(
-            "connections",
-            "Connections that ended",
             connections.ended.clone(),
         );
         connections
@@ -146,6 +136,12 @@ impl Drop for OpenConnection {
             }
         }
     }
+}
+
+/// Both roles show connections under the same names, each with labels of its own.
+fn register(registry: &mut Registry, open: impl Metric, ended: impl Metric) {
+    registry.register("connections_open", "Connections that are open", open);
+    registry.register("connections", "Connections that ended", ended);
 }
 
 impl Carried {

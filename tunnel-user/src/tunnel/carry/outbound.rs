@@ -11,7 +11,7 @@ use h2::SendStream;
 use tokio::net::TcpStream;
 
 use super::{CarryError, Meter};
-use crate::tunnel::settings::FRAME_SIZE;
+use crate::{grpc::capacity, tunnel::settings::FRAME_SIZE};
 
 /// The first read of a connection: a request, a log line.
 const SMALL_READ: usize = 4 * 1024;
@@ -85,14 +85,11 @@ impl<'a> Outbound<'a> {
 /// Waits until flow control lets something through, and says how much.
 async fn room(stream: &mut SendStream<Bytes>) -> Result<usize, CarryError> {
     stream.reserve_capacity(LARGE_READ);
-    while stream.capacity() == 0 {
-        match poll_fn(|cx| stream.poll_capacity(cx)).await {
-            Some(capacity) => drop(capacity?),
-            // No longer streaming: the other end has reset it.
-            None => return Err(reset_by_peer(stream).await),
-        }
+    match capacity(stream).await? {
+        Some(room) => Ok(room),
+        // No longer streaming: the other end has reset it.
+        None => Err(reset_by_peer(stream).await),
     }
-    Ok(stream.capacity())
 }
 
 /// Resolves when the other end has reset the stream, or the session has ended.

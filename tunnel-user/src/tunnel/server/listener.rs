@@ -3,7 +3,6 @@
 use std::{
     fmt::Display,
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -174,7 +173,7 @@ impl AgentListener {
 
     async fn accept(&self) -> Option<(TcpStream, PeerAddr)> {
         match self.listener.accept().await {
-            Ok((stream, peer)) => Some((stream, canonical(peer))),
+            Ok((stream, peer)) => Some((stream, PeerAddr::of(peer))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept agents");
                 sleep(ACCEPT_PAUSE).await;
@@ -254,9 +253,4 @@ impl Caller {
             certificate: certificate.cloned().map(CertificateDer::into_owned),
         })
     }
-}
-
-/// A dual-stack listener shows IPv4 peers as v4-mapped IPv6.
-fn canonical(peer: SocketAddr) -> PeerAddr {
-    PeerAddr(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
