@@ -5,7 +5,7 @@
 //! main -> cli -> settings, standalone, observability     (reads what is asked for; small commands)
 //! main -> app/{server,agent} -> settings                 (composition roots: bind, wire, run, drain)
 //! app -> frontend -> tunnel -> model
-//! app -> redirect -> model             app -> standalone -> model, pki
+//! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
 //! tunnel, standalone -> grpc, outgoing (gRPC over a given stream; the agent's own sockets)
 //! pki, observability, model            depend on nothing above them
 //! ```
@@ -16,6 +16,7 @@ pub mod app;
 pub mod cli;
 pub mod frontend;
 mod grpc;
+pub mod kubernetes;
 pub mod model;
 pub mod observability;
 mod outgoing;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod byte_size;
+mod kubernetes;
 mod secret;
 mod server;
 mod shared;
@@ -11,6 +12,7 @@ mod validation;
 
 pub use agent::AgentArgs;
 pub use byte_size::{ByteSize, InvalidByteSize};
+pub use kubernetes::{ClusterArgs, ServerKubernetesArgs};
 pub use secret::Secret;
 pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
 pub use shared::{LogArgs, SessionArgs};

@@ -9,9 +9,9 @@ use anyhow::Context;
 use clap::{ArgAction, Args};
 
 use super::{
-    Secret,
+    ClusterArgs, Secret,
     server::SETTINGS_HELP,
-    shared::{ConfigArgs, LogArgs, SessionArgs},
+    shared::{ConfigArgs, LogArgs, SessionArgs, node_name},
 };
 use crate::{
     model::{Mark, NodeName, ServerAddr},
@@ -28,7 +28,8 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
 
-    /// Server to keep a session to, port 10262 unless given (repeatable, or a comma list)
+    /// Server to keep a session to, port 10262 unless given (repeatable, or a comma list) [default
+    /// with --kubernetes: what --service leads to]
     #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub server: Vec<ServerAddr>,
 
@@ -111,6 +112,10 @@ pub struct AgentArgs {
     )]
     pub meta_port: u16,
 
+    /// The cluster, where there is one.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
     /// How sessions are carried.
     #[command(flatten)]
     pub session: SessionArgs,
@@ -123,13 +128,7 @@ pub struct AgentArgs {
 impl AgentArgs {
     /// The node's name: as given, or this machine's host name.
     pub fn node_name(&self) -> anyhow::Result<NodeName> {
-        if let Some(name) = &self.node_name {
-            return Ok(name.clone());
-        }
-        let host = rustix::system::uname();
-        let host = host.nodename().to_string_lossy().to_lowercase();
-        host.parse()
-            .context("the host name cannot serve as the node's name, give one with --node-name")
+        node_name(self.node_name.as_ref())
     }
 
     /// The token to enrol with, from the flag or the file.

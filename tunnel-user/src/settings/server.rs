@@ -10,7 +10,10 @@ use std::{
 use clap::{ArgAction, Args, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
-use super::shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration};
+use super::{
+    ServerKubernetesArgs,
+    shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
+};
 use crate::{
     model::{GatePolicy, Mark, PortSet, TunnelPort},
     observability::logging::LogFilter,
@@ -152,6 +155,10 @@ pub struct ServerArgs {
         help_heading = "Meta"
     )]
     pub meta_port: u16,
+
+    /// The cluster, where there is one.
+    #[command(flatten)]
+    pub kubernetes: ServerKubernetesArgs,
 
     /// How sessions are carried.
     #[command(flatten)]

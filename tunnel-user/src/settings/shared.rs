@@ -2,10 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use super::{ByteSize, InvalidByteSize};
 use crate::{
+    model::NodeName,
     observability::logging::{LogFilter, LogFormat},
     tunnel::Settings,
 };
@@ -97,6 +99,17 @@ impl std::fmt::Display for LogFormat {
         let value = self.to_possible_value().expect("no format is hidden");
         f.write_str(value.get_name())
     }
+}
+
+/// The name of this machine's node: as given, or the host name.
+pub(super) fn node_name(given: Option<&NodeName>) -> anyhow::Result<NodeName> {
+    if let Some(name) = given {
+        return Ok(name.clone());
+    }
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy().to_lowercase();
+    host.parse()
+        .context("the host name cannot serve as the node's name, give one with --node-name")
 }
 
 /// A duration that is not zero.

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use anyhow::{bail, ensure};
 
-use super::{AgentArgs, ServerArgs};
+use super::{AgentArgs, ClusterArgs, ServerArgs, ServerKubernetesArgs};
 
 impl ServerArgs {
     /// Checks what no flag can check alone.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
         check_redirect_addresses(&self.redirect_address)?;
+        self.kubernetes.cluster.validate()?;
+        self.kubernetes.validate()?;
         let redirect_port = self.redirect_port.get();
         if self
             .tunnel_ports()
@@ -32,11 +34,20 @@ impl ServerArgs {
 impl AgentArgs {
     /// Checks what no flag can check alone.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
-        ensure!(
-            !self.server.is_empty(),
-            "--server is missing: give the address of the server, as in the line that \
-             `culvert token create` prints there"
-        );
+        self.cluster.validate()?;
+        if self.cluster.kubernetes {
+            ensure!(
+                self.token.is_none() && self.token_file.is_none() && self.ca_hash.is_none(),
+                "--token, --token-file and --ca-hash have no meaning with --kubernetes, where the \
+                 cluster signs the certificate: leave them out"
+            );
+        } else {
+            ensure!(
+                !self.server.is_empty(),
+                "--server is missing: give the address of the server, as in the line that \
+                 `culvert token create` prints there; or --kubernetes, if a cluster knows it"
+            );
+        }
         ensure!(
             self.token.is_none() || self.token_file.is_none(),
             "--token and --token-file are both set: give one of them"
@@ -51,6 +62,31 @@ impl AgentArgs {
             "--no-default-targets without --allow leaves nothing to dial: add --allow CIDR[:PORTS]"
         );
         check_node_addresses(&self.node_ip)
+    }
+}
+
+impl ClusterArgs {
+    fn validate(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.kubernetes || (self.kubeconfig.is_none() && self.cert_dir.is_none()),
+            "--kubeconfig and --cert-dir have no meaning without --kubernetes: add it, or leave \
+             them out"
+        );
+        Ok(())
+    }
+}
+
+impl ServerKubernetesArgs {
+    fn validate(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self
+                .node_selector
+                .iter()
+                .any(|selector| selector.trim().is_empty()),
+            "--node-selector is empty, which would match every node: give the labels of the edge \
+             nodes"
+        );
+        Ok(())
     }
 }
 

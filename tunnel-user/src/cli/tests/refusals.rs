@@ -248,6 +248,20 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
         &["--agent-port and --meta-port are both 10265", "choose"],
     ),
     ("agent", &["--server is missing", "culvert token create"]),
+    (
+        "agent --kubeconfig k --server a",
+        &["--kubeconfig", "--kubernetes"],
+    ),
+    ("server --cert-dir d", &["--cert-dir", "--kubernetes"]),
+    ("server --service a", &["--service", "NAMESPACE/NAME"]),
+    (
+        "server --kubernetes --node-selector=",
+        &["--node-selector", "every node"],
+    ),
+    (
+        "agent --kubernetes --token-file t",
+        &["--token-file", "--kubernetes", "leave them out"],
+    ),
     ("agent --server a:b:c", &["--server", "HOST:PORT"]),
     ("agent --server a:0", &["--server", "HOST:PORT"]),
     (

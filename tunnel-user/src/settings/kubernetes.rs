@@ -1,0 +1,115 @@
+//! The flags that say which cluster a server or an agent belongs to, and what it reads there.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::{ArgAction, Args};
+
+use super::shared::node_name;
+use crate::{kubernetes::ObjectName, model::NodeName};
+
+/// How to reach the cluster, and the Service at which servers take agents.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct ClusterArgs {
+    /// Take nodes, ports and certificates from a Kubernetes cluster: the one this pod runs in, or
+    /// that of --kubeconfig
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true)]
+    pub kubernetes: bool,
+
+    /// Kubeconfig of the cluster, with --kubernetes [default: the service account of this pod]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Directory of the key and certificate got from the cluster [default: pki in --state-dir]
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+
+    /// Service at which servers take agents
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/x-tunnel-server-svc"
+    )]
+    pub service: ObjectName,
+}
+
+/// What a server reads in its cluster, and what it does there.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct ServerKubernetesArgs {
+    /// How to reach the cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// Label selector of the nodes that are tunnelled (repeatable, in the environment a list with
+    /// ';'); a node that matches any is
+    #[arg(long, value_name = "SELECTOR", value_delimiter = ';', default_values = [
+        "openyurt.io/is-edge-worker=true",
+        "openyurt.io/edge-enable-reverseTunnel-client=true",
+    ])]
+    pub node_selector: Vec<String>,
+
+    /// `ConfigMap` of the tunnelled ports besides 10250, 10255 and --ports
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/yurt-tunnel-server-cfg"
+    )]
+    pub ports_config: ObjectName,
+
+    /// Service under which the cluster's own clients know the server
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/x-tunnel-server-internal-svc"
+    )]
+    pub internal_service: ObjectName,
+
+    /// Addresses that the server's certificate names besides those of the Services (repeatable, or
+    /// a comma list)
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub cert_ips: Vec<IpAddr>,
+
+    /// Names that the server's certificate carries besides those of the Services (repeatable, or a
+    /// comma list)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub cert_dns_names: Vec<String>,
+
+    /// Whether this server, while it leads, approves the certificate requests of servers and agents
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub approve_certificates: bool,
+
+    /// Service account of the agents: who may ask for the certificate of the node its pod runs on
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/culvert-agent"
+    )]
+    pub agent_service_account: ObjectName,
+
+    /// Name of the machine that this server runs on; `NODE_NAME` in the environment serves too
+    /// [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<NodeName>,
+}
+
+impl ServerKubernetesArgs {
+    /// The name of the machine that this server runs on: as given, or the host name.
+    pub fn node_name(&self) -> anyhow::Result<NodeName> {
+        node_name(self.node_name.as_ref())
+    }
+}
+
+impl ClusterArgs {
+    /// Where the key and the certificate are kept.
+    pub fn cert_dir(&self, state_dir: &Path) -> PathBuf {
+        let given = self.cert_dir.clone();
+        given.unwrap_or_else(|| state_dir.join("pki"))
+    }
+}
