@@ -7,12 +7,13 @@
 //!                   \-> Transparent <-- redirected clients   who is carried
 //! ```
 
+mod backing;
 mod parts;
 mod sockets;
 mod status;
 mod wind_down;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -90,7 +91,10 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
             return Ok(());
         }
         // Only now: should this server fail to get here, the other still answers.
-        server.answer_status(admin::Incumbent::Replace).await?;
+        let directory = server.args.run_dir.clone();
+        server
+            .answer_status(&directory, admin::Incumbent::Replace)
+            .await?;
     }
     let successor = server.take_clients()?;
     if let Some(predecessor) = predecessor {
@@ -125,7 +129,8 @@ struct Server {
 impl Server {
     /// Binds, installs the redirect, and takes agents; clients come later.
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
-        let parts = Parts::new(&args).await?;
+        let ends = Ends::default();
+        let parts = Parts::new(&args, &ends.everything).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
         let sharing = if takes_over {
@@ -143,7 +148,7 @@ impl Server {
             in_charge: watch::Sender::new(true),
             patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),
-            ends: Ends::default(),
+            ends,
             clients,
             sockets,
             parts,
@@ -155,8 +160,16 @@ impl Server {
                 .tasks
                 .try_spawn("reading the programs' log", log.run(end));
         }
+        if let Some(directory) = server.args.probe_dir.clone() {
+            server
+                .answer_status(&directory, admin::Incumbent::Replace)
+                .await?;
+        }
         if !takes_over {
-            server.answer_status(admin::Incumbent::Respect).await?;
+            let directory = server.args.run_dir.clone();
+            server
+                .answer_status(&directory, admin::Incumbent::Respect)
+                .await?;
         }
         server.show_itself()?;
         let end = server.ends.everything.clone();
@@ -166,9 +179,13 @@ impl Server {
     }
 
     /// `culvert status`.
-    async fn answer_status(&mut self, incumbent: admin::Incumbent) -> anyhow::Result<()> {
+    async fn answer_status(
+        &mut self,
+        directory: &Path,
+        incumbent: admin::Incumbent,
+    ) -> anyhow::Result<()> {
         let reporter = status::Reporter::new(&self.args, &self.parts, &self.redirect);
-        let admin = AdminServer::new(&self.args.run_dir, incumbent, reporter.into_fn()).await?;
+        let admin = AdminServer::new(directory, incumbent, reporter.into_fn()).await?;
         let end = self.ends.everything.clone();
         self.tasks.try_spawn("the admin socket", admin.run(end));
         Ok(())

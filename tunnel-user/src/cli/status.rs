@@ -39,8 +39,12 @@ pub struct StatusArgs {
     pub run_dir: Option<PathBuf>,
 
     /// Print the report as JSON
-    #[arg(long, action = ArgAction::SetTrue)]
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "ready")]
     pub json: bool,
+
+    /// Print only whether it is ready, and fail if not: for probes
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub ready: bool,
 }
 
 /// Prints the report of a running server or agent.
@@ -49,12 +53,33 @@ pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let report = tokio::time::timeout(TIMEOUT, fetch(&socket))
         .await
         .map_err(|_| anyhow!("no answer on {} within {TIMEOUT:?}", socket.display()))??;
-    if args.json {
+    if args.ready {
+        ready(&report)?;
+        println!("ready");
+    } else if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", render::table(&report));
     }
     Ok(())
+}
+
+/// Fails with the reasons why something is not ready.
+fn ready(report: &StatusReport) -> anyhow::Result<()> {
+    let wanting = report
+        .conditions
+        .iter()
+        .filter(|condition| !condition.ready);
+    let reasons: Vec<_> = wanting
+        .map(|condition| {
+            let reason = condition.reason.as_deref().unwrap_or("no reason given");
+            format!("{}: {reason}", condition.name)
+        })
+        .collect();
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    bail!("not ready: {}", reasons.join("; "))
 }
 
 impl StatusArgs {

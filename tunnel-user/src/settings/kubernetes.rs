@@ -107,6 +107,11 @@ impl ServerKubernetesArgs {
 }
 
 impl ClusterArgs {
+    /// Whether this process is a container of a pod, which the kubelet starts again when it ends.
+    pub fn in_a_pod(&self) -> bool {
+        self.kubernetes && self.kubeconfig.is_none()
+    }
+
     /// Where the key and the certificate are kept.
     pub fn cert_dir(&self, state_dir: &Path) -> PathBuf {
         let given = self.cert_dir.clone();

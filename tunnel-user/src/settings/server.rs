@@ -36,6 +36,11 @@ pub struct ServerArgs {
     #[arg(long, value_name = "DIR", default_value = "/run/culvert")]
     pub run_dir: PathBuf,
 
+    /// Directory of one more admin socket, which no successor takes over: for the probes of a pod,
+    /// where another pod's server may answer at --run-dir
+    #[arg(long, value_name = "DIR")]
+    pub probe_dir: Option<PathBuf>,
+
     /// Remove culvert's programs, maps and links from the kernel, then exit
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",

@@ -9,6 +9,10 @@ use super::{AgentArgs, ClusterArgs, ServerArgs, ServerKubernetesArgs};
 impl ServerArgs {
     /// Checks what no flag can check alone.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.probe_dir.as_ref() != Some(&self.run_dir),
+            "--probe-dir and --run-dir are the same directory: give them two"
+        );
         check_redirect_addresses(&self.redirect_address)?;
         self.kubernetes.cluster.validate()?;
         self.kubernetes.validate()?;

@@ -1,13 +1,14 @@
-//! What a standalone server consists of besides its sockets and its redirect.
+//! What a server consists of besides its sockets and its redirect.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service as _;
 
+use super::backing::Backing;
 use crate::{
     app::{expiry::follow_expiry, node_table::SharedRedirect, tasks::Tasks},
     model::SnapshotReader,
@@ -15,28 +16,22 @@ use crate::{
     pki::Validity,
     redirect::addresses::AddressWatch,
     settings::ServerArgs,
-    standalone::{
-        EnrolmentService, SERVER_CERTIFICATE_LIFE, ServerCertificate, Source, State,
-        proto::enrolment_server::EnrolmentServer,
-    },
     tunnel::server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
 };
 
-/// A certificate request and a hundred addresses take less; anyone may send one.
-const LARGEST_CALL: usize = 64 * 1024;
-
-/// State, identity, nodes, sessions, and what shows them.
+/// Identity, nodes, sessions, and what shows them.
 pub(super) struct Parts {
     pub(super) started_at: OffsetDateTime,
-    pub(super) state: Arc<State>,
     pub(super) snapshots: SnapshotReader,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) sessions: Sessions,
     pub(super) validities: watch::Receiver<Validity>,
+    pub(super) authority: Option<Validity>,
     pub(super) metrics: ServerMetrics,
     pub(super) readiness: Readiness,
     server_id: String,
     tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    unary: UnaryService,
     registry: Option<Registry>,
     runnable: Option<Runnable>,
 }
@@ -44,37 +39,42 @@ pub(super) struct Parts {
 /// What still has to be run.
 struct Runnable {
     addresses: AddressWatch,
-    source: Source,
-    certificate: ServerCertificate,
+    backing: Vec<(&'static str, BoxFuture<'static, ()>)>,
 }
 
 impl Parts {
-    pub(super) async fn new(args: &ServerArgs) -> anyhow::Result<Self> {
-        let now = OffsetDateTime::now_utc();
+    /// Prepares them; what they run ends with `end`.
+    pub(super) async fn new(args: &ServerArgs, end: &CancellationToken) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
-        let state = Arc::new(State::create(&args.state_dir, now)?);
-        let ca = state.ca().validity();
-        metrics.certificates.set_expiry("ca", ca.expires);
-        let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE, now)?;
-        let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
         let addresses = AddressWatch::new().await?;
+        let Backing {
+            snapshots,
+            tls,
+            validities,
+            unary,
+            authority,
+            tasks,
+        } = Backing::new(args, &addresses, end)?;
+        if let Some(ca) = authority {
+            metrics.certificates.set_expiry("ca", ca.expires);
+        }
         Ok(Self {
-            started_at: now,
+            started_at: OffsetDateTime::now_utc(),
             own_addresses: addresses.subscribe(),
-            tls: certificate.configs(),
-            validities: certificate.validities(),
             server_id: format!("{:032x}", rand::random::<u128>()),
             sessions: Sessions::default(),
             readiness: Readiness::default(),
             registry: Some(registry),
             runnable: Some(Runnable {
                 addresses,
-                source,
-                certificate,
+                backing: tasks,
             }),
-            state,
             snapshots,
+            tls,
+            validities,
+            unary,
+            authority,
             metrics,
         })
     }
@@ -96,22 +96,15 @@ impl Parts {
 
     /// Runs what follows the outside world; once.
     pub(super) fn spawn_sources(&mut self, tasks: &mut Tasks, end: &CancellationToken) {
-        let Some(Runnable {
-            addresses,
-            source,
-            certificate,
-        }) = self.runnable.take()
-        else {
+        let Some(Runnable { addresses, backing }) = self.runnable.take() else {
             return;
         };
+        for (name, task) in backing {
+            tasks.spawn(name, task);
+        }
         tasks.try_spawn(
             "watching this machine's addresses",
             addresses.run(end.clone()),
-        );
-        tasks.spawn("following the registered nodes", source.run(end.clone()));
-        tasks.spawn(
-            "renewing the server's certificate",
-            certificate.run(end.clone()),
         );
         tasks.spawn("following who may stay", {
             self.sessions
@@ -136,30 +129,12 @@ impl Parts {
             server_count: 1,
             sessions: self.sessions.clone(),
             snapshots: self.snapshots.clone(),
-            unary: self.enrolment(args),
+            unary: Arc::clone(&self.unary),
             metrics: TunnelMetrics {
                 carried: self.metrics.carried.clone(),
                 sessions_refused: self.metrics.sessions_refused.clone(),
             },
         }
-    }
-
-    fn enrolment(&self, args: &ServerArgs) -> UnaryService {
-        let own_addresses = self.own_addresses.clone();
-        let service = EnrolmentService::new(
-            Arc::clone(&self.state),
-            args.agent_certificate_ttl,
-            Arc::new(move |ip| own_addresses.borrow().contains(&ip)),
-        )
-        .published_by(self.snapshots.clone());
-        let service = EnrolmentServer::new(service).max_decoding_message_size(LARGEST_CALL);
-        Arc::new(move |request| {
-            let mut service = service.clone();
-            Box::pin(async move {
-                let Ok(response) = service.call(request).await;
-                response
-            })
-        })
     }
 }
 

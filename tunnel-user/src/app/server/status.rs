@@ -19,7 +19,6 @@ use crate::{
     pki::Validity,
     redirect::GateState,
     settings::ServerArgs,
-    standalone::State,
     tunnel::server::{SessionReport, Sessions},
 };
 
@@ -28,11 +27,11 @@ use crate::{
 pub(super) struct Reporter {
     started_at: OffsetDateTime,
     default_policy: GatePolicy,
-    state: Arc<State>,
     snapshots: SnapshotReader,
     sessions: Sessions,
     redirect: SharedRedirect,
     readiness: Readiness,
+    authority: Option<Validity>,
     validities: watch::Receiver<Validity>,
 }
 
@@ -41,11 +40,11 @@ impl Reporter {
         Self {
             started_at: parts.started_at,
             default_policy: args.gate_policy,
-            state: Arc::clone(&parts.state),
             snapshots: parts.snapshots.clone(),
             sessions: parts.sessions.clone(),
             redirect: redirect.clone(),
             readiness: parts.readiness.clone(),
+            authority: parts.authority,
             validities: parts.validities.clone(),
         }
     }
@@ -76,10 +75,9 @@ impl Reporter {
             .collect();
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
-        report.certificates = vec![
-            certificate("ca", self.state.ca().validity()),
-            certificate("server", *self.validities.borrow()),
-        ];
+        let server = certificate("server", *self.validities.borrow());
+        let ca = self.authority.map(|ca| certificate("ca", ca));
+        report.certificates = ca.into_iter().chain([server]).collect();
         report
     }
 

@@ -66,6 +66,11 @@ impl Server {
         self.redirect.lock().release();
         self.ends.let_clients_finish(drained_by, stop).await;
         self.ends.let_sessions_finish(drained_by, stop).await;
+        if self.args.kubernetes.cluster.in_a_pod() && outcome == Some(&Outcome::HandedOver) {
+            // A container that ends before its pod is started again, and would take it all back.
+            tracing::info!("nothing is left to carry: waiting for the end of this pod");
+            stop.graceful.cancelled().await;
+        }
         self.ends.meta.cancel();
         self.ends.everything.cancel();
         self.tasks.finished().await;

@@ -136,6 +136,15 @@ async fn a_report_comes_over_the_socket() {
     assert!(text.contains("start `culvert server`"), "{text}");
 }
 
+#[test]
+fn what_is_not_ready_is_named_with_its_reason() {
+    let mut report = server_report();
+    let error = ready(&report).unwrap_err().to_string();
+    assert_eq!(error, "not ready: redirect: no cgroup2");
+    report.conditions.retain(|condition| condition.ready);
+    ready(&report).unwrap();
+}
+
 #[tokio::test]
 async fn a_dead_process_s_socket_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
