@@ -2,8 +2,8 @@
 
 pub mod agent;
 mod bind;
+mod certificates;
 mod descriptors;
-mod expiry;
 mod handover;
 mod node_table;
 pub mod server;

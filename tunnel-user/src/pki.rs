@@ -16,7 +16,7 @@ mod store;
 mod tls;
 mod validity;
 
-pub use ca::{Ca, CaError, SERVER_NAME};
+pub use ca::{AGENT_SUBJECT, Ca, CaError, SERVER_NAME, SERVER_SUBJECT};
 pub use credential::{Credential, InvalidCredential, certificate_pem};
 pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
 pub use identity::{ClientCertificate, UnprovedIdentity, agent_identity, certificate_key};

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::status::Established;
 use super::{
+    certificates::follow_expiry,
     descriptors,
-    expiry::follow_expiry,
     signals::{Signals, Stop},
     tasks::Tasks,
 };

@@ -35,6 +35,9 @@ pub struct StatusReport {
     pub redirect: Option<RedirectStatus>,
     /// The certificates in use.
     pub certificates: Vec<CertificateStatus>,
+    /// How it stands with the Kubernetes API; only a server in a cluster has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterStatus>,
 }
 
 /// Which end of the tunnel.
@@ -120,12 +123,49 @@ pub struct RedirectStatus {
 pub struct CertificateStatus {
     /// What it is for: `ca`, `server`, `agent`.
     pub name: String,
+    /// Whom it names, as in `O=system:nodes, CN=system:node:tunnel-server`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// From when it is valid.
     #[serde(with = "time::serde::rfc3339")]
     pub valid_from: OffsetDateTime,
     /// Until when it is valid.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
+}
+
+/// What a server knows of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// When the API server last confirmed what is known of nodes and ports; `None` while nothing
+    /// is known.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub confirmed_at: Option<OffsetDateTime>,
+    /// Why the API server does not confirm it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Who writes to the cluster, where somebody is known to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Whether that is this server.
+    pub leading: bool,
+    /// How many servers run.
+    pub servers: u32,
+    /// What this server decided on certificate requests since it started.
+    pub approvals: ApprovalStatus,
+}
+
+/// Decisions on certificate requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalStatus {
+    /// Whether this server decides at all, while it leads.
+    pub enabled: bool,
+    /// Approved.
+    pub approved: u64,
+    /// Denied.
+    pub denied: u64,
+    /// Left pending now, as they may become right later.
+    pub pending: u64,
 }
 
 impl StatusReport {
@@ -142,6 +182,7 @@ impl StatusReport {
             sessions: Vec::new(),
             redirect: None,
             certificates: Vec::new(),
+            cluster: None,
         }
     }
 }

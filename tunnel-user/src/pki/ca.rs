@@ -17,7 +17,11 @@ use crate::model::AgentIdentity;
 /// address that all of them could know it by.
 pub const SERVER_NAME: &str = "culvert-server";
 
-/// Subject of an agent's certificate, the one that Yurt-Tunnel's agents have.
+/// Whom the certificates of this CA's servers name.
+pub const SERVER_SUBJECT: &str = "CN=culvert-server";
+/// Whom an agent's certificate names, whoever issued it: as those of Yurt-Tunnel's agents do.
+pub const AGENT_SUBJECT: &str = "O=openyurt:yurttunnel, CN=tunnel-agent-client";
+
 const AGENT_COMMON_NAME: &str = "tunnel-agent-client";
 const AGENT_ORGANIZATION: &str = "openyurt:yurttunnel";
 

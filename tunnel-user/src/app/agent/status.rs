@@ -7,14 +7,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    app::certificates::certificate_status,
     model::{AgentIdentity, NodeName},
     observability::{
         admin::MakeStatus,
         metrics::AgentMetrics,
         readiness::{Condition, Readiness},
-        status::{CertificateStatus, NodeStatus, Role, SessionStatus, StatusReport},
+        status::{NodeStatus, Role, SessionStatus, StatusReport},
     },
-    pki::Validity,
+    pki::{AGENT_SUBJECT, Validity},
     standalone::AgentCredentials,
     tunnel::agent::{LinkInfo, LinkState, Servers},
 };
@@ -90,8 +91,8 @@ impl Reporter {
                 LinkState::Down(_) | LinkState::Duplicate { .. } => None,
             })
             .collect();
-        let agent = certificate("agent", *validities.borrow());
-        let ca = ca.map(|ca| certificate("ca", ca));
+        let agent = certificate_status("agent", Some(AGENT_SUBJECT), *validities.borrow());
+        let ca = ca.map(|ca| certificate_status("ca", None, ca));
         report.certificates = ca.into_iter().chain([agent]).collect();
     }
 }
@@ -106,14 +107,6 @@ fn session(node: &NodeName, link: &LinkInfo) -> SessionStatus {
         bytes_to_target,
         bytes_to_client,
         peer_version: None,
-    }
-}
-
-fn certificate(name: &str, validity: Validity) -> CertificateStatus {
-    CertificateStatus {
-        name: name.to_owned(),
-        valid_from: validity.issued,
-        expires_at: validity.expires,
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Backing {
     pub(super) snapshots: SnapshotReader,
     /// The identity of the agent port.
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    /// Whom the server's certificate names.
+    pub(super) subject: &'static str,
     /// The certificate's life.
     pub(super) validities: watch::Receiver<Validity>,
     /// Enrolment and renewal, where the server itself certifies agents.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backing::Backing;
 use crate::{
-    app::{expiry::follow_expiry, node_table::SharedRedirect, tasks::Tasks},
+    app::{certificates::follow_expiry, node_table::SharedRedirect, tasks::Tasks},
     model::SnapshotReader,
     observability::{metrics::ServerMetrics, readiness::Readiness},
     pki::Validity,
@@ -27,6 +27,7 @@ pub(super) struct Parts {
     pub(super) sessions: Sessions,
     pub(super) validities: watch::Receiver<Validity>,
     pub(super) authority: Option<Validity>,
+    pub(super) subject: &'static str,
     pub(super) metrics: ServerMetrics,
     pub(super) readiness: Readiness,
     server_id: String,
@@ -54,6 +55,7 @@ impl Parts {
             validities,
             unary,
             authority,
+            subject,
             tasks,
         } = Backing::new(args, &addresses, end)?;
         if let Some(ca) = authority {
@@ -75,6 +77,7 @@ impl Parts {
             validities,
             unary,
             authority,
+            subject,
             metrics,
         })
     }

@@ -7,14 +7,12 @@ use tokio::sync::watch;
 
 use super::Parts;
 use crate::{
-    app::node_table::SharedRedirect,
+    app::{certificates::certificate_status, node_table::SharedRedirect},
     model::{GatePolicy, SnapshotReader},
     observability::{
         admin::MakeStatus,
         readiness::Readiness,
-        status::{
-            CertificateStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
-        },
+        status::{NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport},
     },
     pki::Validity,
     redirect::GateState,
@@ -32,6 +30,7 @@ pub(super) struct Reporter {
     redirect: SharedRedirect,
     readiness: Readiness,
     authority: Option<Validity>,
+    subject: &'static str,
     validities: watch::Receiver<Validity>,
 }
 
@@ -45,6 +44,7 @@ impl Reporter {
             redirect: redirect.clone(),
             readiness: parts.readiness.clone(),
             authority: parts.authority,
+            subject: parts.subject,
             validities: parts.validities.clone(),
         }
     }
@@ -75,8 +75,9 @@ impl Reporter {
             .collect();
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
-        let server = certificate("server", *self.validities.borrow());
-        let ca = self.authority.map(|ca| certificate("ca", ca));
+        let validity = *self.validities.borrow();
+        let server = certificate_status("server", Some(self.subject), validity);
+        let ca = self.authority.map(|ca| certificate_status("ca", None, ca));
         report.certificates = ca.into_iter().chain([server]).collect();
         report
     }
@@ -113,13 +114,5 @@ fn session(report: SessionReport) -> SessionStatus {
         bytes_to_target: report.bytes_up,
         bytes_to_client: report.bytes_down,
         peer_version: Some(report.agent_version).filter(|version| !version.is_empty()),
-    }
-}
-
-fn certificate(name: &str, validity: Validity) -> CertificateStatus {
-    CertificateStatus {
-        name: name.to_owned(),
-        valid_from: validity.issued,
-        expires_at: validity.expires,
     }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::super::table::{Table, join};
 use crate::observability::status::{
-    CertificateStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
+    CertificateStatus, ClusterStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
 };
 
 const DAY: u64 = 24 * 60 * 60;
@@ -44,6 +44,9 @@ fn write_report(out: &mut String, report: &StatusReport) -> fmt::Result {
     sessions(out, &report.sessions, now)?;
     if let Some(redirect) = &report.redirect {
         write_redirect(out, redirect)?;
+    }
+    if let Some(cluster) = &report.cluster {
+        write_cluster(out, cluster, now)?;
     }
     certificates(out, &report.certificates, now)
 }
@@ -116,15 +119,54 @@ fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
         ("ports", list(&redirect.ports)),
         ("entries", redirect.entries.to_string()),
     ];
-    for (name, fact) in facts {
-        writeln!(out, "  {name:<10}  {fact}")?;
-    }
+    write_facts(out, &facts)?;
     section(out, "COUNTERS", redirect.counters.len())?;
     let rows = redirect
         .counters
         .iter()
         .map(|(event, count)| [event.clone(), count.to_string()]);
     columns(out, ["EVENT", "COUNT"], rows)
+}
+
+fn write_cluster(out: &mut String, cluster: &ClusterStatus, now: OffsetDateTime) -> fmt::Result {
+    let nodes = match cluster.confirmed_at {
+        Some(at) => format!("confirmed {} ago", Age(now - at)),
+        None => "unknown yet".to_owned(),
+    };
+    let api = cluster.trouble.as_deref().unwrap_or("answers");
+    let leader = match &cluster.leader {
+        Some(leader) if cluster.leading => format!("{leader} (this server)"),
+        Some(leader) => leader.clone(),
+        None => "nobody".to_owned(),
+    };
+    let approvals = cluster.approvals;
+    let approvals = if approvals.enabled {
+        let (approved, denied) = (approvals.approved, approvals.denied);
+        format!(
+            "{approved} approved, {denied} denied, {} pending",
+            approvals.pending
+        )
+    } else {
+        "left to others".to_owned()
+    };
+    writeln!(out, "\nCLUSTER")?;
+    write_facts(
+        out,
+        &[
+            ("nodes", nodes),
+            ("API server", api.to_owned()),
+            ("leader", leader),
+            ("servers", cluster.servers.to_string()),
+            ("approvals", approvals),
+        ],
+    )
+}
+
+fn write_facts(out: &mut String, facts: &[(&str, String)]) -> fmt::Result {
+    for (name, fact) in facts {
+        writeln!(out, "  {name:<10}  {fact}")?;
+    }
+    Ok(())
 }
 
 fn certificates(
@@ -143,10 +185,11 @@ fn certificates(
             certificate.name.clone(),
             certificate.expires_at.date().to_string(),
             left,
+            certificate.subject.clone().unwrap_or_default(),
         ]
     });
     section(out, "CERTIFICATES", certificates.len())?;
-    columns(out, ["NAME", "EXPIRES", ""], rows)
+    columns(out, ["NAME", "EXPIRES", "", "SUBJECT"], rows)
 }
 
 fn section(out: &mut String, title: &str, count: usize) -> fmt::Result {

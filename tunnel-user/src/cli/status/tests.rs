@@ -9,7 +9,8 @@ use crate::{
     observability::{
         admin::{AdminError, AdminServer, Incumbent, MakeStatus},
         status::{
-            CertificateStatus, ConditionStatus, NodeStatus, RedirectStatus, Role, SessionStatus,
+            ApprovalStatus, CertificateStatus, ClusterStatus, ConditionStatus, NodeStatus,
+            RedirectStatus, Role, SessionStatus,
         },
     },
 };
@@ -77,15 +78,30 @@ fn server_report() -> StatusReport {
     report.certificates = vec![
         CertificateStatus {
             name: "ca".to_owned(),
+            subject: None,
             valid_from: NOW - Duration::days(1),
             expires_at: NOW + Duration::days(3649),
         },
         CertificateStatus {
             name: "server".to_owned(),
+            subject: Some("CN=culvert-server".to_owned()),
             valid_from: NOW - Duration::days(9),
             expires_at: NOW - Duration::days(1),
         },
     ];
+    report.cluster = Some(ClusterStatus {
+        confirmed_at: Some(NOW - Duration::seconds(90)),
+        trouble: Some("connection refused".to_owned()),
+        leader: Some("control-2".to_owned()),
+        leading: false,
+        servers: 2,
+        approvals: ApprovalStatus {
+            enabled: true,
+            approved: 3,
+            denied: 1,
+            pending: 0,
+        },
+    });
     report
 }
 

@@ -10,6 +10,7 @@ use tower_service::Service as _;
 use super::Backing;
 use crate::{
     model::SnapshotReader,
+    pki::SERVER_SUBJECT,
     settings::ServerArgs,
     standalone::{
         EnrolmentService, SERVER_CERTIFICATE_LIFE, ServerCertificate, Source, State,
@@ -34,6 +35,7 @@ pub(super) fn backing(
     let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
     Ok(Backing {
         tls: certificate.configs(),
+        subject: SERVER_SUBJECT,
         validities: certificate.validities(),
         unary: enrolment(args, &state, own_addresses, snapshots.clone()),
         snapshots,

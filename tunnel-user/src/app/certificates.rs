@@ -1,9 +1,12 @@
-//! Keeps the metric of certificates' expiry true.
+//! What is shown of certificates: in the metrics, and by `culvert status`.
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{observability::metrics::Certificates, pki::Validity};
+use crate::{
+    observability::{metrics::Certificates, status::CertificateStatus},
+    pki::Validity,
+};
 
 /// Follows the certificate of this name until the shutdown.
 pub(super) async fn follow_expiry(
@@ -20,5 +23,19 @@ pub(super) async fn follow_expiry(
             },
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+/// A certificate as the status shows it.
+pub(super) fn certificate_status(
+    name: &str,
+    subject: Option<&str>,
+    validity: Validity,
+) -> CertificateStatus {
+    CertificateStatus {
+        name: name.to_owned(),
+        subject: subject.map(str::to_owned),
+        valid_from: validity.issued,
+        expires_at: validity.expires,
     }
 }
