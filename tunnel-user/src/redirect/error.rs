@@ -43,8 +43,8 @@ pub enum InstallError {
     /// A container's own view of the hierarchy.
     #[error(
         "{path} is the root of a cgroup namespace, not of the host: attached there, the redirect \
-         would miss every process outside this container; mount the host's cgroup2 into the \
-         container and name it with --cgroup"
+         would miss every process outside this container; mount the host's /sys/fs/cgroup into the \
+         container, anywhere"
     )]
     NotRootCgroup {
         /// Where cgroup2 is mounted.

@@ -83,18 +83,20 @@ impl KernelVersion {
 }
 
 impl Cgroup {
-    /// The root of the hierarchy, wherever a hybrid host has it mounted.
+    /// The root of the hierarchy, wherever a hybrid host has it mounted. A container sees its own
+    /// part of it as well, and the host's where that is mounted into it.
     fn root() -> Result<Self, InstallError> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(InstallError::Mounts)?;
-        let path = mounts
-            .lines()
-            .find_map(cgroup2_mount)
-            .ok_or(InstallError::NoCgroup2)?;
-        let root = Self::open(&path)?;
-        if root.id != ROOT_CGROUP_ID {
-            return Err(InstallError::NotRootCgroup { path });
+        let mut not_root = InstallError::NoCgroup2;
+        for path in mounts.lines().filter_map(cgroup2_mount) {
+            match Self::open(&path) {
+                Ok(found) if found.id == ROOT_CGROUP_ID => return Ok(found),
+                Ok(_) => not_root = InstallError::NotRootCgroup { path },
+                // Another mount may hide it.
+                Err(error) => not_root = error,
+            }
         }
-        Ok(root)
+        Err(not_root)
     }
 
     fn open(path: &Path) -> Result<Self, InstallError> {
