@@ -6,6 +6,7 @@
 
 mod agent;
 mod certificates;
+mod cluster;
 mod connections;
 mod dials;
 mod labels;
@@ -19,6 +20,7 @@ use prometheus_client::{metrics::info::Info, registry::Registry};
 
 pub use agent::AgentMetrics;
 pub use certificates::Certificates;
+pub use cluster::ReadCluster;
 pub use connections::{AgentConnections, Carried, Connections, OpenConnection};
 pub use dials::Dials;
 pub use labels::{DialFailure, Direction, Frontend, Outcome};

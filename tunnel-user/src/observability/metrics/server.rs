@@ -6,8 +6,8 @@ use prometheus_client::{
 };
 
 use super::{
-    Carried, Certificates, Connections, Dials, ReadCounters, redirect::RedirectEvents,
-    register_build,
+    Carried, Certificates, Connections, Dials, ReadCluster, ReadCounters, cluster::Cluster,
+    redirect::RedirectEvents, register_build,
 };
 
 /// The metrics of a server, `culvert_server_*`. Clones count into the same numbers.
@@ -67,6 +67,13 @@ impl ServerMetrics {
             metrics.redirect_entries.clone(),
         );
         metrics
+    }
+
+    /// Publishes how the server stands with its cluster, read at each scrape. Call it once.
+    pub fn register_cluster(registry: &mut Registry, read: ReadCluster) {
+        registry
+            .sub_registry_with_prefix("culvert_server")
+            .register_collector(Box::new(Cluster(read)));
     }
 
     /// Publishes the kernel programs' counters, read at each scrape. Call it once.

@@ -1,9 +1,10 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{encoding::text, registry::Registry};
 use time::OffsetDateTime;
 
 use super::*;
+use crate::observability::status::{ApprovalStatus, ClusterStatus};
 
 /// The text without the order of series, which is that of a hash map.
 fn scrape(registry: &Registry) -> Vec<String> {
@@ -29,6 +30,20 @@ fn a_server_shows_exactly_this() {
         &mut registry,
         Box::new(|| vec![("redirected", 7), ("gate_closed", 1)]),
     );
+    let cluster = ClusterStatus {
+        confirmed_at: Some(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()),
+        trouble: None,
+        leader: None,
+        leading: true,
+        servers: 3,
+        approvals: ApprovalStatus {
+            enabled: true,
+            approved: 5,
+            denied: 1,
+            pending: 2,
+        },
+    };
+    ServerMetrics::register_cluster(&mut registry, Arc::new(move || cluster.clone()));
     metrics.sessions.set(2);
     metrics.nodes.set(3);
     metrics.redirect_entries.set(4);
