@@ -5,7 +5,9 @@
 //! stops, not even over a restart.
 
 mod access;
+mod certificate_names;
 mod object_name;
 
 pub use access::{Access, AccessError};
+pub use certificate_names::CertificateNames;
 pub use object_name::{InvalidObjectName, ObjectName};
