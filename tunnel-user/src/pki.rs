@@ -13,16 +13,23 @@ mod pin;
 mod pinned;
 mod renewal;
 mod store;
+mod subject;
 mod tls;
 mod validity;
 
-pub use ca::{AGENT_SUBJECT, Ca, CaError, SERVER_NAME, SERVER_SUBJECT};
+pub use ca::{Ca, CaError, SERVER_NAME};
 pub use credential::{Credential, InvalidCredential, certificate_pem};
 pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
-pub use identity::{ClientCertificate, UnprovedIdentity, agent_identity, certificate_key};
+pub use identity::{
+    AgentProof, ClientCertificate, UnprovedIdentity, agent_identity, certificate_key,
+};
 pub use pin::{CaPin, InvalidPin};
 pub use pinned::PinMismatch;
 pub use renewal::RenewalSchedule;
 pub use store::{PrivateDir, StoreError, StoreLock};
-pub use tls::{ALPN_H2, TlsError, client_config, enrolment_client_config, provider, server_config};
+pub use subject::{AGENT_SUBJECT, Subject};
+pub use tls::{
+    ALPN_H2, TlsError, client_config, enrolment_client_config, provider, server_config,
+    server_config_without_certificate,
+};
 pub use validity::Validity;

@@ -29,12 +29,12 @@ pub(super) async fn follow_expiry(
 /// A certificate as the status shows it.
 pub(super) fn certificate_status(
     name: &str,
-    subject: Option<&str>,
+    subject: Option<String>,
     validity: Validity,
 ) -> CertificateStatus {
     CertificateStatus {
         name: name.to_owned(),
-        subject: subject.map(str::to_owned),
+        subject,
         valid_from: validity.issued,
         expires_at: validity.expires,
     }

@@ -10,20 +10,12 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::{AgentCsr, CaPin, Validity, identity::ENROLMENT_URN, new_key};
+use super::{AgentCsr, CaPin, Validity, identity::ENROLMENT_URN, new_key, subject::AGENT_SUBJECT};
 use crate::model::AgentIdentity;
 
 /// The name of every standalone server. Agents check this one name: behind NAT a server has no
 /// address that all of them could know it by.
 pub const SERVER_NAME: &str = "culvert-server";
-
-/// Whom the certificates of this CA's servers name.
-pub const SERVER_SUBJECT: &str = "CN=culvert-server";
-/// Whom an agent's certificate names, whoever issued it: as those of Yurt-Tunnel's agents do.
-pub const AGENT_SUBJECT: &str = "O=openyurt:yurttunnel, CN=tunnel-agent-client";
-
-const AGENT_COMMON_NAME: &str = "tunnel-agent-client";
-const AGENT_ORGANIZATION: &str = "openyurt:yurttunnel";
 
 const CA_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -151,8 +143,7 @@ impl Ca {
         validity: Validity,
     ) -> Result<CertificateDer<'static>, CaError> {
         let mut params = params(validity);
-        push_name(&mut params, DnType::CommonName, AGENT_COMMON_NAME);
-        push_name(&mut params, DnType::OrganizationName, AGENT_ORGANIZATION);
+        params.distinguished_name = AGENT_SUBJECT.to_name();
         let enrolment = format!("{ENROLMENT_URN}{}", identity.key);
         params.subject_alt_names = vec![
             SanType::DnsName(ia5(identity.node.as_str())?),

@@ -1,18 +1,15 @@
 //! Who a certificate proves somebody to be.
 //!
-//! An agent's certificate names its node in the one DNS name, the node's addresses in the IP
-//! names, and its enrolment in a URI. The CA wrote them; what the holder asked for never counts.
-
-use std::net::IpAddr;
+//! An agent's certificate names its node in the one DNS name and the node's addresses in the IP
+//! names. Whoever issued it made sure that they are true; what the holder says never counts.
 
 use rustls_pki_types::CertificateDer;
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::{GeneralName, ParsedExtension},
-    prelude::FromDer as _,
-};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::SubjectKey;
+use super::{
+    SubjectKey,
+    subject::{AGENT_SUBJECT, AlternativeNames, UnreadableExtension},
+};
 use crate::model::{AgentIdentity, IdentityKey, InvalidNodeName, NodeName};
 
 /// Before an enrolment's id in the URI name of an agent's certificate.
@@ -29,10 +26,16 @@ pub enum UnprovedIdentity {
     /// Not a certificate, or one with names that cannot be read.
     #[error("the client certificate cannot be read")]
     Unreadable,
+    /// A certificate of the cluster's CA that is somebody else's.
+    #[error(
+        "the client certificate is of {0:?}, not an agent's: agents are known by CN={cn}, O={o}",
+        cn = AGENT_SUBJECT.common_name, o = AGENT_SUBJECT.organization
+    )]
+    NotAnAgent(String),
     /// The holder's node is not named, or not the only one.
     #[error(
         "an agent's certificate names exactly one node as its DNS name, but this one names {0}; \
-         enrol the agent anew to get one that does"
+         get the agent a new one"
     )]
     NotOneNode(usize),
     /// The DNS name is no node's name.
@@ -40,29 +43,43 @@ pub enum UnprovedIdentity {
     NodeName(#[from] InvalidNodeName),
 }
 
+/// Which of the certificates that a server's CA has issued prove an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentProof {
+    /// Of a standalone server's own CA: it issues client certificates to agents only, and names
+    /// the enrolment in a URI.
+    Enrolment,
+    /// Of a Kubernetes cluster's CA, which also issues those of kubelets and administrators: the
+    /// ones with the agents' subject. The approver lets only the node itself have its name, so the
+    /// node is the identity.
+    ClusterSubject,
+}
+
 /// The identity that this certificate proves. It must have been verified before.
-pub fn agent_identity(leaf: &CertificateDer<'_>) -> Result<AgentIdentity, UnprovedIdentity> {
+pub fn agent_identity(
+    leaf: &CertificateDer<'_>,
+    proof: AgentProof,
+) -> Result<AgentIdentity, UnprovedIdentity> {
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_| UnprovedIdentity::Unreadable)?;
-    let names = alternative_names(&certificate)?;
-    let nodes: Vec<&str> = names.iter().copied().filter_map(dns_name).collect();
-    let [node] = nodes[..] else {
-        return Err(UnprovedIdentity::NotOneNode(nodes.len()));
+    let subject = certificate.subject();
+    if proof == AgentProof::ClusterSubject && !AGENT_SUBJECT.is_exactly(subject) {
+        return Err(UnprovedIdentity::NotAnAgent(subject.to_string()));
+    }
+    let names = AlternativeNames::of(certificate.extensions())?;
+    let [node] = names.dns[..] else {
+        return Err(UnprovedIdentity::NotOneNode(names.dns.len()));
     };
-    let key = names.iter().copied().find_map(enrolment).map_or_else(
-        || {
-            IdentityKey::from(
-                SubjectKey::of(certificate.public_key().raw)
-                    .to_string()
-                    .as_str(),
-            )
-        },
-        IdentityKey::from,
-    );
+    let node = node.parse::<NodeName>()?;
+    let key = match proof {
+        AgentProof::Enrolment => enrolment(&names)
+            .unwrap_or_else(|| SubjectKey::of(certificate.public_key().raw).to_string()),
+        AgentProof::ClusterSubject => node.to_string(),
+    };
     Ok(AgentIdentity {
-        node: node.parse::<NodeName>()?,
-        addresses: names.iter().copied().filter_map(address).collect(),
-        key,
+        node,
+        addresses: names.ips,
+        key: IdentityKey::from(key.as_str()),
     })
 }
 
@@ -72,42 +89,18 @@ pub fn certificate_key(certificate: &CertificateDer<'_>) -> Option<SubjectKey> {
     Some(SubjectKey::of(certificate.public_key().raw))
 }
 
-fn alternative_names<'a>(
-    certificate: &'a X509Certificate<'_>,
-) -> Result<Vec<&'a GeneralName<'a>>, UnprovedIdentity> {
-    let mut names = Vec::new();
-    for extension in certificate.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(san) => names.extend(&san.general_names),
-            ParsedExtension::ParseError { .. } => return Err(UnprovedIdentity::Unreadable),
-            _ => {}
-        }
-    }
-    Ok(names)
+fn enrolment(names: &AlternativeNames<'_>) -> Option<String> {
+    let ids = names
+        .uris
+        .iter()
+        .filter_map(|uri| uri.strip_prefix(ENROLMENT_URN));
+    ids.filter(|id| !id.is_empty()).map(str::to_owned).next()
 }
 
-fn dns_name<'a>(name: &'a GeneralName<'a>) -> Option<&'a str> {
-    match name {
-        GeneralName::DNSName(name) => Some(name),
-        _ => None,
+impl From<UnreadableExtension> for UnprovedIdentity {
+    fn from(_: UnreadableExtension) -> Self {
+        Self::Unreadable
     }
-}
-
-fn enrolment<'a>(name: &'a GeneralName<'a>) -> Option<&'a str> {
-    match name {
-        GeneralName::URI(uri) => uri.strip_prefix(ENROLMENT_URN).filter(|id| !id.is_empty()),
-        _ => None,
-    }
-}
-
-fn address(name: &GeneralName<'_>) -> Option<IpAddr> {
-    let GeneralName::IPAddress(octets) = name else {
-        return None;
-    };
-    <[u8; 4]>::try_from(*octets)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(*octets).map(IpAddr::from))
-        .ok()
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub enum StoreError {
     /// Someone else owns it, and could have put anything into it.
     #[error(
         "{} belongs to user {owner}, but culvert runs as user {user}: run it as user {owner}, \
-         hand the file over with `chown`, or name another directory with --state-dir",
+         hand the file over with `chown`, or name another directory with --state-dir or --cert-dir",
         path.display()
     )]
     ForeignOwner {
@@ -73,7 +73,7 @@ pub enum StoreError {
     /// A directory of something else, which others may use and would lose.
     #[error(
         "{} holds other things and is open to others (mode {mode:04o}): name a directory of \
-         culvert's own with --state-dir",
+         culvert's own with --state-dir or --cert-dir",
         path.display()
     )]
     Shared {
@@ -83,7 +83,7 @@ pub enum StoreError {
         mode: u32,
     },
     /// Something else stands where a file or directory is expected.
-    #[error("{} is not a {expected}: move it away, or name another directory with --state-dir", path.display())]
+    #[error("{} is not a {expected}: move it away, or name another directory with --state-dir or --cert-dir", path.display())]
     WrongKind {
         /// What stands there.
         path: PathBuf,
@@ -243,7 +243,7 @@ impl PrivateDir {
 }
 
 fn is_our_name(name: &str) -> bool {
-    let directories = ["nodes", "tokens"];
+    let directories = ["nodes", "tokens", "pki"];
     let endings = [".pem", ".key", ".json"];
     name == LOCK_FILE
         || name.starts_with(UNFINISHED)

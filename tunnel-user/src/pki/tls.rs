@@ -6,7 +6,11 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
-    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
+        WebPkiClientVerifier,
+    },
+    sign::CertifiedKey,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -33,13 +37,13 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// The agent port's configuration. A client without a certificate passes the handshake, because
 /// an agent that is to enrol has none yet: what it may then do is the service's decision. A
-/// certificate of a foreign CA, or an expired one, fails the handshake.
+/// certificate of none of the CAs, or an expired one, fails the handshake.
 pub fn server_config(
     credential: &Credential,
-    client_ca: &CertificateDer<'static>,
+    client_cas: &[CertificateDer<'static>],
 ) -> Result<ServerConfig, TlsError> {
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(client_ca)?.into(), provider())
+        WebPkiClientVerifier::builder_with_provider(roots(client_cas)?.into(), provider())
             .allow_unauthenticated()
             .build()?;
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -53,14 +57,22 @@ pub fn server_config(
     Ok(config)
 }
 
-/// The configuration of an agent that has its credential.
+/// The configuration of a server that waits for its first certificate: every handshake fails.
+pub fn server_config_without_certificate() -> Result<ServerConfig, TlsError> {
+    Ok(ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(NoCertificate)))
+}
+
+/// The configuration of an agent that has its credential; it trusts servers of any of the CAs.
 pub fn client_config(
     credential: &Credential,
-    server_ca: &CertificateDer<'static>,
+    server_cas: &[CertificateDer<'static>],
 ) -> Result<ClientConfig, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(server_ca)?)
+        .with_root_certificates(roots(server_cas)?)
         .with_client_auth_cert(credential.chain.clone(), credential.key.clone_key())?;
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok(config)
@@ -79,8 +91,19 @@ pub fn enrolment_client_config(pin: CaPin) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
+pub(super) fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone())?;
+    for ca in cas {
+        roots.add(ca.clone())?;
+    }
     Ok(roots)
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{AgentIdentity, NodeName},
-    pki::{AgentCsr, UnprovedIdentity, Validity, agent_identity},
+    pki::{AgentCsr, AgentProof, UnprovedIdentity, Validity, agent_identity},
 };
 
 /// Decides about requests for certificates, one at a time under the state's lock.
@@ -89,7 +89,7 @@ impl Admission<'_> {
         now: OffsetDateTime,
     ) -> Result<Issued, Refused> {
         let certificate = certificate.ok_or(Refused::NoCertificate)?;
-        let identity = agent_identity(certificate)?;
+        let identity = agent_identity(certificate, AgentProof::Enrolment)?;
         let validity = Validity::of(certificate).ok_or(UnprovedIdentity::Unreadable)?;
         if validity.has_ended(now) {
             return Err(Refused::CertificateExpired(validity.expires));

@@ -1,6 +1,6 @@
 //! The server's own certificate, which it renews itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use rustls::ServerConfig;
@@ -119,8 +119,8 @@ fn usable(
     if credential.validity.has_ended(now) {
         return Err(format!("it expired at {}", credential.validity.expires));
     }
-    let config =
-        server_config(credential, state.ca().certificate()).map_err(|error| chain(&error))?;
+    let config = server_config(credential, slice::from_ref(state.ca().certificate()))
+        .map_err(|error| chain(&error))?;
     Ok((config, credential.validity))
 }
 
@@ -136,7 +136,7 @@ fn issue(
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     // The CA goes along for agents that know it by its hash only.
     let credential = Credential::new(key, vec![leaf, state.ca().certificate().clone()])?;
-    let config = server_config(&credential, state.ca().certificate())?;
+    let config = server_config(&credential, slice::from_ref(state.ca().certificate()))?;
     state.dir.write(FILE, credential.to_pem().as_bytes())?;
     info!(expires = %credential.validity.expires, "issued a server certificate");
     Ok((config, credential.validity))

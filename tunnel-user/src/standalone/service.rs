@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader},
-    pki::{ClientCertificate, agent_identity, certificate_pem},
+    pki::{AgentProof, ClientCertificate, agent_identity, certificate_pem},
 };
 
 /// Says whether an address is one of the server's own.
@@ -158,7 +158,7 @@ impl Enrolment for EnrolmentService {
         let caller = Caller {
             peer: request.extensions().get::<PeerAddr>().copied(),
             node: shown
-                .and_then(|shown| agent_identity(&shown.0).ok())
+                .and_then(|shown| agent_identity(&shown.0, AgentProof::Enrolment).ok())
                 .map(|identity| identity.node),
         };
         let csr_der = request.into_inner().csr_der;

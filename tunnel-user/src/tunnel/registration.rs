@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::metadata::AgentHello;
-use crate::model::{AgentIdentity, NodeName, Snapshot};
+use crate::model::{AgentIdentity, Node, NodeName, Snapshot};
 
 /// Why an agent was not let in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +39,14 @@ pub enum Refusal {
     HeldByOther(NodeName),
 }
 
-/// Admits what the identity proves, the hello stays within, and the snapshot agrees with.
+/// Admits what the identity proves, the hello stays within, and the snapshot agrees with; returns
+/// the identity with the addresses that are registered. Those that the node no longer has, or does
+/// not have yet, are left out: its agent must not be locked out while they change.
 pub(crate) fn admit(
     hello: &AgentHello,
     identity: &AgentIdentity,
     snapshot: &Snapshot,
-) -> Result<(), Refusal> {
+) -> Result<AgentIdentity, Refusal> {
     if hello.node != identity.node {
         return Err(Refusal::WrongNode {
             proved: identity.node.clone(),
@@ -61,29 +63,42 @@ pub(crate) fn admit(
             address: *address,
         });
     }
-    still_admitted(identity, snapshot)
+    let node = admitting(identity, snapshot)?;
+    let known = |address: &IpAddr| node.addresses.contains(address);
+    let (addresses, unknown): (Vec<_>, Vec<_>) = hello.addresses.iter().copied().partition(known);
+    if !unknown.is_empty() {
+        tracing::info!(node = %node.name, ?unknown, "the node does not have all addresses of its agent's certificate");
+    }
+    Ok(AgentIdentity {
+        addresses,
+        ..identity.clone()
+    })
 }
 
 /// Whether a session that was let in may stay, now that the snapshot has changed.
 pub(crate) fn still_admitted(identity: &AgentIdentity, snapshot: &Snapshot) -> Result<(), Refusal> {
+    admitting(identity, snapshot).map(drop)
+}
+
+fn admitting<'a>(identity: &AgentIdentity, snapshot: &'a Snapshot) -> Result<&'a Node, Refusal> {
     let Some(node) = snapshot.node(&identity.node) else {
         return Err(Refusal::UnknownNode(identity.node.clone()));
     };
     match &node.admits {
         Some(key) if *key != identity.key => Err(Refusal::Superseded(identity.node.clone())),
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(node),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{IdentityKey, Node, PortSet};
+    use crate::model::{IdentityKey, PortSet};
 
     fn identity(node: &str, key: &str) -> AgentIdentity {
         AgentIdentity {
             node: node.parse().unwrap(),
-            addresses: vec!["10.0.0.1".parse().unwrap()],
+            addresses: vec!["10.0.0.1".parse().unwrap(), "10.0.0.3".parse().unwrap()],
             key: IdentityKey::from(key),
         }
     }
@@ -99,21 +114,29 @@ mod tests {
         Snapshot::new([node], PortSet::new())
     }
 
-    fn ask(node: &str, address: &str, identity: &AgentIdentity) -> Result<(), Refusal> {
+    fn ask(node: &str, address: &str, identity: &AgentIdentity) -> Result<Vec<IpAddr>, Refusal> {
         let hello = AgentHello {
             node: node.parse().unwrap(),
             addresses: vec![address.parse().unwrap()],
             native: true,
             version: String::new(),
         };
-        admit(&hello, identity, &snapshot())
+        admit(&hello, identity, &snapshot()).map(|admitted| admitted.addresses)
     }
 
     #[test]
     fn what_the_certificate_names_is_let_in() {
         assert_eq!(
             ask("edge-1", "10.0.0.1", &identity("edge-1", "first")),
-            Ok(())
+            Ok(vec!["10.0.0.1".parse().unwrap()])
+        );
+    }
+
+    #[test]
+    fn an_address_that_the_node_no_longer_has_is_left_out_and_the_agent_let_in() {
+        assert_eq!(
+            ask("edge-1", "10.0.0.3", &identity("edge-1", "first")),
+            Ok(Vec::new())
         );
     }
 

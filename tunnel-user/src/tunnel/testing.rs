@@ -1,7 +1,7 @@
 //! What the tests of the tunnel share: a server and an agent in this process, joined by real TLS
 //! over loopback, and the two ends of a carried connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, slice, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::Response;
@@ -30,8 +30,8 @@ use crate::{
     },
     observability::metrics::{AgentMetrics, ServerMetrics},
     pki::{
-        AgentCsr, Ca, Credential, SERVER_NAME, Validity, client_config, new_key, request,
-        server_config,
+        AgentCsr, AgentProof, Ca, Credential, SERVER_NAME, Validity, client_config, new_key,
+        request, server_config,
     },
 };
 
@@ -92,7 +92,7 @@ impl TestServer {
             .unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let credential = Credential::new(key, vec![leaf, ca.certificate().clone()]).unwrap();
-        let tls = server_config(&credential, ca.certificate()).unwrap();
+        let tls = server_config(&credential, slice::from_ref(ca.certificate())).unwrap();
         let (_, tls) = watch::channel(Arc::new(tls));
         let (snapshots, reader) = watch::channel(snapshot(&[("edge-1", "k")]));
         let metrics = ServerMetrics::register(&mut Registry::default());
@@ -106,6 +106,7 @@ impl TestServer {
                 settings,
                 server_id: "server-1".to_owned(),
                 server_count: 1,
+                proof: AgentProof::Enrolment,
                 sessions: sessions.clone(),
                 snapshots: reader,
                 unary: Arc::new(|_| Box::pin(async { unimplemented_call() })),
@@ -143,7 +144,7 @@ impl TestServer {
         let leaf = self.ca.issue_agent(&csr, &identity, validity).unwrap();
         let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
         let credential = Credential::new(subject, vec![leaf]).unwrap();
-        let tls = client_config(&credential, self.ca.certificate()).unwrap();
+        let tls = client_config(&credential, slice::from_ref(self.ca.certificate())).unwrap();
         let servers = Servers::default();
         let keeper = Keeper::new(
             KeeperOptions {

@@ -91,7 +91,11 @@ impl Reporter {
                 LinkState::Down(_) | LinkState::Duplicate { .. } => None,
             })
             .collect();
-        let agent = certificate_status("agent", Some(AGENT_SUBJECT), *validities.borrow());
+        let agent = certificate_status(
+            "agent",
+            Some(AGENT_SUBJECT.to_string()),
+            *validities.borrow(),
+        );
         let ca = ca.map(|ca| certificate_status("ca", None, ca));
         report.certificates = ca.into_iter().chain([agent]).collect();
     }

@@ -14,7 +14,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::SnapshotReader, pki::Validity, redirect::addresses::AddressWatch, settings::ServerArgs,
+    model::SnapshotReader,
+    pki::{AgentProof, Validity},
+    redirect::addresses::AddressWatch,
+    settings::ServerArgs,
     tunnel::server::UnaryService,
 };
 
@@ -25,9 +28,11 @@ pub(super) struct Backing {
     /// The identity of the agent port.
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// Whom the server's certificate names.
-    pub(super) subject: &'static str,
+    pub(super) subject: String,
     /// The certificate's life.
     pub(super) validities: watch::Receiver<Validity>,
+    /// Which certificates prove an agent.
+    pub(super) proof: AgentProof,
     /// Enrolment and renewal, where the server itself certifies agents.
     pub(super) unary: UnaryService,
     /// The life of the CA, where the server keeps it.

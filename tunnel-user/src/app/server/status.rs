@@ -30,7 +30,7 @@ pub(super) struct Reporter {
     redirect: SharedRedirect,
     readiness: Readiness,
     authority: Option<Validity>,
-    subject: &'static str,
+    subject: String,
     validities: watch::Receiver<Validity>,
 }
 
@@ -44,7 +44,7 @@ impl Reporter {
             redirect: redirect.clone(),
             readiness: parts.readiness.clone(),
             authority: parts.authority,
-            subject: parts.subject,
+            subject: parts.subject.clone(),
             validities: parts.validities.clone(),
         }
     }
@@ -76,7 +76,7 @@ impl Reporter {
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
         let validity = *self.validities.borrow();
-        let server = certificate_status("server", Some(self.subject), validity);
+        let server = certificate_status("server", Some(self.subject.clone()), validity);
         let ca = self.authority.map(|ca| certificate_status("ca", None, ca));
         report.certificates = ca.into_iter().chain([server]).collect();
         report

@@ -67,7 +67,7 @@ fn the_certificate_names_what_the_token_names_and_the_enrolment() {
     let issued = case
         .enrol(&token.reveal(), "edge-1", &csr, &["10.0.0.7"])
         .unwrap();
-    let identity = agent_identity(&issued.certificate).unwrap();
+    let identity = agent_identity(&issued.certificate, AgentProof::Enrolment).unwrap();
     assert_eq!(identity, issued.identity);
     assert_eq!(identity.node.as_str(), "edge-1");
     assert_eq!(
@@ -248,7 +248,7 @@ fn names_in_the_request_count_for_nothing() {
     let issued = case.enrol(&token, "edge-1", &csr, &[]).unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).unwrap();
     assert!(!parsed.is_ca());
-    let identity = agent_identity(&issued.certificate).unwrap();
+    let identity = agent_identity(&issued.certificate, AgentProof::Enrolment).unwrap();
     assert_eq!(identity.node.as_str(), "edge-1");
 }
 

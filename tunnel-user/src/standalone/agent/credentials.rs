@@ -1,6 +1,6 @@
 //! The agent's credential: got once by enrolment, renewed for as long as the agent runs.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, slice, sync::Arc};
 
 use anyhow::Context as _;
 use rustls::ClientConfig;
@@ -108,7 +108,7 @@ impl AgentCredentials {
         options: &AgentOptions,
         stored: StoredIdentity,
     ) -> anyhow::Result<Self> {
-        let config = client_config(&stored.credential, &stored.ca)?;
+        let config = client_config(&stored.credential, slice::from_ref(&stored.ca))?;
         let validity = stored.credential.validity;
         info!(node = %stored.identity.node, expires = %validity.expires, "the agent has its identity");
         Ok(Self {
@@ -179,7 +179,7 @@ impl AgentCredentials {
             self.stored.ca.clone(),
             &self.stored.identity.node,
         )?;
-        let config = client_config(&stored.credential, &stored.ca)?;
+        let config = client_config(&stored.credential, slice::from_ref(&stored.ca))?;
         self.store.save(&stored)?;
         let validity = stored.credential.validity;
         info!(expires = %validity.expires, "renewed the agent's certificate");

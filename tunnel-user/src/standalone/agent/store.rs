@@ -5,7 +5,7 @@
 //!  joining.key   the key of an enrolment that was begun; a lost answer is asked for again with it
 //! ```
 
-use std::path::Path;
+use std::{path::Path, slice};
 
 use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
@@ -13,8 +13,8 @@ use rustls_pki_types::CertificateDer;
 use crate::{
     model::AgentIdentity,
     pki::{
-        Credential, InvalidCredential, PrivateDir, StoreError, UnprovedIdentity, agent_identity,
-        client_config, new_key,
+        AgentProof, Credential, InvalidCredential, PrivateDir, StoreError, UnprovedIdentity,
+        agent_identity, client_config, new_key,
     },
 };
 
@@ -57,9 +57,9 @@ impl StoredIdentity {
             return Err(Unusable::NoCa);
         }
         let ca = credential.chain.remove(1);
-        client_config(&credential, &ca).map_err(|_| Unusable::Tls)?;
+        client_config(&credential, slice::from_ref(&ca)).map_err(|_| Unusable::Tls)?;
         Ok(Self {
-            identity: agent_identity(credential.leaf())?,
+            identity: agent_identity(credential.leaf(), AgentProof::Enrolment)?,
             credential,
             ca,
         })

@@ -1,6 +1,6 @@
 //! Enrolment and renewal over real TLS connections on loopback.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, slice, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     model::{AgentIdentity, Mark, ServerAddr},
     pki::{
-        Ca, Credential, SERVER_NAME, Validity, agent_identity, client_config,
+        AgentProof, Ca, Credential, SERVER_NAME, Validity, agent_identity, client_config,
         enrolment_client_config, new_key, request, server_config,
     },
     standalone::{
@@ -83,7 +83,7 @@ fn credential_of(node: &str, ca: &Ca, validity: Validity) -> Credential {
 
 async fn ask_with(config: ClientConfig, server: &ServerAddr, ask: &Ask) -> CallError {
     let config = Arc::new(config);
-    let asked = ask_any(std::slice::from_ref(server), &config, mark(), ask);
+    let asked = ask_any(slice::from_ref(server), &config, mark(), ask);
     timeout(PATIENCE, asked)
         .await
         .expect("an answer in time")
@@ -221,7 +221,8 @@ async fn a_client_certificate_of_a_foreign_ca_or_past_its_end_fails_the_handshak
         ),
         (credential(test.state.ca(), past), "CertificateExpired"),
     ] {
-        let config = client_config(&credential, test.state.ca().certificate()).unwrap();
+        let config =
+            client_config(&credential, slice::from_ref(test.state.ca().certificate())).unwrap();
         let error = ask_with(config, &server.addr, &renewal()).await;
         let message = chain(&error);
         assert!(message.contains(alert), "{message} lacks {alert}");
@@ -252,7 +253,7 @@ async fn a_certificate_whose_enrolment_was_made_up_gets_no_renewal() {
     );
     establish(&enrolled).await.unwrap();
     let older = credential(test.state.ca(), Validity::starting(now(), DAY));
-    let config = client_config(&older, test.state.ca().certificate()).unwrap();
+    let config = client_config(&older, slice::from_ref(test.state.ca().certificate())).unwrap();
     let error = ask_with(config, &server.addr, &renewal()).await;
     assert!(error.to_string().contains("enrolled anew"), "{error}");
 }
@@ -264,7 +265,7 @@ async fn an_agents_certificate_cannot_pose_as_the_server() {
     let life = Validity::starting(now(), DAY);
     let mut impostor = credential_of(SERVER_NAME, test.state.ca(), life);
     impostor.chain.push(test.state.ca().certificate().clone());
-    let config = server_config(&impostor, test.state.ca().certificate()).unwrap();
+    let config = server_config(&impostor, slice::from_ref(test.state.ca().certificate())).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = server_addr(listener.local_addr().unwrap());
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -278,7 +279,7 @@ async fn an_agents_certificate_cannot_pose_as_the_server() {
     let agent = credential(test.state.ca(), Validity::starting(now(), DAY));
     for config in [
         enrolment_client_config(test.state.ca().pin()).unwrap(),
-        client_config(&agent, test.state.ca().certificate()).unwrap(),
+        client_config(&agent, slice::from_ref(test.state.ca().certificate())).unwrap(),
     ] {
         let error = ask_with(config, &addr, &renewal()).await;
         assert!(matches!(error, CallError::WrongServer { .. }), "{error:?}");
@@ -332,7 +333,7 @@ async fn a_damaged_credential_is_named_and_a_token_replaces_it() {
     let store = AgentStore::create(&options.state_dir).unwrap();
     let stored = store.load().unwrap().unwrap().unwrap();
     assert_eq!(
-        agent_identity(stored.credential.leaf()).unwrap(),
+        agent_identity(stored.credential.leaf(), AgentProof::Enrolment).unwrap(),
         *credentials.identity()
     );
 }

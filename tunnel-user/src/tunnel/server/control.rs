@@ -38,7 +38,7 @@ impl ControlService {
     fn register(&self, hello: AgentHello) -> Result<PacketsToAgent, Status> {
         let node = &self.identity.node;
         let admitted = admit(&hello, &self.identity, &self.snapshots.borrow());
-        admitted.map_err(|refusal| self.refuse(&refusal))?;
+        let registered = admitted.map_err(|refusal| self.refuse(&refusal))?;
         if !hello.native {
             tracing::warn!(%node, peer = %self.peer, "the agent does not speak culvert's protocol");
             return Err(Status::failed_precondition(
@@ -46,7 +46,7 @@ impl ControlService {
             ));
         }
         let (session, control_rx) = Session::new(
-            self.identity.clone(),
+            registered,
             self.peer,
             hello.version,
             self.settings,

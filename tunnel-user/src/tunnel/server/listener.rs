@@ -27,7 +27,7 @@ use super::{
 use crate::{
     model::{PeerAddr, SnapshotReader},
     observability::metrics::Carried,
-    pki,
+    pki::{AgentProof, UnprovedIdentity, agent_identity},
     tunnel::{
         Settings,
         carry::Meter,
@@ -51,6 +51,8 @@ pub struct ListenerOptions {
     pub server_id: String,
     /// How many servers there are; told to agents.
     pub server_count: u32,
+    /// Which certificates prove an agent.
+    pub proof: AgentProof,
     /// Where sessions are kept.
     pub sessions: Sessions,
     /// Who may register.
@@ -81,6 +83,7 @@ pub struct AgentListener {
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) hello: ServerHello,
+    pub(super) proof: AgentProof,
     pub(super) sessions: Sessions,
     pub(super) snapshots: SnapshotReader,
     pub(super) unary: UnaryService,
@@ -110,6 +113,7 @@ impl AgentListener {
             settings,
             server_id,
             server_count,
+            proof,
             sessions,
             snapshots,
             unary,
@@ -123,6 +127,7 @@ impl AgentListener {
         let shared = Shared {
             settings,
             hello,
+            proof,
             sessions,
             snapshots,
             unary,
@@ -217,10 +222,10 @@ impl Shared {
                 return None;
             }
         };
-        match Caller::new(peer, &stream) {
+        match Caller::new(peer, &stream, self.proof) {
             Ok(caller) => Some((stream, caller)),
             Err(error) => {
-                tracing::warn!(%peer, %error, "refused a certificate that names no node");
+                tracing::warn!(%peer, %error, "refused a certificate that proves no agent");
                 None
             }
         }
@@ -244,12 +249,18 @@ fn is_about_certificate(error: &io::Error) -> bool {
 }
 
 impl Caller {
-    fn new(peer: PeerAddr, stream: &TlsStream<ReadAhead>) -> Result<Self, pki::UnprovedIdentity> {
+    fn new(
+        peer: PeerAddr,
+        stream: &TlsStream<ReadAhead>,
+        proof: AgentProof,
+    ) -> Result<Self, UnprovedIdentity> {
         let certificates = stream.get_ref().1.peer_certificates();
         let certificate = certificates.and_then(<[_]>::first);
         Ok(Self {
             peer,
-            identity: certificate.map(pki::agent_identity).transpose()?,
+            identity: certificate
+                .map(|certificate| agent_identity(certificate, proof))
+                .transpose()?,
             certificate: certificate.cloned().map(CertificateDer::into_owned),
         })
     }

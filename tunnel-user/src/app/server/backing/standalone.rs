@@ -10,7 +10,7 @@ use tower_service::Service as _;
 use super::Backing;
 use crate::{
     model::SnapshotReader,
-    pki::SERVER_SUBJECT,
+    pki::{AgentProof, SERVER_NAME},
     settings::ServerArgs,
     standalone::{
         EnrolmentService, SERVER_CERTIFICATE_LIFE, ServerCertificate, Source, State,
@@ -35,8 +35,9 @@ pub(super) fn backing(
     let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
     Ok(Backing {
         tls: certificate.configs(),
-        subject: SERVER_SUBJECT,
+        subject: format!("CN={SERVER_NAME}"),
         validities: certificate.validities(),
+        proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, own_addresses, snapshots.clone()),
         snapshots,
         authority: Some(state.ca().validity()),
