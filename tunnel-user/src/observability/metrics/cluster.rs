@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::Unit,
 };
 
+use time::OffsetDateTime;
+
 use crate::observability::status::ClusterStatus;
 
 /// Reads what `culvert status` shows as well.
@@ -20,7 +22,9 @@ pub(super) struct Cluster(pub(super) ReadCluster);
 impl Collector for Cluster {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let status = (self.0)();
-        let confirmed = status.confirmed_at.map_or(0, |at| at.unix_timestamp());
+        let confirmed = status
+            .confirmed_at
+            .map_or(0, OffsetDateTime::unix_timestamp);
         ConstGauge::new(confirmed).encode(encoder.encode_descriptor(
             "cluster_confirmed_timestamp",
             "When the API server last confirmed nodes and ports, since the epoch; 0 before.",
