@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::status::Established;
@@ -150,8 +151,10 @@ impl Agent {
         local: Option<LocalAddresses>,
     ) -> KeeperOptions {
         let args = &self.args;
-        let identity = credentials.identity().clone();
-        let (own, allowed) = (identity.addresses.clone(), args.allow.clone());
+        // What an enrolment proves never changes; nor do flags.
+        let (_, identity) = watch::channel(credentials.identity().clone());
+        let (_, servers) = watch::channel(args.server.clone());
+        let (own, allowed) = (identity.clone(), args.allow.clone());
         let policy = if args.no_default_targets {
             Policy::only(own, allowed)
         } else {
@@ -161,7 +164,7 @@ impl Agent {
             .try_into()
             .expect("the constant is a DNS name");
         KeeperOptions {
-            servers: args.server.clone(),
+            servers,
             server_name: Some(server_name),
             tls: credentials.configs(),
             identity,

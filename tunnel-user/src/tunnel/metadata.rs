@@ -1,5 +1,5 @@
 //! What the two ends tell each other when the control stream opens, in konnectivity's metadata
-//! keys and one of our own that its peers ignore.
+//! keys and some of our own that its peers ignore.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,13 @@ const SERVER_COUNT: &str = "servercount";
 const NATIVE: &str = "culvert-native";
 const NATIVE_VERSION: &str = "1";
 const AGENT_VERSION: &str = "culvert-agent-version";
+/// The ids of the servers that the agent has a session with, between commas. One of these answers
+/// with [`HELD`] and registers nothing: behind a load balancer an agent finds the servers that it
+/// lacks by asking again.
+const SESSIONS_WITH: &str = "culvert-sessions-with";
+/// Grants nothing: the agent has a session with this server already.
+const HELD: &str = "culvert-held";
+const YES: &str = "1";
 
 /// What an agent says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub(crate) struct AgentHello {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) native: bool,
     pub(crate) version: String,
+    /// The servers that it has a session with.
+    pub(crate) sessions_with: Vec<String>,
 }
 
 /// What a server says of itself.
@@ -31,6 +40,8 @@ pub(crate) struct ServerHello {
     pub(crate) id: String,
     pub(crate) count: u32,
     pub(crate) native: bool,
+    /// The agent has a session with it already; this was no registration.
+    pub(crate) held: bool,
 }
 
 /// What is wrong with a hello.
@@ -53,13 +64,14 @@ pub(crate) enum InvalidHello {
 }
 
 impl AgentHello {
-    /// Registers exactly what the identity proves.
-    pub(crate) fn of(identity: &AgentIdentity) -> Self {
+    /// Registers exactly what the identity proves, with a server that is not among these.
+    pub(crate) fn of(identity: &AgentIdentity, sessions_with: Vec<String>) -> Self {
         Self {
             node: identity.node.clone(),
             addresses: identity.addresses.clone(),
             native: true,
             version: crate::VERSION.to_owned(),
+            sessions_with,
         }
     }
 
@@ -73,6 +85,9 @@ impl AgentHello {
         put(metadata, AGENT_ID, self.node.as_str());
         put(metadata, AGENT_IDENTIFIERS, &identifiers.join("&"));
         put(metadata, AGENT_VERSION, &self.version);
+        if !self.sessions_with.is_empty() {
+            put(metadata, SESSIONS_WITH, &self.sessions_with.join(","));
+        }
         if self.native {
             put(metadata, NATIVE, NATIVE_VERSION);
         }
@@ -86,7 +101,10 @@ impl AgentHello {
         };
         let native = at_most_one(metadata, NATIVE)?.as_deref() == Some(NATIVE_VERSION);
         let version = at_most_one(metadata, AGENT_VERSION)?.unwrap_or_default();
+        let sessions_with = at_most_one(metadata, SESSIONS_WITH)?.unwrap_or_default();
+        let sessions_with = sessions_with.split(',').filter(|id| !id.is_empty());
         Ok(Self {
+            sessions_with: sessions_with.map(str::to_owned).collect(),
             node,
             addresses,
             native,
@@ -102,6 +120,9 @@ impl ServerHello {
         if self.native {
             put(metadata, NATIVE, NATIVE_VERSION);
         }
+        if self.held {
+            put(metadata, HELD, YES);
+        }
     }
 
     pub(crate) fn read(metadata: &MetadataMap) -> Result<Self, InvalidHello> {
@@ -112,6 +133,7 @@ impl ServerHello {
                 .parse()
                 .map_err(|_| InvalidHello::ServerCount(count))?,
             native: at_most_one(metadata, NATIVE)?.as_deref() == Some(NATIVE_VERSION),
+            held: at_most_one(metadata, HELD)?.as_deref() == Some(YES),
         })
     }
 }
@@ -176,6 +198,7 @@ mod tests {
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             native: true,
             version: "0.1.0".into(),
+            sessions_with: vec!["s-1".into(), "s-2".into()],
         }
     }
 
@@ -196,6 +219,7 @@ mod tests {
             id: "s-1".into(),
             count: 3,
             native: true,
+            held: true,
         };
         let mut metadata = MetadataMap::new();
         server.write(&mut metadata);
@@ -206,7 +230,7 @@ mod tests {
     fn a_go_agent_is_understood_and_does_not_ask_for_native_mode() {
         let hello = with_identifiers("host=edge-1&ipv4=10.0.0.1&ipv6=fd00%3A%3A1").unwrap();
         assert_eq!(hello.addresses.len(), 2);
-        assert!(!hello.native);
+        assert!(!hello.native && hello.sessions_with.is_empty());
     }
 
     #[test]

@@ -120,6 +120,7 @@ mod tests {
             addresses: vec![address.parse().unwrap()],
             native: true,
             version: String::new(),
+            sessions_with: Vec::new(),
         };
         admit(&hello, identity, &snapshot()).map(|admitted| admitted.addresses)
     }

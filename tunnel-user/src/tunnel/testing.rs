@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{
     model::{
-        AgentIdentity, IdentityKey, Node, NodeName, PortSet, Snapshot, SnapshotWriter, Target,
+        AgentIdentity, IdentityKey, Node, NodeName, PortSet, ServerAddr, Snapshot, SnapshotWriter,
+        Target,
     },
     observability::metrics::{AgentMetrics, ServerMetrics},
     pki::{
@@ -45,15 +46,18 @@ pub(super) struct TestServer {
     pub(super) sessions: Sessions,
     pub(super) snapshots: SnapshotWriter,
     pub(super) settings: Settings,
-    ca: Ca,
+    /// What it tells agents about how many servers there are.
+    pub(super) server_count: watch::Sender<u32>,
+    ca: Arc<Ca>,
     _accepting: watch::Sender<bool>,
-    _running: AbortOnDropHandle<()>,
+    running: AbortOnDropHandle<()>,
     shutdown: CancellationToken,
 }
 
 /// An agent of one node.
 pub(super) struct TestAgent {
     pub(super) servers: Servers,
+    listed: watch::Sender<Vec<ServerAddr>>,
     pub(super) running: AbortOnDropHandle<()>,
     pub(super) drain: CancellationToken,
     abort: CancellationToken,
@@ -84,8 +88,17 @@ pub(super) fn snapshot(nodes: &[(&str, &str)]) -> Arc<Snapshot> {
 
 impl TestServer {
     pub(super) async fn start(settings: Settings) -> Self {
+        let ca = Ca::generate(OffsetDateTime::now_utc()).unwrap();
+        Self::with_ca(Arc::new(ca), "server-1", settings).await
+    }
+
+    /// Another server of the same control plane.
+    pub(super) async fn beside(&self, id: &str) -> Self {
+        Self::with_ca(Arc::clone(&self.ca), id, self.settings).await
+    }
+
+    async fn with_ca(ca: Arc<Ca>, id: &str, settings: Settings) -> Self {
         let now = OffsetDateTime::now_utc();
-        let ca = Ca::generate(now).unwrap();
         let key = new_key().unwrap();
         let leaf = ca
             .issue_server(&key, Validity::starting(now, LIFE))
@@ -97,6 +110,7 @@ impl TestServer {
         let (snapshots, reader) = watch::channel(snapshot(&[("edge-1", "k")]));
         let metrics = ServerMetrics::register(&mut Registry::default());
         let sessions = Sessions::default();
+        let (server_count, counts) = watch::channel(1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let listener = AgentListener::new(
@@ -104,9 +118,9 @@ impl TestServer {
             ListenerOptions {
                 tls,
                 settings,
-                server_id: "server-1".to_owned(),
-                server_count: 1,
                 proof: AgentProof::Enrolment,
+                server_id: id.to_owned(),
+                server_count: counts,
                 sessions: sessions.clone(),
                 snapshots: reader,
                 unary: Arc::new(|_| Box::pin(async { unimplemented_call() })),
@@ -124,15 +138,28 @@ impl TestServer {
             sessions,
             snapshots,
             settings,
+            server_count,
             ca,
             _accepting: accepting,
-            _running: AbortOnDropHandle::new(running),
+            running: AbortOnDropHandle::new(running),
             shutdown,
         }
     }
 
     /// An agent whose certificate names the node and the enrolment.
     pub(super) fn agent(&self, node: &str, key: &str, policy: Policy) -> TestAgent {
+        self.agent_of(&[self.address], node, key, policy)
+    }
+
+    /// The same, told of these addresses.
+    pub(super) fn agent_of(
+        &self,
+        addresses: &[SocketAddr],
+        node: &str,
+        key: &str,
+        policy: Policy,
+    ) -> TestAgent {
+        let (listed, servers_rx) = watch::channel(listed(addresses));
         let identity = AgentIdentity {
             node: name(node),
             addresses: Vec::new(),
@@ -148,10 +175,10 @@ impl TestServer {
         let servers = Servers::default();
         let keeper = Keeper::new(
             KeeperOptions {
-                servers: vec![self.address.to_string().parse().unwrap()],
+                servers: servers_rx,
                 server_name: Some(SERVER_NAME.try_into().unwrap()),
                 tls: watch::channel(Arc::new(tls)).1,
-                identity,
+                identity: watch::channel(identity).1,
                 settings: self.settings,
                 policy: Arc::new(policy),
                 mark: "1".parse().unwrap(),
@@ -164,10 +191,18 @@ impl TestServer {
         let running = tokio::spawn(keeper.run(drain.clone(), abort.clone()).map(Result::unwrap));
         TestAgent {
             servers,
+            listed,
             running: AbortOnDropHandle::new(running),
             drain,
             abort,
         }
+    }
+
+    /// Ends every session, and is gone.
+    pub(super) async fn end(self) {
+        self.shutdown.cancel();
+        let ended = timeout(PATIENCE, self.running).await;
+        ended.expect("the server did not end").unwrap();
     }
 
     /// A server and an agent of `edge-1`, with a session.
@@ -223,6 +258,11 @@ impl TestServer {
 }
 
 impl TestAgent {
+    /// Tells it of other addresses than before.
+    pub(super) fn list(&self, addresses: &[SocketAddr]) {
+        self.listed.send_replace(listed(addresses));
+    }
+
     /// Ends it at once, with what it carries.
     pub(super) async fn end(self) {
         self.drain.cancel();
@@ -232,6 +272,13 @@ impl TestAgent {
             .expect("the agent did not end")
             .unwrap();
     }
+}
+
+fn listed(addresses: &[SocketAddr]) -> Vec<ServerAddr> {
+    let addresses = addresses.iter();
+    addresses
+        .map(|addr| (addr.ip(), addr.port()).into())
+        .collect()
 }
 
 /// Two ends of a TCP connection.

@@ -1,3 +1,5 @@
+mod several_servers;
+
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{

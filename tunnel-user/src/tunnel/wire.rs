@@ -19,8 +19,8 @@ mod generated {
 }
 
 pub(crate) use generated::{
-    CloseDial, DialRequest, DialResponse, Drain, Packet, PacketType, agent_service_client,
-    agent_service_server, packet::Payload,
+    CloseDial, DialRequest, DialResponse, Drain, Packet, PacketType, ServerCount,
+    agent_service_client, agent_service_server, packet::Payload,
 };
 
 /// The gRPC path of the control stream.
@@ -63,6 +63,8 @@ pub(crate) enum Control {
     CloseDial { id: DialId },
     /// The sender is about to leave: open no new connections through it.
     Drain,
+    /// Server to agent: so many servers there are by now, and perhaps others than before.
+    ServerCount(u32),
     /// Nothing that a native session uses; konnectivity's peers ignore what they do not know, and
     /// so do we.
     Other,
@@ -83,6 +85,7 @@ impl From<Packet> for Control {
                 id: DialId(dial.random),
             },
             Some(Payload::Drain(_)) => Self::Drain,
+            Some(Payload::ServerCount(servers)) => Self::ServerCount(servers.count),
             Some(Payload::Data(_) | Payload::CloseRequest(_) | Payload::CloseResponse(_))
             | None => Self::Other,
         }
@@ -124,6 +127,13 @@ pub(crate) fn drain() -> Packet {
     packet(PacketType::Drain, Payload::Drain(Drain {}))
 }
 
+pub(crate) fn server_count(count: u32) -> Packet {
+    packet(
+        PacketType::ServerCount,
+        Payload::ServerCount(ServerCount { count }),
+    )
+}
+
 fn packet(kind: PacketType, payload: Payload) -> Packet {
     Packet {
         r#type: kind.into(),
@@ -158,6 +168,14 @@ mod tests {
         ]
         .concat();
         assert_eq!(encoded, by_hand);
+    }
+
+    #[test]
+    fn the_number_of_servers_travels_where_konnectivity_has_nothing() {
+        let encoded = server_count(3);
+        assert_eq!(encoded.r#type, 1000);
+        let decoded = Packet::decode(&*encoded.encode_to_vec()).unwrap();
+        assert!(matches!(Control::from(decoded), Control::ServerCount(3)));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct Backing {
     pub(super) subject: String,
     /// The certificate's life.
     pub(super) validities: watch::Receiver<Validity>,
+    /// How many servers there are.
+    pub(super) server_count: watch::Receiver<u32>,
     /// Which certificates prove an agent.
     pub(super) proof: AgentProof,
     /// Enrolment and renewal, where the server itself certifies agents.

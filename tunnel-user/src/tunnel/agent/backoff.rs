@@ -6,18 +6,30 @@ use rand::RngExt as _;
 
 /// The first wait, after the first attempt has failed.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest wait.
-const CAP: Duration = Duration::from_secs(10);
+/// The longest wait for a server that is needed.
+pub(super) const CAP: Duration = Duration::from_secs(10);
 /// A session that lasted this long was a success: what follows is a new trouble, not the old one.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// Doubling waits with jitter, so that ten thousand agents do not return as one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backoff {
     failures: u32,
+    cap: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(CAP)
+    }
 }
 
 impl Backoff {
+    /// Waits that double up to `cap`.
+    pub(super) fn up_to(cap: Duration) -> Self {
+        Self { failures: 0, cap }
+    }
+
     /// The wait before the next attempt, now that a session has ended after `lasted`, zero if it
     /// never came to be. The first attempt after a stable session is made at once.
     pub(super) fn after(&mut self, lasted: Duration) -> Duration {
@@ -25,10 +37,22 @@ impl Backoff {
             self.failures = 0;
             return Duration::ZERO;
         }
-        let longest = FIRST.saturating_mul(1 << self.failures.min(8)).min(CAP);
+        let longest = FIRST
+            .saturating_mul(1 << self.failures.min(8))
+            .min(self.cap);
         self.failures += 1;
-        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+        jittered(longest)
     }
+
+    /// The next trouble is a new one.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Somewhere between half of it and all of it.
+pub(super) fn jittered(longest: Duration) -> Duration {
+    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 #[cfg(test)]

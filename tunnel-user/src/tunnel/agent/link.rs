@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
 use self::dials::Dials;
-use super::{LinkInfo, Policy};
+use super::{LinkInfo, Policy, fleet::LinkId};
 use crate::{
     grpc::Channel,
     model::{AgentIdentity, Mark, ServerAddr},
@@ -56,11 +56,22 @@ pub(super) struct LinkOptions {
     pub(super) policy: Arc<Policy>,
     pub(super) mark: Mark,
     pub(super) metrics: AgentMetrics,
+    /// The servers that need no other session.
+    pub(super) sessions_with: Vec<String>,
+}
+
+/// Where a dial of a server has led.
+pub(super) enum Reached {
+    /// To a server that has a new session now.
+    Session(Box<Link>),
+    /// To one that this agent has a session with.
+    Held(ServerHello),
 }
 
 /// An established session.
 pub(super) struct Link {
     options: LinkOptions,
+    hello: ServerHello,
     info: LinkInfo,
     io: Io,
     requests: SendRequest<Bytes>,
@@ -78,17 +89,27 @@ struct Io {
 
 /// What the keeper of a link tells it, and hears from it.
 pub(super) struct LinkSignals {
+    pub(super) id: LinkId,
     /// Open no new connections; end with the last.
     pub(super) drain: CancellationToken,
     /// End now.
     pub(super) end: CancellationToken,
-    /// Set by the link when the server asks for another session.
-    pub(super) asked_to_move: CancellationToken,
+    /// `link --what its server says--> keeper`
+    pub(super) notice_tx: mpsc::Sender<(LinkId, Notice)>,
+}
+
+/// What a server says of servers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Notice {
+    /// It asks for another session, with whoever takes its place.
+    Move,
+    /// There are so many of them, and others than before.
+    ServerCount(u32),
 }
 
 impl Link {
     /// Connects and registers; every step is bounded in time.
-    pub(super) async fn establish(options: LinkOptions) -> anyhow::Result<Self> {
+    pub(super) async fn establish(options: LinkOptions) -> anyhow::Result<Reached> {
         let server = options.server.clone();
         let allowed = options.settings.dial_timeout * 2;
         let establishing = Self::try_establish(options);
@@ -103,11 +124,17 @@ impl Link {
         &self.info
     }
 
+    /// What the server said of itself.
+    pub(super) fn hello(&self) -> &ServerHello {
+        &self.hello
+    }
+
     /// Serves the session until it ends, and says why it did. Connections that it still carries
     /// then are reset.
     pub(super) async fn run(self, signals: &LinkSignals) -> &'static str {
         let Self {
             options,
+            hello: _,
             io,
             requests,
             packets,
@@ -165,7 +192,7 @@ impl Link {
         reason
     }
 
-    async fn try_establish(options: LinkOptions) -> anyhow::Result<Self> {
+    async fn try_establish(options: LinkOptions) -> anyhow::Result<Reached> {
         let server = &options.server;
         let stream = outgoing::connect_any(server.host_and_port(), options.mark)
             .await
@@ -187,24 +214,28 @@ impl Link {
         };
         let registering = register(&options, requests.clone(), tasks.clone());
         let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;
+        if hello.held {
+            return Ok(Reached::Held(hello));
+        }
         let carried = &options.metrics.carried;
         let meter = Meter::new(carried.to_client.clone(), carried.to_target.clone());
         let info = LinkInfo {
-            server_id: hello.id,
+            server_id: hello.id.clone(),
             remote,
             since: SystemTime::now(),
             meter: Arc::new(meter),
             connections: options.metrics.connections.clone(),
         };
-        Ok(Self {
+        Ok(Reached::Session(Box::new(Self {
             options,
+            hello,
             info,
             io,
             requests,
             packets,
             control_tx,
             tasks,
-        })
+        })))
     }
 }
 
@@ -219,7 +250,8 @@ async fn register(
     let channel = Channel::new(requests, tasks);
     let mut client = agent_service_client::AgentServiceClient::with_origin(channel, origin);
     let mut request = tonic::Request::new(ReceiverStream::new(control_rx));
-    AgentHello::of(&options.identity).write(request.metadata_mut());
+    let hello = AgentHello::of(&options.identity, options.sessions_with.clone());
+    hello.write(request.metadata_mut());
     let response = client
         .connect(request)
         .await

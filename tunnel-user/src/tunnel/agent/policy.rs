@@ -10,23 +10,60 @@ use std::{
 use tokio::sync::watch;
 
 use super::AllowedTargets;
+use crate::model::AgentIdentity;
 
 /// The addresses that this machine's interfaces have at present.
 pub type LocalAddresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
+
+/// The addresses under which clients know the node.
+#[derive(Clone, Debug)]
+pub enum OwnAddresses {
+    /// These, always.
+    Fixed(Vec<IpAddr>),
+    /// Those that the agent's identity proves at present.
+    Proved(watch::Receiver<AgentIdentity>),
+}
 
 /// The targets that an agent may dial: the node's own addresses and loopback on any port, unless
 /// that is switched off, and what the operator allows besides.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    own: Vec<IpAddr>,
+    own: OwnAddresses,
     own_allowed: bool,
     allowed: Vec<AllowedTargets>,
     local: Option<LocalAddresses>,
 }
 
+impl OwnAddresses {
+    fn contain(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Fixed(addresses) => addresses.contains(&ip),
+            Self::Proved(identity) => identity.borrow().addresses.contains(&ip),
+        }
+    }
+}
+
+impl Default for OwnAddresses {
+    fn default() -> Self {
+        Self::Fixed(Vec::new())
+    }
+}
+
+impl From<Vec<IpAddr>> for OwnAddresses {
+    fn from(addresses: Vec<IpAddr>) -> Self {
+        Self::Fixed(addresses)
+    }
+}
+
+impl From<watch::Receiver<AgentIdentity>> for OwnAddresses {
+    fn from(identity: watch::Receiver<AgentIdentity>) -> Self {
+        Self::Proved(identity)
+    }
+}
+
 impl Policy {
     /// Own addresses and loopback, and `allowed`.
-    pub fn new(own: Vec<IpAddr>, allowed: Vec<AllowedTargets>) -> Self {
+    pub fn new(own: impl Into<OwnAddresses>, allowed: Vec<AllowedTargets>) -> Self {
         Self {
             own_allowed: true,
             ..Self::only(own, allowed)
@@ -35,9 +72,9 @@ impl Policy {
 
     /// Only `allowed`. Which addresses are the node's own matters here too, for
     /// [`destination`](Self::destination).
-    pub fn only(own: Vec<IpAddr>, allowed: Vec<AllowedTargets>) -> Self {
+    pub fn only(own: impl Into<OwnAddresses>, allowed: Vec<AllowedTargets>) -> Self {
         Self {
-            own,
+            own: own.into(),
             own_allowed: false,
             allowed,
             local: None,
@@ -61,7 +98,7 @@ impl Policy {
         if !self.allows(ip, port) {
             return None;
         }
-        let elsewhere = self.own.contains(&ip) && !ip.is_loopback() && !self.is_local(ip);
+        let elsewhere = self.own.contain(ip) && !ip.is_loopback() && !self.is_local(ip);
         let ip = match ip {
             IpAddr::V4(_) if elsewhere => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) if elsewhere => Ipv6Addr::LOCALHOST.into(),
@@ -71,7 +108,7 @@ impl Policy {
     }
 
     fn allows(&self, ip: IpAddr, port: u16) -> bool {
-        let own = self.own_allowed && (ip.is_loopback() || self.own.contains(&ip));
+        let own = self.own_allowed && (ip.is_loopback() || self.own.contain(ip));
         own || self.allowed.iter().any(|targets| targets.contain(ip, port))
     }
 
@@ -120,6 +157,21 @@ mod tests {
         assert!(!allows(&policy, "10.1.2.3", 444));
         assert!(allows(&policy, "fd00::5", 22) && !allows(&policy, "fd00::5", 23));
         assert!(allows(&policy, "192.0.2.7", 1) && !allows(&policy, "192.0.2.8", 1));
+    }
+
+    #[test]
+    fn own_addresses_follow_what_the_identity_proves() {
+        let identity = |ip: &str| AgentIdentity {
+            node: "edge-1".parse().unwrap(),
+            addresses: vec![ip.parse().unwrap()],
+            key: "k".into(),
+        };
+        let (identity_tx, identities) = watch::channel(identity("10.78.0.11"));
+        let policy = Policy::new(identities, Vec::new());
+        assert!(allows(&policy, "10.78.0.11", 10250));
+        identity_tx.send_replace(identity("10.78.0.12"));
+        assert!(allows(&policy, "10.78.0.12", 10250));
+        assert!(!allows(&policy, "10.78.0.11", 10250));
     }
 
     #[test]

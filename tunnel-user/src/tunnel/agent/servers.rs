@@ -9,6 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::fleet::LinkId;
 use crate::{model::ServerAddr, observability::metrics::AgentConnections, tunnel::carry::Meter};
 
 /// An established session.
@@ -49,12 +50,25 @@ pub struct LinkReport {
     pub state: LinkState,
 }
 
-/// Which address has a session with which server. Two addresses that lead to one server need one
-/// session between them: the newest holds it, as the server sees it too.
+/// What the keeper of sessions shows of them: several behind one address, perhaps.
 #[derive(Clone, Default)]
 pub struct Servers {
-    links: Arc<Mutex<BTreeMap<String, LinkReport>>>,
+    shown: Arc<Mutex<Shown>>,
     changes: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Default)]
+struct Shown {
+    sessions: BTreeMap<LinkId, Session>,
+    /// Addresses that have no session of their own; by text, for the order.
+    without: BTreeMap<String, LinkReport>,
+}
+
+struct Session {
+    server: ServerAddr,
+    info: LinkInfo,
+    /// It only finishes what it carries, or waits for the one that replaces it.
+    leaves: bool,
 }
 
 impl LinkInfo {
@@ -70,16 +84,22 @@ impl LinkInfo {
 }
 
 impl Servers {
-    /// Every address, in order.
+    /// Every session, and every address that has none. One that leaves counts only while there is
+    /// no other.
     pub fn reports(&self) -> Vec<LinkReport> {
-        self.lock().values().cloned().collect()
+        let shown = self.lock();
+        let stays = shown.sessions.values().any(|session| !session.leaves);
+        let sessions = shown.sessions.values().filter(|one| !one.leaves || !stays);
+        let up = sessions.map(|session| LinkReport {
+            server: session.server.clone(),
+            state: LinkState::Up(session.info.clone()),
+        });
+        up.chain(shown.without.values().cloned()).collect()
     }
 
     /// Whether at least one session is up.
     pub fn any_up(&self) -> bool {
-        self.lock()
-            .values()
-            .any(|link| matches!(link.state, LinkState::Up(_)))
+        !self.lock().sessions.is_empty()
     }
 
     /// Ticks whenever a link's state changes.
@@ -87,80 +107,105 @@ impl Servers {
         self.changes.subscribe()
     }
 
-    pub(super) fn set(&self, server: &ServerAddr, state: LinkState) {
-        insert(&mut self.lock(), server, state);
-        self.changed();
-    }
-
-    /// Notes the session, and takes the server from whichever other address has it.
-    pub(super) fn up(&self, server: &ServerAddr, link: LinkInfo) {
-        {
-            let mut links = self.lock();
-            let others = links.values_mut().filter(|other| other.server != *server);
-            for other in others.filter(|other| other.has_session_with(&link.server_id)) {
-                tracing::warn!(
-                    %server, other = %other.server, server_id = link.server_id,
-                    "two addresses lead to one server: one session serves both",
-                );
-                other.state = LinkState::Duplicate {
-                    server_id: link.server_id.clone(),
-                };
+    /// These are the addresses, and no others.
+    pub(super) fn list(&self, servers: &[ServerAddr]) {
+        self.change(|shown| {
+            shown
+                .without
+                .retain(|_, known| servers.contains(&known.server));
+            for server in servers {
+                if !shown.has_session(server) && !shown.without.contains_key(&server.to_string()) {
+                    shown.set(server, LinkState::Down(None));
+                }
             }
-            insert(&mut links, server, LinkState::Up(link));
-        }
-        self.changed();
+        });
     }
 
-    /// Notes that the session has ended, unless another address holds the server's by now.
-    pub(super) fn down(&self, server: &ServerAddr, reason: &str) {
-        if !self.is_duplicate(server) {
-            self.set(server, LinkState::Down(Some(reason.to_owned())));
-        }
+    pub(super) fn up(&self, link: LinkId, server: &ServerAddr, info: LinkInfo) {
+        self.change(|shown| {
+            shown.without.remove(&server.to_string());
+            let session = Session {
+                server: server.clone(),
+                info,
+                leaves: false,
+            };
+            shown.sessions.insert(link, session);
+        });
     }
 
-    /// Waits while another address holds the session with the server that this one leads to.
-    pub(super) async fn until_needed(&self, server: &ServerAddr) {
-        let mut changes = self.changes.subscribe();
-        while self.is_duplicate(server) {
-            if changes.changed().await.is_err() {
+    /// Another session takes this one's place, perhaps one with the same server.
+    pub(super) fn leaves(&self, link: LinkId, replaced: bool) {
+        self.change(|shown| {
+            let Some(session) = shown.sessions.get_mut(&link) else {
                 return;
+            };
+            session.leaves = true;
+            let (server, server_id) = (session.server.clone(), session.info.server_id.clone());
+            if replaced && !shown.has_session(&server) {
+                shown.set(&server, LinkState::Duplicate { server_id });
             }
-        }
+        });
     }
 
-    fn is_duplicate(&self, server: &ServerAddr) -> bool {
-        let links = self.lock();
-        let state = links.get(&server.to_string()).map(|link| &link.state);
-        let Some(LinkState::Duplicate { server_id }) = state else {
-            return false;
-        };
-        links.values().any(
-            |other| matches!(&other.state, LinkState::Up(held) if held.server_id == *server_id),
-        )
+    pub(super) fn down(&self, link: LinkId, reason: &str) {
+        self.change(|shown| {
+            let Some(Session { server, leaves, .. }) = shown.sessions.remove(&link) else {
+                return;
+            };
+            let told = leaves && shown.without.contains_key(&server.to_string());
+            if !told && !shown.has_session(&server) {
+                shown.set(&server, LinkState::Down(Some(reason.to_owned())));
+            }
+        });
     }
 
-    fn changed(&self) {
+    /// A dial of the address has failed; whether for a new reason.
+    pub(super) fn failed(&self, server: &ServerAddr, reason: &str) -> bool {
+        let mut news = true;
+        self.change(|shown| {
+            let known = shown.without.get(&server.to_string());
+            let known = known.map(|known| &known.state);
+            news = !matches!(known, Some(LinkState::Down(Some(known))) if known == reason);
+            if !shown.has_session(server) {
+                shown.set(server, LinkState::Down(Some(reason.to_owned())));
+            }
+        });
+        news
+    }
+
+    /// The address leads to a server that another address has a session with.
+    pub(super) fn is_duplicate(&self, server: &ServerAddr, server_id: String) {
+        self.change(|shown| {
+            if !shown.has_session(server) {
+                shown.set(server, LinkState::Duplicate { server_id });
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut self.lock());
         self.changes.send_modify(|change| *change += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LinkReport>> {
-        // The map is whole between any two of its operations, whatever panicked meanwhile.
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        // The maps are whole between any two of their operations, whatever panicked meanwhile.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LinkReport {
-    fn has_session_with(&self, server_id: &str) -> bool {
-        matches!(&self.state, LinkState::Up(link) if link.server_id == server_id)
+impl Shown {
+    fn has_session(&self, server: &ServerAddr) -> bool {
+        let mut sessions = self.sessions.values();
+        sessions.any(|session| session.server == *server && !session.leaves)
     }
-}
 
-fn insert(links: &mut BTreeMap<String, LinkReport>, server: &ServerAddr, state: LinkState) {
-    let report = LinkReport {
-        server: server.clone(),
-        state,
-    };
-    links.insert(server.to_string(), report);
+    fn set(&mut self, server: &ServerAddr, state: LinkState) {
+        let report = LinkReport {
+            server: server.clone(),
+            state,
+        };
+        self.without.insert(server.to_string(), report);
+    }
 }
 
 #[cfg(test)]
@@ -179,14 +224,53 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_newest_of_two_addresses_of_one_server_holds_it() {
+    fn shown(servers: &Servers) -> Vec<String> {
+        let reports = servers.reports().into_iter();
+        let text = |report: LinkReport| match report.state {
+            LinkState::Up(info) => format!("{} up {}", report.server, info.server_id),
+            LinkState::Down(reason) => format!("{} {}", report.server, reason.unwrap_or_default()),
+            LinkState::Duplicate { server_id } => format!("{} dup {server_id}", report.server),
+        };
+        reports.map(text).collect()
+    }
+
+    #[test]
+    fn every_session_is_shown_and_every_address_without() {
         let servers = Servers::default();
-        let (a, b): (ServerAddr, ServerAddr) = ("a".parse().unwrap(), "b".parse().unwrap());
-        servers.up(&a, link("s-1"));
-        servers.up(&b, link("s-1"));
-        assert!(servers.is_duplicate(&a) && !servers.is_duplicate(&b));
-        servers.set(&b, LinkState::Down(None));
-        servers.until_needed(&a).await;
+        let list: Vec<ServerAddr> = ["a", "b"].map(|host| host.parse().unwrap()).into();
+        servers.list(&list);
+        servers.up(LinkId(1), &list[0], link("s-1"));
+        servers.up(LinkId(2), &list[0], link("s-2"));
+        assert!(servers.failed(&list[1], "refused"));
+        assert!(!servers.failed(&list[1], "refused"));
+        let [a, b] = ["a:10262", "b:10262"];
+        let up = [format!("{a} up s-1"), format!("{a} up s-2")];
+        let mut expected = up.to_vec();
+        expected.push(format!("{b} refused"));
+        assert_eq!(shown(&servers), expected);
+
+        servers.up(LinkId(3), &list[1], link("s-1"));
+        servers.leaves(LinkId(1), true);
+        servers.leaves(LinkId(2), false);
+        servers.down(LinkId(2), "closed");
+        assert_eq!(
+            shown(&servers),
+            [format!("{b} up s-1"), format!("{a} closed")]
+        );
+        servers.list(&list[1..]);
+        assert_eq!(shown(&servers), [format!("{b} up s-1")]);
+    }
+
+    #[test]
+    fn a_session_that_is_asked_to_move_is_shown_until_the_next_one_is_there() {
+        let servers = Servers::default();
+        let server: ServerAddr = "a".parse().unwrap();
+        servers.up(LinkId(1), &server, link("s-1"));
+        servers.leaves(LinkId(1), false);
+        assert_eq!(shown(&servers), ["a:10262 up s-1"]);
+        servers.up(LinkId(2), &server, link("s-2"));
+        assert_eq!(shown(&servers), ["a:10262 up s-2"]);
+        servers.down(LinkId(1), "closed");
+        assert_eq!(shown(&servers), ["a:10262 up s-2"]);
     }
 }

@@ -2,8 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use futures_util::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -14,7 +18,7 @@ use crate::{
         Refusal, Settings,
         metadata::{AgentHello, ServerHello},
         registration::{admit, still_admitted},
-        wire::{Control, Packet, agent_service_server::AgentService},
+        wire::{self, Control, Packet, agent_service_server::AgentService},
     },
 };
 
@@ -23,7 +27,8 @@ pub(super) struct ControlService {
     pub(super) identity: AgentIdentity,
     pub(super) peer: PeerAddr,
     pub(super) settings: Settings,
-    pub(super) hello: ServerHello,
+    pub(super) server_id: String,
+    pub(super) server_count: watch::Receiver<u32>,
     pub(super) metrics: TunnelMetrics,
     pub(super) sessions: Sessions,
     pub(super) snapshots: SnapshotReader,
@@ -35,9 +40,9 @@ pub(super) struct ControlService {
 
 impl ControlService {
     /// Lets the agent in, or says why not, to it and to the log.
-    fn register(&self, hello: AgentHello) -> Result<PacketsToAgent, Status> {
+    fn admit(&self, hello: &AgentHello) -> Result<AgentIdentity, Status> {
         let node = &self.identity.node;
-        let admitted = admit(&hello, &self.identity, &self.snapshots.borrow());
+        let admitted = admit(hello, &self.identity, &self.snapshots.borrow());
         let registered = admitted.map_err(|refusal| self.refuse(&refusal))?;
         if !hello.native {
             tracing::warn!(%node, peer = %self.peer, "the agent does not speak culvert's protocol");
@@ -45,10 +50,25 @@ impl ControlService {
                 "this server carries connections of culvert's agents only: run `culvert agent`",
             ));
         }
+        Ok(registered)
+    }
+
+    /// Whether the agent and this server agree that they have a session already. An agent that
+    /// believes so alone gets another one.
+    fn is_held(&self, hello: &AgentHello) -> bool {
+        hello.sessions_with.contains(&self.server_id) && self.sessions.holds(&self.identity)
+    }
+
+    fn register(
+        &self,
+        identity: AgentIdentity,
+        version: String,
+    ) -> Result<mpsc::Receiver<Packet>, Status> {
+        let node = &self.identity.node;
         let (session, control_rx) = Session::new(
-            registered,
+            identity,
             self.peer,
-            hello.version,
+            version,
             self.settings,
             self.metrics.meter(),
             self.ended.clone(),
@@ -68,7 +88,16 @@ impl ControlService {
             return Err(self.refuse(&refusal));
         }
         tracing::info!(%node, peer = %self.peer, "session established");
-        Ok(ReceiverStream::new(control_rx).map(Ok))
+        Ok(control_rx)
+    }
+
+    fn hello(&self, count: u32, held: bool) -> ServerHello {
+        ServerHello {
+            id: self.server_id.clone(),
+            count,
+            native: true,
+            held,
+        }
     }
 
     fn refuse(&self, refusal: &Refusal) -> Status {
@@ -79,8 +108,7 @@ impl ControlService {
     }
 }
 
-type PacketsToAgent =
-    futures_util::stream::Map<ReceiverStream<Packet>, fn(Packet) -> Result<Packet, Status>>;
+type PacketsToAgent = BoxStream<'static, Result<Packet, Status>>;
 
 #[tonic::async_trait]
 impl AgentService for Arc<ControlService> {
@@ -92,8 +120,20 @@ impl AgentService for Arc<ControlService> {
     ) -> Result<Response<PacketsToAgent>, Status> {
         let hello = AgentHello::read(request.metadata())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut response = Response::new(self.register(hello)?);
-        self.hello.write(response.metadata_mut());
+        let identity = self.admit(&hello)?;
+        // Whatever changes from here on is sent after the hello.
+        let mut server_count = self.server_count.clone();
+        let count = *server_count.borrow_and_update();
+        if self.is_held(&hello) {
+            let mut response = Response::new(stream::empty().boxed());
+            self.hello(count, true).write(response.metadata_mut());
+            return Ok(response);
+        }
+        let control_rx = self.register(identity, hello.version)?;
+        let counts = WatchStream::from_changes(server_count).map(wire::server_count);
+        let packets = stream::select(ReceiverStream::new(control_rx), counts);
+        let mut response = Response::new(packets.map(Ok).boxed());
+        self.hello(count, false).write(response.metadata_mut());
         let service = Self::clone(self);
         self.tasks
             .spawn(async move { service.read(request.into_inner()).await });
@@ -132,6 +172,9 @@ fn handle(session: &Session, packet: Control) {
             let _ = session.dials().answer(id, Err(error));
         }
         Control::Drain => session.agent_drains(),
-        Control::Dial { .. } | Control::CloseDial { .. } | Control::Other => {}
+        Control::Dial { .. }
+        | Control::CloseDial { .. }
+        | Control::ServerCount(_)
+        | Control::Other => {}
     }
 }

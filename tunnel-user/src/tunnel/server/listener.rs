@@ -32,7 +32,6 @@ use crate::{
         Settings,
         carry::Meter,
         http2::{ReadAhead, read_ahead},
-        metadata::ServerHello,
     },
 };
 
@@ -49,10 +48,10 @@ pub struct ListenerOptions {
     pub settings: Settings,
     /// Tells servers apart; told to agents.
     pub server_id: String,
-    /// How many servers there are; told to agents.
-    pub server_count: u32,
     /// Which certificates prove an agent.
     pub proof: AgentProof,
+    /// How many servers there are; told to agents, again whenever it is sent anew.
+    pub server_count: watch::Receiver<u32>,
     /// Where sessions are kept.
     pub sessions: Sessions,
     /// Who may register.
@@ -82,8 +81,9 @@ pub struct AgentListener {
 /// What all callers share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
-    pub(super) hello: ServerHello,
     pub(super) proof: AgentProof,
+    pub(super) server_id: String,
+    pub(super) server_count: watch::Receiver<u32>,
     pub(super) sessions: Sessions,
     pub(super) snapshots: SnapshotReader,
     pub(super) unary: UnaryService,
@@ -119,15 +119,11 @@ impl AgentListener {
             unary,
             metrics,
         } = options;
-        let hello = ServerHello {
-            id: server_id,
-            count: server_count,
-            native: true,
-        };
         let shared = Shared {
             settings,
-            hello,
             proof,
+            server_id,
+            server_count,
             sessions,
             snapshots,
             unary,

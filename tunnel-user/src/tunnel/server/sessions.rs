@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Connection, Session, SessionReport};
 use crate::{
-    model::{NodeName, SnapshotReader, Target},
+    model::{AgentIdentity, NodeName, SnapshotReader, Target},
     tunnel::{DialError, Refusal, registration::still_admitted},
 };
 
@@ -110,6 +110,15 @@ impl Sessions {
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+
+    /// Whether this agent has a session that is to stay.
+    pub(super) fn holds(&self, identity: &AgentIdentity) -> bool {
+        let by_node = self.lock();
+        let mut held = by_node.get(&identity.node).into_iter().flatten();
+        held.any(|session| {
+            session.identity().key == identity.key && !session.has_ended() && !session.is_retiring()
+        })
     }
 
     pub(super) fn register(&self, session: &Arc<Session>) -> Result<(), Refusal> {
@@ -208,7 +217,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{AgentIdentity, IdentityKey, PeerAddr},
+        model::{IdentityKey, PeerAddr},
         tunnel::{Settings, carry::Meter},
     };
 
@@ -269,7 +278,9 @@ mod tests {
         let sessions = Sessions::default();
         let draining = session("k");
         sessions.register(&draining).unwrap();
+        assert!(sessions.holds(draining.identity()));
         draining.agent_drains();
+        assert!(!sessions.holds(draining.identity()));
         let node = "edge-1".parse().unwrap();
         assert!(Arc::ptr_eq(
             &newest(&sessions.lock()[&node]).unwrap(),

@@ -37,6 +37,8 @@ pub(super) fn backing(
         tls: certificate.configs(),
         subject: format!("CN={SERVER_NAME}"),
         validities: certificate.validities(),
+        // Each standalone server stands for itself.
+        server_count: watch::channel(1).1,
         proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, own_addresses, snapshots.clone()),
         snapshots,

@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
-use super::{DRAINED, LinkOptions, LinkSignals};
+use super::{DRAINED, LinkOptions, LinkSignals, Notice};
 use crate::{
     observability::metrics::{DialFailure, Outcome},
     tunnel::{
@@ -85,7 +85,7 @@ impl Dials {
         loop {
             tokio::select! {
                 packet = packets.message() => match packet {
-                    Ok(Some(packet)) => self.handle(packet.into(), signals),
+                    Ok(Some(packet)) => self.handle(packet.into(), signals).await,
                     Ok(None) => return "closed by the server",
                     Err(status) => {
                         let server = &self.options.server;
@@ -104,13 +104,16 @@ impl Dials {
         }
     }
 
-    fn handle(&self, packet: Control, signals: &LinkSignals) {
-        match packet {
-            Control::Dial { id, address } => self.begin(id, address),
-            Control::CloseDial { id } => self.pending.take_back(id),
-            Control::Drain => signals.asked_to_move.cancel(),
-            Control::DialFailed { .. } | Control::Other => {}
-        }
+    async fn handle(&self, packet: Control, signals: &LinkSignals) {
+        let notice = match packet {
+            Control::Dial { id, address } => return self.begin(id, address),
+            Control::CloseDial { id } => return self.pending.take_back(id),
+            Control::Drain => Notice::Move,
+            Control::ServerCount(count) => Notice::ServerCount(count),
+            Control::DialFailed { .. } | Control::Other => return,
+        };
+        // A keeper that only waits for the end has no use for it.
+        let _ = signals.notice_tx.send((signals.id, notice)).await;
     }
 
     fn begin(&self, id: DialId, address: String) {

@@ -1,0 +1,379 @@
+//! The servers of an agent: whom to dial next, and which session to let go.
+//!
+//! ```text
+//!   addresses to dial           servers, each with an id
+//!   flag, or Service            as many as they say there are
+//!     a.example:10262  ------>  s-1       one session with each, whatever leads to it
+//!     10.0.0.1:31008   --?--->  s-1, s-2  several behind one address: dial until none is missing
+//! ```
+//! Two rules: an address without a session is dialled, unless it led to a server that another
+//! address has a session with; and while the sessions are fewer than the servers say there are
+//! servers, addresses are dialled for the missing ones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use super::{
+    backoff::{Backoff, jittered},
+    search::Search,
+};
+use crate::model::ServerAddr;
+
+/// The time over which agents spread that learn of new addresses at the same time.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// Names one session of this agent, in the order in which they were established.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LinkId(pub(super) u64);
+
+/// A decision over sessions, the servers' number and addresses. It knows no sockets.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    /// Best first.
+    addresses: Vec<Address>,
+    sessions: BTreeMap<LinkId, Held>,
+    search: Search,
+    /// Dials so far: who was dialled longest ago is searched next.
+    dials: u64,
+}
+
+/// What to do now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Dial these; each is answered with [`Fleet::established`], [`Fleet::already_held`] or
+    /// [`Fleet::failed`].
+    pub(super) dial: Vec<ServerAddr>,
+    /// Let these end with their last connection.
+    pub(super) drain: Vec<LinkId>,
+    /// Ask again then, whatever happens until then.
+    pub(super) again_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Address {
+    server: ServerAddr,
+    /// The server that it led to last, if another address had a session with that one.
+    leads_to: Option<String>,
+    /// What it is being dialled for.
+    dialling: Option<Purpose>,
+    due: Instant,
+    backoff: Backoff,
+    last_dial: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It has no session.
+    Itself,
+    /// A server is missing that it may lead to.
+    Search,
+}
+
+#[derive(Debug)]
+struct Held {
+    server: ServerAddr,
+    server_id: String,
+    count: u32,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It counts.
+    Staying,
+    /// Its address is not listed any more. It is of use until its server is reached otherwise, or
+    /// proves to be none any more.
+    Unlisted,
+    /// It only finishes what it carries.
+    Leaving,
+}
+
+impl Fleet {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            addresses: Vec::new(),
+            sessions: BTreeMap::new(),
+            search: Search::new(now),
+            dials: 0,
+        }
+    }
+
+    /// These are the addresses from now on, best first.
+    pub(super) fn list(&mut self, servers: &[ServerAddr], now: Instant) {
+        let mut known = std::mem::take(&mut self.addresses);
+        // A change reaches all agents of a cluster at the same time.
+        let due = if known.is_empty() {
+            now
+        } else {
+            now + jittered(SPREAD)
+        };
+        for server in servers {
+            if self.address(server).is_some() {
+                continue;
+            }
+            let position = known.iter().position(|address| address.server == *server);
+            self.addresses.push(match position {
+                Some(position) => known.swap_remove(position),
+                None => Address::new(server.clone(), due),
+            });
+        }
+        for held in self.sessions.values_mut() {
+            let listed = servers.contains(&held.server);
+            held.standing = match held.standing {
+                Standing::Staying | Standing::Unlisted if listed => Standing::Staying,
+                Standing::Staying | Standing::Unlisted => Standing::Unlisted,
+                Standing::Leaving => Standing::Leaving,
+            };
+        }
+        self.search.urge_all(self.count(), now);
+    }
+
+    /// A dial has led to a session. Returns the sessions that it replaces: two with one server
+    /// are one too many, and the server keeps the newest.
+    pub(super) fn established(
+        &mut self,
+        link: LinkId,
+        server: &ServerAddr,
+        (server_id, count): (&str, u32),
+        now: Instant,
+    ) -> Vec<LinkId> {
+        let expected = self.count();
+        let replaced = self.replace(server, server_id);
+        let purpose = self.answered(server);
+        let standing = match self.address(server) {
+            Some(address) => {
+                address.leads_to = None;
+                Standing::Staying
+            }
+            None => Standing::Unlisted,
+        };
+        let held = Held {
+            server: server.clone(),
+            server_id: server_id.to_owned(),
+            count,
+            standing,
+        };
+        self.sessions.insert(link, held);
+        if self.count() > expected {
+            self.search.urge(self.count(), now);
+        } else if purpose == Some(Purpose::Search) && !replaced.is_empty() {
+            self.search.in_vain(now);
+        }
+        replaced
+    }
+
+    /// A dial has led to a server that this agent has a session with.
+    pub(super) fn already_held(
+        &mut self,
+        server: &ServerAddr,
+        (server_id, count): (&str, u32),
+        now: Instant,
+    ) {
+        if self.answered(server) == Some(Purpose::Search) {
+            self.search.in_vain(now);
+        }
+        if let Some(address) = self.address(server) {
+            address.backoff.reset();
+            address.leads_to = Some(server_id.to_owned());
+        }
+        for held in self.sessions.values_mut() {
+            if held.server_id == server_id {
+                held.count = count;
+            }
+        }
+    }
+
+    /// A dial has failed.
+    pub(super) fn failed(&mut self, server: &ServerAddr, now: Instant) {
+        if self.answered(server) == Some(Purpose::Search) {
+            self.search.in_vain(now);
+        } else if let Some(address) = self.address(server) {
+            address.due = now + address.backoff.after(Duration::ZERO);
+        }
+    }
+
+    /// The server asks for a session elsewhere: it is about to leave, and somebody takes its place.
+    pub(super) fn asked_to_move(&mut self, link: LinkId, now: Instant) {
+        let Some(held) = self.sessions.get_mut(&link) else {
+            return;
+        };
+        held.standing = Standing::Leaving;
+        let server = held.server.clone();
+        if let Some(address) = self.address(&server) {
+            address.backoff.reset();
+            address.due = now;
+        }
+        self.search.urge(self.count(), now);
+    }
+
+    /// The server says how many there are now, and that they are not all the same as before.
+    pub(super) fn counted(&mut self, link: LinkId, count: u32, now: Instant) {
+        if let Some(held) = self.sessions.get_mut(&link) {
+            held.count = count;
+            self.search.urge_all(self.count(), now);
+        }
+    }
+
+    /// A session has ended after this time.
+    pub(super) fn ended(&mut self, link: LinkId, lasted: Duration, now: Instant) {
+        let Some(held) = self.sessions.remove(&link) else {
+            return;
+        };
+        if held.standing == Standing::Leaving {
+            return;
+        }
+        if let Some(address) = self.address(&held.server) {
+            address.due = now + address.backoff.after(lasted);
+        }
+        self.search.lost(lasted, now);
+    }
+
+    /// The servers that need no other session, for a dial to tell.
+    pub(super) fn sessions_with(&self) -> Vec<String> {
+        let ids: BTreeSet<_> = self.staying().map(|held| &held.server_id).collect();
+        ids.into_iter().cloned().collect()
+    }
+
+    /// What to do now; the dials count as begun.
+    pub(super) fn next(&mut self, now: Instant) -> Step {
+        let mut step = Step::default();
+        let mut due = Vec::new();
+        for index in 0..self.addresses.len() {
+            let address = &self.addresses[index];
+            if address.dialling.is_some() || !self.needs_session(address) {
+                continue;
+            }
+            if address.due <= now {
+                step.dial.push(self.dial(index, Purpose::Itself));
+            } else {
+                due.push(address.due);
+            }
+        }
+        if self.is_missing_some() {
+            match self.searched_next() {
+                Some(index) if self.search.due() <= now => {
+                    step.dial.push(self.dial(index, Purpose::Search));
+                }
+                Some(_) => due.push(self.search.due()),
+                None => {}
+            }
+        } else {
+            step.drain = self.let_unlisted_go();
+        }
+        step.again_at = due.into_iter().min();
+        step
+    }
+
+    /// Marks sessions with that server as replaced.
+    fn replace(&mut self, server: &ServerAddr, server_id: &str) -> Vec<LinkId> {
+        let mut replaced = Vec::new();
+        let mut elsewhere = Vec::new();
+        for (link, held) in &mut self.sessions {
+            if held.server_id == server_id && held.standing != Standing::Leaving {
+                held.standing = Standing::Leaving;
+                replaced.push(*link);
+                elsewhere.push(held.server.clone());
+            }
+        }
+        for other in elsewhere.iter().filter(|other| *other != server) {
+            if !self.has_session(other)
+                && let Some(address) = self.address(other)
+            {
+                address.leads_to = Some(server_id.to_owned());
+            }
+        }
+        replaced
+    }
+
+    fn dial(&mut self, index: usize, purpose: Purpose) -> ServerAddr {
+        self.dials += 1;
+        let address = &mut self.addresses[index];
+        address.dialling = Some(purpose);
+        address.last_dial = self.dials;
+        address.server.clone()
+    }
+
+    /// The dial is over; what it was for.
+    fn answered(&mut self, server: &ServerAddr) -> Option<Purpose> {
+        self.address(server)?.dialling.take()
+    }
+
+    /// Whom to dial for a server that is missing: one at a time, the others in turn. An address
+    /// that needs a session anyway is not waited for here.
+    fn searched_next(&self) -> Option<usize> {
+        let searching = |address: &Address| address.dialling == Some(Purpose::Search);
+        if self.addresses.iter().any(searching) {
+            return None;
+        }
+        let candidates = self
+            .addresses
+            .iter()
+            .enumerate()
+            .filter(|(_, address)| address.dialling.is_none() && !self.needs_session(address));
+        let next = candidates.min_by_key(|(_, address)| address.last_dial);
+        next.map(|(index, _)| index)
+    }
+
+    /// Sessions that do not count are not needed once all servers have one that does.
+    fn let_unlisted_go(&mut self) -> Vec<LinkId> {
+        if self.staying().next().is_none() {
+            return Vec::new();
+        }
+        let mut gone = Vec::new();
+        for (link, held) in &mut self.sessions {
+            if held.standing == Standing::Unlisted {
+                held.standing = Standing::Leaving;
+                gone.push(*link);
+            }
+        }
+        gone
+    }
+
+    fn needs_session(&self, address: &Address) -> bool {
+        let held = |id: &String| self.staying().any(|held| held.server_id == *id);
+        !self.has_session(&address.server) && !address.leads_to.as_ref().is_some_and(held)
+    }
+
+    fn has_session(&self, server: &ServerAddr) -> bool {
+        self.staying().any(|held| held.server == *server)
+    }
+
+    fn is_missing_some(&self) -> bool {
+        let held: BTreeSet<_> = self.staying().map(|held| &held.server_id).collect();
+        u32::try_from(held.len()).is_ok_and(|held| held < self.count())
+    }
+
+    /// How many servers there are: the most that one of them says, since the others may not have
+    /// heard yet of one that is new.
+    fn count(&self) -> u32 {
+        self.staying().map(|held| held.count).max().unwrap_or(1)
+    }
+
+    fn staying(&self) -> impl Iterator<Item = &Held> {
+        let sessions = self.sessions.values();
+        sessions.filter(|held| held.standing == Standing::Staying)
+    }
+
+    fn address(&mut self, server: &ServerAddr) -> Option<&mut Address> {
+        let mut addresses = self.addresses.iter_mut();
+        addresses.find(|address| address.server == *server)
+    }
+}
+
+impl Address {
+    fn new(server: ServerAddr, due: Instant) -> Self {
+        Self {
+            server,
+            leads_to: None,
+            dialling: None,
+            due,
+            backoff: Backoff::default(),
+            last_dial: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! The keeper at work: one loop hears of everything, [`Fleet`] decides, tasks dial and carry.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::{sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::KeeperOptions;
+use crate::{
+    model::ServerAddr,
+    tunnel::agent::{
+        Servers,
+        fleet::{Fleet, LinkId},
+        link::{Link, LinkOptions, LinkSignals, Notice, Reached},
+    },
+};
+
+/// What servers say, on its way to the loop. A full channel delays a session's dials for as long
+/// as the loop takes to decide.
+const NOTICES: usize = 64;
+
+type Dialled = (ServerAddr, anyhow::Result<Reached>);
+
+/// Sessions, and dials of servers.
+pub(super) struct Running {
+    options: KeeperOptions,
+    servers: Servers,
+    fleet: Fleet,
+    dials: JoinSet<Dialled>,
+    links: JoinSet<Ended>,
+    /// Lets one session end in order.
+    drains: HashMap<LinkId, CancellationToken>,
+    next_link: u64,
+    notice_tx: mpsc::Sender<(LinkId, Notice)>,
+    notice_rx: mpsc::Receiver<(LinkId, Notice)>,
+    shutdown: CancellationToken,
+    end: CancellationToken,
+}
+
+/// How a session ended.
+struct Ended {
+    link: LinkId,
+    server: ServerAddr,
+    age: Duration,
+    reason: &'static str,
+}
+
+impl Running {
+    pub(super) fn new(
+        mut options: KeeperOptions,
+        servers: Servers,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        let mut fleet = Fleet::new(now);
+        let listed = options.servers.borrow_and_update().clone();
+        fleet.list(&listed, now);
+        servers.list(&listed);
+        let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
+        Self {
+            options,
+            servers,
+            fleet,
+            dials: JoinSet::new(),
+            links: JoinSet::new(),
+            drains: HashMap::new(),
+            next_link: 0,
+            notice_tx,
+            notice_rx,
+            shutdown,
+            end: CancellationToken::new(),
+        }
+    }
+
+    /// Keeps sessions until the shutdown.
+    pub(super) async fn keep(&mut self) -> anyhow::Result<()> {
+        let mut listing = true;
+        let shutdown = self.shutdown.clone();
+        loop {
+            let again_at = self.act();
+            tokio::select! {
+                changed = self.options.servers.changed(), if listing => match changed {
+                    Ok(()) => self.handle_list(),
+                    Err(_) => listing = false,
+                },
+                Some(dialled) = self.dials.join_next() => {
+                    let (server, reached) = dialled.context("dialling a server panicked")?;
+                    self.handle_dialled(&server, reached);
+                }
+                Some(ended) = self.links.join_next() => self.handle_ended(ended)?,
+                Some((link, notice)) = self.notice_rx.recv() => self.handle_notice(link, notice),
+                () = until(again_at) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Lets every session end with its last connection, for a while.
+    pub(super) async fn finish(
+        mut self,
+        drain_timeout: Duration,
+        abort: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        self.dials.shutdown().await;
+        // Sessions have nobody to tell any more.
+        self.notice_rx.close();
+        let timed_out = sleep(drain_timeout);
+        tokio::pin!(timed_out);
+        loop {
+            tokio::select! {
+                ended = self.links.join_next() => match ended {
+                    Some(ended) => self.handle_ended(ended)?,
+                    None => return Ok(()),
+                },
+                () = &mut timed_out, if !self.end.is_cancelled() => {
+                    tracing::warn!("connections outlived the drain: resetting them");
+                    self.end.cancel();
+                }
+                () = abort.cancelled(), if !self.end.is_cancelled() => self.end.cancel(),
+            }
+        }
+    }
+
+    /// Does what is to be done now; says when to look again anyway.
+    fn act(&mut self) -> Option<Instant> {
+        let step = self.fleet.next(Instant::now());
+        for link in step.drain {
+            tracing::info!(
+                link = link.0,
+                "letting a session go: its address is not listed any more"
+            );
+            self.servers.leaves(link, true);
+            if let Some(drain) = self.drains.get(&link) {
+                drain.cancel();
+            }
+        }
+        for server in step.dial {
+            let establishing = Link::establish(self.link_options(&server));
+            self.dials
+                .spawn(async move { (server, establishing.await) });
+        }
+        step.again_at
+    }
+
+    fn handle_list(&mut self) {
+        let listed = self.options.servers.borrow_and_update().clone();
+        let names: Vec<_> = listed.iter().map(ToString::to_string).collect();
+        tracing::info!(servers = ?names, "the addresses of servers have changed");
+        self.fleet.list(&listed, Instant::now());
+        self.servers.list(&listed);
+    }
+
+    fn handle_dialled(&mut self, server: &ServerAddr, reached: anyhow::Result<Reached>) {
+        let now = Instant::now();
+        match reached {
+            Ok(Reached::Session(link)) => self.begin(server, *link, now),
+            Ok(Reached::Held(hello)) => {
+                tracing::debug!(%server, server_id = hello.id, "has a session already");
+                let held = (hello.id.as_str(), hello.count);
+                self.fleet.already_held(server, held, now);
+                self.servers.is_duplicate(server, hello.id);
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.servers.failed(server, &error) {
+                    tracing::warn!(%server, error, "no session");
+                } else {
+                    tracing::debug!(%server, error, "no session");
+                }
+                self.options.metrics.session_failures.inc();
+                self.fleet.failed(server, now);
+            }
+        }
+    }
+
+    fn begin(&mut self, server: &ServerAddr, link: Link, now: Instant) {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        let hello = link.hello();
+        tracing::info!(%server, server_id = hello.id, servers = hello.count, "session established");
+        let told = (hello.id.as_str(), hello.count);
+        let replaced = self.fleet.established(id, server, told, now);
+        self.servers.up(id, server, link.info().clone());
+        for older in replaced {
+            self.servers.leaves(older, true);
+        }
+        let signals = LinkSignals {
+            id,
+            drain: self.shutdown.child_token(),
+            end: self.end.clone(),
+            notice_tx: self.notice_tx.clone(),
+        };
+        self.drains.insert(id, signals.drain.clone());
+        let server = server.clone();
+        self.links.spawn(async move {
+            let reason = link.run(&signals).await;
+            Ended {
+                link: id,
+                server,
+                age: now.elapsed(),
+                reason,
+            }
+        });
+    }
+
+    fn handle_ended(&mut self, ended: Result<Ended, JoinError>) -> anyhow::Result<()> {
+        let Ended {
+            link,
+            server,
+            age,
+            reason,
+        } = ended.context("keeping a session panicked")?;
+        tracing::info!(%server, ?age, reason, "session ended");
+        self.drains.remove(&link);
+        self.servers.down(link, reason);
+        self.fleet.ended(link, age, Instant::now());
+        Ok(())
+    }
+
+    fn handle_notice(&mut self, link: LinkId, notice: Notice) {
+        let now = Instant::now();
+        match notice {
+            Notice::Move => {
+                tracing::info!(link = link.0, "the server asks for a new session");
+                self.servers.leaves(link, false);
+                self.fleet.asked_to_move(link, now);
+            }
+            Notice::ServerCount(servers) => {
+                tracing::debug!(link = link.0, servers, "the servers have changed");
+                self.fleet.counted(link, servers, now);
+            }
+        }
+    }
+
+    fn link_options(&self, server: &ServerAddr) -> LinkOptions {
+        let options = &self.options;
+        let server_name = match &options.server_name {
+            Some(name) => name.clone(),
+            None => server.server_name().clone(),
+        };
+        let mut metrics = options.metrics.clone();
+        metrics.connections = metrics.connections.of_session();
+        LinkOptions {
+            server: server.clone(),
+            server_name,
+            tls: Arc::clone(&options.tls.borrow()),
+            identity: options.identity.borrow().clone(),
+            settings: options.settings,
+            policy: Arc::clone(&options.policy),
+            mark: options.mark,
+            metrics,
+            sessions_with: self.fleet.sessions_with(),
+        }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
