@@ -5,9 +5,23 @@
 //! stops, not even over a restart.
 
 mod access;
+mod agent_credentials;
+mod api_error;
+mod certificate_kind;
 mod certificate_names;
+mod certificate_store;
+mod csr;
+mod issued;
+mod kept_certificate;
 mod object_name;
+mod progress;
+mod rotation;
+mod server_certificate;
 
 pub use access::{Access, AccessError};
+pub use agent_credentials::{AgentCredentials, AgentCredentialsOptions};
 pub use certificate_names::CertificateNames;
 pub use object_name::{InvalidObjectName, ObjectName};
+pub use server_certificate::{ServerCertificate, ServerCertificateOptions};
+
+use crate::observability::chain;

@@ -28,8 +28,9 @@ pub use pinned::PinMismatch;
 pub use renewal::RenewalSchedule;
 pub use store::{PrivateDir, StoreError, StoreLock};
 pub use subject::{AGENT_SUBJECT, Subject};
+pub(crate) use subject::{AlternativeNames, UnreadableExtension};
 pub use tls::{
-    ALPN_H2, TlsError, client_config, enrolment_client_config, provider, server_config,
-    server_config_without_certificate,
+    ALPN_H2, Purpose, TlsError, client_config, enrolment_client_config, provider, server_config,
+    server_config_without_certificate, verify_chain,
 };
 pub use validity::Validity;

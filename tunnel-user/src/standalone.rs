@@ -52,8 +52,4 @@ pub use token::{InvalidToken, InvalidTokenId, JoinToken, TokenId};
 pub use token_record::{TokenRecord, TokenStatus};
 pub use tokens::{NewToken, TokenError};
 
-/// An error with its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
+use crate::observability::chain;

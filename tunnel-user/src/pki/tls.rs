@@ -1,18 +1,20 @@
 //! TLS configurations of the two ends, built whole from credentials. Rotation publishes a new one
 //! on a `watch` channel; connections that stand keep theirs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
+    client::verify_server_cert_signed_by_trust_anchor,
     crypto::CryptoProvider,
     server::{
-        ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError,
-        WebPkiClientVerifier,
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+        VerifierBuilderError, WebPkiClientVerifier,
     },
     sign::CertifiedKey,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use time::OffsetDateTime;
 
 use super::{CaPin, Credential, pinned::PinnedVerifier};
 
@@ -78,6 +80,47 @@ pub fn client_config(
     Ok(config)
 }
 
+/// What the holder of a certificate may do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Prove to servers who it is.
+    Client,
+    /// Prove to clients who it is.
+    Server,
+}
+
+/// Checks what the other end of a connection will check of this chain, its host name aside.
+pub fn verify_chain(
+    chain: &[CertificateDer<'static>],
+    cas: &[CertificateDer<'static>],
+    purpose: Purpose,
+    now: OffsetDateTime,
+) -> Result<(), TlsError> {
+    let (leaf, intermediates) = chain
+        .split_first()
+        .ok_or(rustls::Error::NoCertificatesPresented)?;
+    let now = Duration::from_secs(now.unix_timestamp().max(0).unsigned_abs());
+    let now = UnixTime::since_unix_epoch(now);
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let roots = roots(cas)?;
+    match purpose {
+        Purpose::Server => verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(leaf)?,
+            &roots,
+            intermediates,
+            now,
+            algorithms.all,
+        )?,
+        Purpose::Client => {
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?;
+            verifier.verify_client_cert(leaf, intermediates, now)?;
+        }
+    }
+    Ok(())
+}
+
 /// The configuration of an agent that enrols: it has no certificate and knows the CA by its pin.
 pub fn enrolment_client_config(pin: CaPin) -> Result<ClientConfig, TlsError> {
     let provider = provider();
@@ -91,7 +134,7 @@ pub fn enrolment_client_config(pin: CaPin) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-pub(super) fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for ca in cas {
         roots.add(ca.clone())?;

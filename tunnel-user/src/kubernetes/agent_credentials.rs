@@ -1,0 +1,172 @@
+//! The certificate that an agent of a cluster proves its node with.
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use kube::Client;
+use rustls::ClientConfig;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::{
+    CertificateNames,
+    certificate_kind::AGENT,
+    chain,
+    kept_certificate::{KeptCertificate, Signing, Wanted},
+};
+use crate::{
+    model::{AgentIdentity, NodeName},
+    pki::{AgentProof, Credential, Validity, agent_identity, client_config},
+};
+
+/// What an agent needs in order to have a certificate.
+pub struct AgentCredentialsOptions {
+    /// Reaches the API server.
+    pub client: Client,
+    /// The CAs of the cluster; servers' certificates must be of one of them.
+    pub cas: Vec<CertificateDer<'static>>,
+    /// Where key and certificate are kept.
+    pub cert_dir: PathBuf,
+    /// The node.
+    pub node: NodeName,
+    /// The addresses of the Node object; empty while they are not known.
+    pub addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    /// The life to ask for; `None` leaves it to the signer.
+    pub life: Option<Duration>,
+}
+
+/// The credential, kept fresh by [`run`](Self::run).
+pub struct AgentCredentials {
+    kept: KeptCertificate<BTreeSet<IpAddr>>,
+    cas: Vec<CertificateDer<'static>>,
+    identities: watch::Sender<AgentIdentity>,
+    configs: watch::Sender<Arc<ClientConfig>>,
+    validities: watch::Sender<Validity>,
+}
+
+/// What one certificate gives.
+struct Established {
+    identity: AgentIdentity,
+    config: Arc<ClientConfig>,
+    validity: Validity,
+}
+
+impl AgentCredentials {
+    /// Loads the stored certificate, for which no API server is needed; or asks for one, for as
+    /// long as it takes, until `shutdown`. `trouble` hears why it takes long.
+    pub async fn establish(
+        options: AgentCredentialsOptions,
+        trouble: &(dyn Fn(String) + Sync),
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let AgentCredentialsOptions {
+            client,
+            cas,
+            cert_dir,
+            node,
+            addresses,
+            life,
+        } = options;
+        let signing = Signing {
+            client,
+            cas: cas.clone(),
+            life,
+        };
+        let dns = BTreeSet::from([node.to_string()]);
+        let is_of_node = {
+            let dns = dns.clone();
+            move |names: &CertificateNames| names.dns == dns
+        };
+        let wanted = Wanted {
+            source: addresses,
+            names: Box::new(move |addresses: &BTreeSet<IpAddr>| {
+                (!addresses.is_empty()).then(|| CertificateNames {
+                    dns: dns.clone(),
+                    ips: addresses.iter().map(IpAddr::to_canonical).collect(),
+                })
+            }),
+        };
+        let mut kept = KeptCertificate::new(&AGENT, signing, &cert_dir, wanted)?;
+        let credential = if let Some(stored) = kept.load(is_of_node)? {
+            stored
+        } else {
+            tokio::select! {
+                () = shutdown.cancelled() => bail!("stopped before the agent had a certificate"),
+                issued = kept.next(trouble) => issued,
+            }
+        };
+        let established = Established::new(&credential, &cas)?;
+        Ok(Self {
+            kept,
+            cas,
+            identities: watch::Sender::new(established.identity),
+            configs: watch::Sender::new(established.config),
+            validities: watch::Sender::new(established.validity),
+        })
+    }
+
+    /// Follows what the certificate proves: the names to register.
+    pub fn identities(&self) -> watch::Receiver<AgentIdentity> {
+        self.identities.subscribe()
+    }
+
+    /// Follows the configuration for sessions. One with more addresses is here before the identity
+    /// names them, and one with fewer after it no longer does.
+    pub fn configs(&self) -> watch::Receiver<Arc<ClientConfig>> {
+        self.configs.subscribe()
+    }
+
+    /// Follows the certificate's life.
+    pub fn validities(&self) -> watch::Receiver<Validity> {
+        self.validities.subscribe()
+    }
+
+    /// Gets a certificate whenever one is needed: in time before the old one ends, and when the
+    /// node's addresses change.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let credential = tokio::select! {
+                () = shutdown.cancelled() => return,
+                credential = self.kept.next(&|_| {}) => credential,
+            };
+            match Established::new(&credential, &self.cas) {
+                Ok(established) => self.publish(established),
+                Err(error) => {
+                    error!(
+                        error = chain(error.as_ref()),
+                        "cannot use the agent's certificate"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A session that begins at any moment of this registers nothing that its certificate does not
+    /// name.
+    fn publish(&self, new: Established) {
+        let proved_by_both = {
+            let old = self.identities.borrow();
+            let addresses = new.identity.addresses.iter().copied();
+            AgentIdentity {
+                addresses: addresses.filter(|ip| old.addresses.contains(ip)).collect(),
+                ..new.identity.clone()
+            }
+        };
+        self.identities.send_replace(proved_by_both);
+        self.configs.send_replace(new.config);
+        self.identities.send_replace(new.identity);
+        self.validities.send_replace(new.validity);
+    }
+}
+
+impl Established {
+    fn new(credential: &Credential, cas: &[CertificateDer<'static>]) -> anyhow::Result<Self> {
+        Ok(Self {
+            identity: agent_identity(credential.leaf(), AgentProof::ClusterSubject)?,
+            config: Arc::new(client_config(credential, cas)?),
+            validity: credential.validity,
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! The two certificates that the cluster signs for culvert.
+//!
+//! Subjects, signers and usages are those of Yurt-Tunnel, so that an approver which knows its
+//! requests accepts ours. What the signers demand:
+//! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>
+
+use crate::pki::{AGENT_SUBJECT, Purpose, Subject};
+
+/// What all certificates of one role have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CertificateKind {
+    /// Whose it is; names its files and requests.
+    pub(super) role: &'static str,
+    pub(super) subject: Subject,
+    pub(super) signer: &'static str,
+    /// In order.
+    pub(super) usages: [&'static str; 3],
+    pub(super) purpose: Purpose,
+    /// Whether a name too many is as wrong as one too few.
+    pub(super) exact: bool,
+}
+
+/// The server's: agents know it by its names. One name too many does no harm until it is renewed.
+pub(super) const SERVER: CertificateKind = CertificateKind {
+    role: "server",
+    subject: Subject {
+        common_name: "system:node:tunnel-server",
+        organization: "system:nodes",
+    },
+    signer: "kubernetes.io/kubelet-serving",
+    usages: ["digital signature", "key encipherment", "server auth"],
+    purpose: Purpose::Server,
+    exact: false,
+};
+
+/// An agent's: it names the node and its addresses, and no address that the node once had.
+pub(super) const AGENT: CertificateKind = CertificateKind {
+    role: "agent",
+    subject: AGENT_SUBJECT,
+    signer: "kubernetes.io/kube-apiserver-client",
+    usages: ["client auth", "digital signature", "key encipherment"],
+    purpose: Purpose::Client,
+    exact: true,
+};

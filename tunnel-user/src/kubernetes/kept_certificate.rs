@@ -1,0 +1,252 @@
+//! A certificate of the cluster, kept usable: loaded, requested, renewed, stored.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::ensure;
+use kube::Client;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+use tokio::{sync::watch, time::sleep};
+use tracing::{info, warn};
+
+use super::{
+    CertificateNames,
+    certificate_kind::CertificateKind,
+    certificate_store::CertificateStore,
+    chain,
+    csr::{Request, RequestError, obtain},
+    issued::names_of_usable,
+    rotation::{Next, Rotation, Why},
+};
+use crate::pki::{Credential, StoreError};
+
+/// The longest sleep before the clock is read again: it may jump, and the machine may sleep.
+const CLOCK_CHECK: Duration = Duration::from_mins(1);
+
+type NamesOf<T> = dyn Fn(&T) -> Option<CertificateNames> + Send + Sync;
+
+/// What the names are made of, on a channel, and how.
+pub(super) struct Wanted<T> {
+    pub(super) source: watch::Receiver<T>,
+    /// `None` while they are not known.
+    pub(super) names: Box<NamesOf<T>>,
+}
+
+/// Where certificates come from.
+#[derive(Clone)]
+pub(super) struct Signing {
+    pub(super) client: Client,
+    pub(super) cas: Vec<CertificateDer<'static>>,
+    pub(super) life: Option<Duration>,
+}
+
+/// Gets a certificate of one kind whenever one is needed.
+pub(super) struct KeptCertificate<T> {
+    kind: &'static CertificateKind,
+    signing: Signing,
+    store: CertificateStore,
+    wanted: Wanted<T>,
+    rotation: Rotation,
+    in_use: Option<Arc<Credential>>,
+}
+
+impl<T: 'static> KeptCertificate<T> {
+    /// Opens the store; nothing is asked of the API server.
+    pub(super) fn new(
+        kind: &'static CertificateKind,
+        signing: Signing,
+        dir: &Path,
+        wanted: Wanted<T>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            kind,
+            signing,
+            store: CertificateStore::create(dir, kind)?,
+            wanted,
+            rotation: Rotation::new(kind),
+            in_use: None,
+        })
+    }
+
+    /// The stored certificate, if it is one that can be used by a holder whose names are `fit`.
+    pub(super) fn load(
+        &mut self,
+        fit: impl Fn(&CertificateNames) -> bool,
+    ) -> Result<Option<Arc<Credential>>, StoreError> {
+        let Some(stored) = self.store.load()? else {
+            return Ok(None);
+        };
+        let usable = stored
+            .map_err(|invalid| invalid.to_string())
+            .and_then(|credential| {
+                let names = self.names_of(&credential)?;
+                if fit(&names) {
+                    Ok((credential, names))
+                } else {
+                    Err(format!("it is for {names}"))
+                }
+            });
+        match usable {
+            Ok((credential, names)) => Ok(Some(self.hold(credential, names))),
+            Err(reason) => {
+                let file = self.store.file();
+                warn!(file = %file.display(), reason, "cannot use the stored certificate, asking for another");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until another certificate is needed and there; it is stored by then. May be dropped
+    /// and called again at any time. `trouble` hears why it takes long.
+    pub(super) async fn next(&mut self, trouble: &(dyn Fn(String) + Sync)) -> Arc<Credential> {
+        loop {
+            let names = (self.wanted.names)(&self.wanted.source.borrow_and_update());
+            let now = OffsetDateTime::now_utc();
+            match (self.rotation.next(names.as_ref(), now), &names) {
+                (Next::Request(why), Some(names)) => {
+                    if let Some(credential) = self.ask(names, why, trouble).await {
+                        return credential;
+                    }
+                }
+                (Next::Wait(wait), _) => tokio::select! {
+                    () = sleep(wait.min(CLOCK_CHECK)) => {}
+                    () = changed(&mut self.wanted.source) => self.rotation.names_changed(),
+                },
+                (Next::AwaitNames | Next::Request(_), _) => {
+                    trouble(format!(
+                        "the names for the {}'s certificate are not known yet",
+                        self.kind.role
+                    ));
+                    changed(&mut self.wanted.source).await;
+                }
+            }
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        names: &CertificateNames,
+        why: Why,
+        trouble: &(dyn Fn(String) + Sync),
+    ) -> Option<Arc<Credential>> {
+        if let Some(credential) = self.take_newer(names) {
+            return Some(credential);
+        }
+        info!(role = self.kind.role, ?why, %names, "a certificate is needed");
+        let mut source = self.wanted.source.clone();
+        let asked = tokio::select! {
+            asked = self.request(names, trouble) => asked,
+            () = until_other(&mut source, &self.wanted.names, names) => {
+                self.rotation.names_changed();
+                return None;
+            }
+        };
+        match asked {
+            Ok(credential) => Some(self.hold(credential, names.clone())),
+            Err(error) => {
+                let again = self
+                    .rotation
+                    .failed(OffsetDateTime::now_utc(), rand::random());
+                let error = chain(error.as_ref());
+                let expires = self
+                    .in_use
+                    .as_ref()
+                    .map(|held| held.validity.expires.to_string());
+                warn!(
+                    role = self.kind.role,
+                    error,
+                    ?again,
+                    expires,
+                    "no certificate"
+                );
+                trouble(format!("no certificate yet: {error}"));
+                None
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        names: &CertificateNames,
+        trouble: &(dyn Fn(String) + Sync),
+    ) -> anyhow::Result<Credential> {
+        let key = self.store.pending_key()?;
+        let request = Request {
+            kind: self.kind,
+            names,
+            key: &key,
+            life: self.signing.life,
+        };
+        let issued = obtain(&self.signing.client, &request, trouble).await;
+        if issued.as_ref().is_ok() || issued.as_ref().is_err_and(RequestError::spends_the_key) {
+            self.store.forget_pending_key()?;
+        }
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let credential = Credential::new(key, issued?)?;
+        let has = self.names_of(&credential).map_err(anyhow::Error::msg)?;
+        ensure!(
+            has == *names,
+            "the signer issued a certificate for {has} instead of {names}"
+        );
+        if let Err(error) = self.store.save(&credential) {
+            warn!(
+                error = chain(&error),
+                "cannot store the new certificate: it is lost at the next restart"
+            );
+        }
+        Ok(credential)
+    }
+
+    /// What another process that shares the directory got meanwhile.
+    fn take_newer(&mut self, names: &CertificateNames) -> Option<Arc<Credential>> {
+        let stored = self.store.load().ok()??.ok()?;
+        let newer = |held: &Arc<Credential>| stored.validity.issued > held.validity.issued;
+        if self.names_of(&stored).ok()? == *names && self.in_use.as_ref().is_some_and(newer) {
+            info!(
+                role = self.kind.role,
+                "taking the certificate that another process got"
+            );
+            return Some(self.hold(stored, names.clone()));
+        }
+        None
+    }
+
+    fn names_of(&self, credential: &Credential) -> Result<CertificateNames, String> {
+        let now = OffsetDateTime::now_utc();
+        names_of_usable(credential, self.kind, &self.signing.cas, now).map_err(|unusable| {
+            format!(
+                "cannot use the {}'s certificate: {unusable}",
+                self.kind.role
+            )
+        })
+    }
+
+    fn hold(&mut self, credential: Credential, names: CertificateNames) -> Arc<Credential> {
+        let expires = credential.validity.expires;
+        info!(role = self.kind.role, %names, %expires, "there is a certificate");
+        self.rotation
+            .hold(names, credential.validity, rand::random());
+        let credential = Arc::new(credential);
+        self.in_use = Some(Arc::clone(&credential));
+        credential
+    }
+}
+
+/// Resolves at the next change; never, once there will be none.
+async fn changed<T>(source: &mut watch::Receiver<T>) {
+    if source.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when other names than these are wanted.
+async fn until_other<T>(
+    source: &mut watch::Receiver<T>,
+    names: &NamesOf<T>,
+    asked: &CertificateNames,
+) {
+    let is_other = |content: &T| names(content).is_some_and(|wanted| wanted != *asked);
+    if source.wait_for(is_other).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

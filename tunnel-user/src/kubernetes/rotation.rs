@@ -1,0 +1,190 @@
+//! When a certificate has to be asked for.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{CertificateNames, certificate_kind::CertificateKind};
+use crate::pki::{RenewalSchedule, Validity};
+
+/// Waits after a request that came to nothing: from the first, doubling, to the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// Decides, over the certificate in use and the names that it should have.
+#[derive(Debug)]
+pub(super) struct Rotation {
+    exact: bool,
+    held: Option<Held>,
+    failures: u32,
+    not_before: Option<OffsetDateTime>,
+}
+
+#[derive(Debug)]
+struct Held {
+    names: CertificateNames,
+    schedule: RenewalSchedule,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Ask for a certificate, for this reason.
+    Request(Why),
+    /// Nothing, for so long.
+    Wait(Duration),
+    /// Nothing until somebody says what the names are.
+    AwaitNames,
+}
+
+/// Why a certificate is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    First,
+    NamesChanged,
+    Due,
+}
+
+impl Rotation {
+    pub(super) fn new(kind: &CertificateKind) -> Self {
+        Self {
+            exact: kind.exact,
+            held: None,
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    /// A certificate is in use from now on. `jitter` in 0..1 is random.
+    pub(super) fn hold(&mut self, names: CertificateNames, validity: Validity, jitter: f64) {
+        self.held = Some(Held {
+            names,
+            schedule: RenewalSchedule::new(validity, jitter),
+        });
+        self.names_changed();
+    }
+
+    /// What failed before may work now.
+    pub(super) fn names_changed(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
+    /// A request came to nothing: the next one comes later, each time twice as late. `jitter` in
+    /// 0..1 is random. Returns the wait.
+    pub(super) fn failed(&mut self, now: OffsetDateTime, jitter: f64) -> Duration {
+        let wait = FIRST_WAIT
+            .saturating_mul(1 << self.failures.min(16))
+            .min(LONGEST_WAIT)
+            .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + wait);
+        wait
+    }
+
+    /// What to do, where the certificate should have these names.
+    pub(super) fn next(&self, wanted: Option<&CertificateNames>, now: OffsetDateTime) -> Next {
+        let why = match (&self.held, wanted) {
+            (None, None) => return Next::AwaitNames,
+            (None, Some(_)) => Why::First,
+            (Some(held), Some(wanted)) if !self.serves(&held.names, wanted) => Why::NamesChanged,
+            (Some(held), _) => match held.schedule.wait(now) {
+                Duration::ZERO if wanted.is_none() => return Next::AwaitNames,
+                Duration::ZERO => Why::Due,
+                wait => return Next::Wait(wait),
+            },
+        };
+        match self.not_before.map(|moment| moment - now) {
+            Some(wait) if wait.is_positive() => Next::Wait(wait.unsigned_abs()),
+            Some(_) | None => Next::Request(why),
+        }
+    }
+
+    fn serves(&self, has: &CertificateNames, wanted: &CertificateNames) -> bool {
+        if self.exact {
+            has == wanted
+        } else {
+            has.contains(wanted)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::certificate_kind::{AGENT, SERVER};
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds)
+    }
+
+    fn names(ips: &[&str]) -> CertificateNames {
+        CertificateNames {
+            dns: ["edge-1".to_owned()].into(),
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        }
+    }
+
+    fn holding(kind: &CertificateKind, ips: &[&str]) -> Rotation {
+        let mut rotation = Rotation::new(kind);
+        rotation.hold(names(ips), Validity::starting(at(0), HOUR), 0.5);
+        rotation
+    }
+
+    #[test]
+    fn the_first_is_asked_for_as_soon_as_its_names_are_known() {
+        let rotation = Rotation::new(&SERVER);
+        assert_eq!(rotation.next(None, at(0)), Next::AwaitNames);
+        let wanted = names(&["10.0.0.1"]);
+        assert_eq!(
+            rotation.next(Some(&wanted), at(0)),
+            Next::Request(Why::First)
+        );
+    }
+
+    #[test]
+    fn a_missing_name_is_a_reason_for_both_and_a_superfluous_one_for_an_agent() {
+        let one_more = names(&["10.0.0.1", "10.0.0.2"]);
+        let one_less = names(&[]);
+        for (kind, less_is_a_reason) in [(&SERVER, false), (&AGENT, true)] {
+            let rotation = holding(kind, &["10.0.0.1"]);
+            let changed = Next::Request(Why::NamesChanged);
+            assert_eq!(rotation.next(Some(&one_more), at(0)), changed);
+            let next = rotation.next(Some(&one_less), at(0));
+            assert_eq!(next == changed, less_is_a_reason, "{next:?}");
+            assert_eq!(
+                rotation.next(Some(&names(&["10.0.0.1"])), at(0)),
+                Next::Wait(HOUR.mul_f64(0.8))
+            );
+        }
+    }
+
+    #[test]
+    fn it_is_renewed_in_time_once_the_names_are_known_again() {
+        let rotation = holding(&SERVER, &["10.0.0.1"]);
+        assert_eq!(rotation.next(None, at(0)), Next::Wait(HOUR.mul_f64(0.8)));
+        assert_eq!(rotation.next(None, at(2880)), Next::AwaitNames);
+        let due = rotation.next(Some(&names(&["10.0.0.1"])), at(2880));
+        assert_eq!(due, Next::Request(Why::Due));
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_ever_later_and_at_once_with_other_names() {
+        let mut rotation = Rotation::new(&AGENT);
+        let wanted = names(&["10.0.0.1"]);
+        let waits: Vec<_> = (0..10).map(|_| rotation.failed(at(0), 1.0)).collect();
+        assert_eq!(waits[..3], [2, 4, 8].map(Duration::from_secs));
+        assert_eq!(waits[9], LONGEST_WAIT);
+        assert_eq!(
+            rotation.next(Some(&wanted), at(1)),
+            Next::Wait(Duration::from_secs(299))
+        );
+        let later = rotation.next(Some(&wanted), at(300));
+        assert_eq!(later, Next::Request(Why::First));
+        rotation.names_changed();
+        let changed = rotation.next(Some(&wanted), at(1));
+        assert_eq!(changed, Next::Request(Why::First));
+    }
+}

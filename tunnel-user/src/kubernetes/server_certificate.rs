@@ -1,0 +1,108 @@
+//! The certificate by which agents know a server of a cluster.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use kube::Client;
+use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::{
+    CertificateNames,
+    certificate_kind::SERVER,
+    chain,
+    kept_certificate::{KeptCertificate, Signing, Wanted},
+};
+use crate::pki::{Credential, Validity, server_config, server_config_without_certificate};
+
+/// What a server needs in order to have a certificate.
+pub struct ServerCertificateOptions {
+    /// Reaches the API server.
+    pub client: Client,
+    /// The CAs of the cluster; agents' certificates must be of one of them.
+    pub cas: Vec<CertificateDer<'static>>,
+    /// Where key and certificate are kept.
+    pub cert_dir: PathBuf,
+    /// The names under which agents dial servers; `None` while they are not known.
+    pub names: watch::Receiver<Option<CertificateNames>>,
+    /// The life to ask for; `None` leaves it to the signer.
+    pub life: Option<Duration>,
+}
+
+/// Keeps the server's certificate fresh and publishes the TLS configuration with it. Until there
+/// is a certificate, handshakes fail.
+pub struct ServerCertificate {
+    kept: KeptCertificate<Option<CertificateNames>>,
+    cas: Vec<CertificateDer<'static>>,
+    configs: watch::Sender<Arc<ServerConfig>>,
+    validities: watch::Sender<Option<Validity>>,
+}
+
+impl ServerCertificate {
+    /// Loads the certificate if there is one. Nothing is asked of the API server.
+    pub fn new(options: ServerCertificateOptions) -> anyhow::Result<Self> {
+        let ServerCertificateOptions {
+            client,
+            cas,
+            cert_dir,
+            names,
+            life,
+        } = options;
+        let signing = Signing {
+            client,
+            cas: cas.clone(),
+            life,
+        };
+        let wanted = Wanted {
+            source: names,
+            names: Box::new(|names: &Option<CertificateNames>| {
+                names.clone().filter(|names| !names.is_empty())
+            }),
+        };
+        let mut kept = KeptCertificate::new(&SERVER, signing, &cert_dir, wanted)?;
+        let stored = kept.load(|_| true)?;
+        let certificate = Self {
+            kept,
+            cas,
+            configs: watch::Sender::new(Arc::new(server_config_without_certificate()?)),
+            validities: watch::Sender::new(None),
+        };
+        if let Some(stored) = stored {
+            certificate.publish(&stored);
+        }
+        Ok(certificate)
+    }
+
+    /// Follows the configuration for the agent port.
+    pub fn configs(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.configs.subscribe()
+    }
+
+    /// Follows the certificate's life; `None` until there is one.
+    pub fn validities(&self) -> watch::Receiver<Option<Validity>> {
+        self.validities.subscribe()
+    }
+
+    /// Gets a certificate whenever one is needed; `trouble` hears why it takes long.
+    pub async fn run(mut self, trouble: impl Fn(String) + Sync, shutdown: CancellationToken) {
+        loop {
+            let credential = tokio::select! {
+                () = shutdown.cancelled() => return,
+                credential = self.kept.next(&trouble) => credential,
+            };
+            self.publish(&credential);
+        }
+    }
+
+    fn publish(&self, credential: &Credential) {
+        match server_config(credential, &self.cas) {
+            Ok(config) => {
+                self.configs.send_replace(Arc::new(config));
+                self.validities.send_replace(Some(credential.validity));
+            }
+            Err(error) => error!(error = chain(&error), "cannot use the server's certificate"),
+        }
+    }
+}
