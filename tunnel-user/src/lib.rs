@@ -7,12 +7,14 @@
 //! app -> frontend -> tunnel -> model
 //! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
 //! tunnel, standalone -> grpc, outgoing (gRPC over a given stream; the agent's own sockets)
+//! tunnel, kubernetes -> backoff
 //! pki, observability, model            depend on nothing above them
 //! ```
 //! To follow one connection, read `app::server`, `frontend::transparent`, `tunnel::server`, and
 //! `redirect` with the kernel programs beside it.
 
 pub mod app;
+mod backoff;
 pub mod cli;
 pub mod frontend;
 mod grpc;

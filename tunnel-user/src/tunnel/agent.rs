@@ -1,7 +1,6 @@
 //! The agent's end: keeps a session with every server, dials what servers ask for, and carries it.
 
 mod allowed_targets;
-mod backoff;
 mod dialer;
 mod fleet;
 mod keeper;

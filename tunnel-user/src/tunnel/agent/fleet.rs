@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use super::search::Search;
+use crate::{
     backoff::{Backoff, jittered},
-    search::Search,
+    model::ServerAddr,
 };
-use crate::model::ServerAddr;
 
 /// The time over which agents spread that learn of new addresses at the same time.
 const SPREAD: Duration = Duration::from_secs(1);

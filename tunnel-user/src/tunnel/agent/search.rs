@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, jittered};
+use crate::backoff::{Backoff, jittered};
 
 /// The longest pause between two quick attempts.
 const QUICK: Duration = Duration::from_millis(500);

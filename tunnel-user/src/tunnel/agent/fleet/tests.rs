@@ -203,7 +203,7 @@ fn a_server_that_does_not_answer_is_tried_for_ever_and_not_hammered() {
     let dials = world.dials_within(LONG);
     assert!((6..=12).contains(&dials), "{dials}");
     world.behind.insert("b".into(), vec!["s-2"]);
-    world.pass(crate::tunnel::agent::backoff::CAP);
+    world.pass(crate::backoff::CAP);
     assert_eq!(world.fleet.sessions_with(), ["s-1", "s-2"]);
 }
 

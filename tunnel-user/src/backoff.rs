@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt to reach a server.
+//! How long to wait before the next attempt to reach a server, or the API server of a cluster.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use rand::RngExt as _;
 
 /// The first wait, after the first attempt has failed.
 const FIRST: Duration = Duration::from_millis(500);
-/// The longest wait for a server that is needed.
-pub(super) const CAP: Duration = Duration::from_secs(10);
-/// A session that lasted this long was a success: what follows is a new trouble, not the old one.
+/// The longest wait, unless another is given.
+pub(crate) const CAP: Duration = Duration::from_secs(10);
+/// What lasted this long was a success: what follows is a new trouble, not the old one.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// Doubling waits with jitter, so that ten thousand agents do not return as one.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     cap: Duration,
 }
@@ -26,13 +26,13 @@ impl Default for Backoff {
 
 impl Backoff {
     /// Waits that double up to `cap`.
-    pub(super) fn up_to(cap: Duration) -> Self {
+    pub(crate) fn up_to(cap: Duration) -> Self {
         Self { failures: 0, cap }
     }
 
-    /// The wait before the next attempt, now that a session has ended after `lasted`, zero if it
-    /// never came to be. The first attempt after a stable session is made at once.
-    pub(super) fn after(&mut self, lasted: Duration) -> Duration {
+    /// The wait before the next attempt, now that a session (or a watch) has ended after `lasted`,
+    /// zero if it never came to be. The first attempt after a stable one is made at once.
+    pub(crate) fn after(&mut self, lasted: Duration) -> Duration {
         if lasted >= STABLE {
             self.failures = 0;
             return Duration::ZERO;
@@ -45,13 +45,13 @@ impl Backoff {
     }
 
     /// The next trouble is a new one.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
 /// Somewhere between half of it and all of it.
-pub(super) fn jittered(longest: Duration) -> Duration {
+pub(crate) fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
