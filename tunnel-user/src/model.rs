@@ -14,7 +14,7 @@ mod server_addr;
 mod snapshot;
 mod target;
 
-pub use address::{LocalAddr, OriginalDst, PeerAddr};
+pub use address::{LocalAddr, OriginalDst, PeerAddr, UnfitAddress};
 pub use gate::GatePolicy;
 pub use identity::{AgentIdentity, IdentityKey};
 pub use mark::{InvalidMark, Mark};

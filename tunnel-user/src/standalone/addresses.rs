@@ -1,8 +1,8 @@
 //! Which addresses a node may have.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
-use crate::model::NodeName;
+use crate::model::{NodeName, UnfitAddress};
 
 /// How many addresses an agent may propose; a machine with more names the ones that count.
 const MAX_PROPOSED: usize = 64;
@@ -16,7 +16,7 @@ pub enum UnusableAddress {
         /// The address.
         address: IpAddr,
         /// What it is.
-        kind: AddressKind,
+        kind: UnfitAddress,
     },
     /// Connections to it would go to two machines.
     #[error(
@@ -37,21 +37,6 @@ pub enum UnusableAddress {
     },
 }
 
-/// What disqualifies an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressKind {
-    /// 127.0.0.0/8, `::1`.
-    Loopback,
-    /// 0.0.0.0, `::`.
-    Unspecified,
-    /// 224.0.0.0/4, `ff00::/8`.
-    Multicast,
-    /// 169.254.0.0/16, `fe80::/10`.
-    LinkLocal,
-    /// 255.255.255.255.
-    Broadcast,
-}
-
 /// What became of the addresses that an agent proposed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chosen {
@@ -62,16 +47,10 @@ pub(super) struct Chosen {
 /// The address in its plain notation if it is of a kind that a node can have.
 pub fn usable(address: IpAddr) -> Result<IpAddr, UnusableAddress> {
     let address = address.to_canonical();
-    let kind = match address {
-        _ if address.is_loopback() => AddressKind::Loopback,
-        _ if address.is_unspecified() => AddressKind::Unspecified,
-        _ if address.is_multicast() => AddressKind::Multicast,
-        IpAddr::V4(v4) if v4.is_link_local() => AddressKind::LinkLocal,
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => AddressKind::LinkLocal,
-        IpAddr::V4(v4) if v4.is_broadcast() => AddressKind::Broadcast,
-        _ => return Ok(address),
-    };
-    Err(UnusableAddress::Kind { address, kind })
+    match UnfitAddress::check(address) {
+        Some(kind) => Err(UnusableAddress::Kind { address, kind }),
+        None => Ok(address),
+    }
 }
 
 /// Picks from what an agent proposed. `owner` says which other node has an address.
@@ -94,18 +73,6 @@ pub(super) fn choose(
         }
     }
     chosen
-}
-
-impl fmt::Display for AddressKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Loopback => "a loopback address",
-            Self::Unspecified => "the unspecified address",
-            Self::Multicast => "a multicast address",
-            Self::LinkLocal => "a link-local address",
-            Self::Broadcast => "the broadcast address",
-        })
-    }
 }
 
 #[cfg(test)]
