@@ -7,7 +7,10 @@ use std::{
 };
 
 /// A port that may be tunnelled: any but 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct TunnelPort(NonZeroU16);
 
 /// A set of tunnelled ports, in order.

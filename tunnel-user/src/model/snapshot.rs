@@ -9,13 +9,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use tokio::sync::watch;
 
-use super::{Node, NodeName, PortSet};
+use super::{Node, NodeName, OriginalDst, PortSet, Target, TunnelPort};
 
 /// Publishes snapshots; there is one.
 pub type SnapshotWriter = watch::Sender<Arc<Snapshot>>;
@@ -27,12 +27,14 @@ pub type SnapshotReader = watch::Receiver<Arc<Snapshot>>;
 pub struct Snapshot {
     nodes: BTreeMap<NodeName, Node>,
     ports: PortSet,
+    loopback_ports: PortSet,
     owners: HashMap<IpAddr, NodeName>,
     conflicts: Vec<AddressConflict>,
 }
 
 /// Two or more nodes that claim one address: none of them gets it, for a guess could send a
-/// connection to the wrong machine. They stay reachable by name.
+/// connection to the wrong machine. They stay reachable by name. Nodes that are not in the
+/// snapshot, because nothing is tunnelled to them, count too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressConflict {
     /// The address claimed more than once.
@@ -71,9 +73,47 @@ impl Snapshot {
         Self {
             nodes,
             ports,
+            loopback_ports: PortSet::new(),
             owners,
             conflicts,
         }
+    }
+
+    /// The same, where on these ports, reached or not, a node's services listen on its loopback.
+    #[must_use]
+    pub fn with_loopback_ports(mut self, ports: PortSet) -> Self {
+        self.loopback_ports = ports;
+        self
+    }
+
+    /// The same, without the addresses that nodes outside of the snapshot have as well.
+    #[must_use]
+    pub fn without_addresses_of(
+        mut self,
+        others: impl IntoIterator<Item = (IpAddr, NodeName)>,
+    ) -> Self {
+        let mut contested: BTreeMap<IpAddr, Vec<NodeName>> = std::mem::take(&mut self.conflicts)
+            .into_iter()
+            .map(|conflict| (conflict.address, conflict.nodes))
+            .collect();
+        for (address, other) in others {
+            let address = address.to_canonical();
+            let owner = self.owners.remove(&address);
+            let claimants = match owner {
+                Some(owner) => contested.entry(address).or_insert(vec![owner]),
+                None => match contested.get_mut(&address) {
+                    Some(claimants) => claimants,
+                    None => continue,
+                },
+            };
+            if !claimants.contains(&other) {
+                claimants.push(other);
+                claimants.sort();
+            }
+        }
+        let conflict = |(address, nodes)| AddressConflict { address, nodes };
+        self.conflicts = contested.into_iter().map(conflict).collect();
+        self
     }
 
     /// Every node, by name.
@@ -84,6 +124,26 @@ impl Snapshot {
     /// The ports on which every node is reached.
     pub fn ports(&self) -> &PortSet {
         &self.ports
+    }
+
+    /// The ports whose services listen on a node's loopback.
+    pub fn loopback_ports(&self) -> &PortSet {
+        &self.loopback_ports
+    }
+
+    /// What the agent dials for a client that asked for this: the same, or the loopback of the same
+    /// family where that is the port's place.
+    pub fn target(&self, original_dst: OriginalDst) -> Target {
+        let ip = original_dst.0.ip().to_canonical();
+        let port = original_dst.0.port();
+        let on_loopback =
+            TunnelPort::new(port).is_some_and(|port| self.loopback_ports.contains(&port));
+        let ip = match ip {
+            IpAddr::V4(_) if on_loopback => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) if on_loopback => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, port).into()
     }
 
     /// The node with this name.
@@ -161,6 +221,54 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["e1", "e2"]
         );
+    }
+
+    #[test]
+    fn an_address_that_a_node_outside_has_too_belongs_to_nobody() {
+        let name = |node: &str| node.parse::<NodeName>().unwrap();
+        let address = |ip: &str| ip.parse::<IpAddr>().unwrap();
+        let nodes = [
+            node("e1", &["10.0.0.1", "10.0.0.3"]),
+            node("e2", &["10.0.0.2"]),
+            node("e3", &["10.0.0.2"]),
+        ];
+        let others = [
+            ("10.0.0.9", "cloud"),
+            ("::ffff:10.0.0.1", "cloud"),
+            ("10.0.0.2", "cloud"),
+            ("10.0.0.1", "a-cloud"),
+        ];
+        let others = others.map(|(ip, node)| (address(ip), name(node)));
+        let snapshot = Snapshot::new(nodes, PortSet::new()).without_addresses_of(others);
+        let owned: Vec<IpAddr> = snapshot.owned_addresses().map(|(ip, _)| ip).collect();
+        assert_eq!(owned, [address("10.0.0.3")]);
+        let conflict = |ip, nodes: &[&str]| AddressConflict {
+            address: address(ip),
+            nodes: nodes.iter().map(|node| name(node)).collect(),
+        };
+        let expected = [
+            conflict("10.0.0.1", &["a-cloud", "cloud", "e1"]),
+            conflict("10.0.0.2", &["cloud", "e2", "e3"]),
+        ];
+        assert_eq!(snapshot.conflicts(), expected);
+        assert_eq!(snapshot.nodes().len(), 3, "they stay reachable by name");
+    }
+
+    #[test]
+    fn a_loopback_port_is_dialled_on_the_loopback_of_the_clients_family() {
+        let port = |port| TunnelPort::new(port).unwrap();
+        let snapshot = Snapshot::new([node("e1", &["10.0.0.1", "fd00::1"])], [port(9100)].into())
+            .with_loopback_ports([port(10266)].into());
+        for (asked, dialled) in [
+            ("10.0.0.1:10266", "127.0.0.1:10266"),
+            ("[::ffff:10.0.0.1]:10266", "127.0.0.1:10266"),
+            ("[fd00::1]:10266", "[::1]:10266"),
+            ("10.0.0.1:9100", "10.0.0.1:9100"),
+            ("[fd00::1]:9100", "[fd00::1]:9100"),
+        ] {
+            let target = snapshot.target(OriginalDst(asked.parse().unwrap()));
+            assert_eq!(target.to_string(), dialled, "for {asked}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) struct Client {
 struct Route {
     original_dst: OriginalDst,
     node: NodeName,
+    target: Target,
 }
 
 impl Client {
@@ -78,17 +79,17 @@ impl Client {
     }
 
     fn route(&self, original_dst: OriginalDst) -> Option<Route> {
-        let owner = self
-            .shared
-            .snapshots
-            .borrow()
-            .owner(original_dst.0.ip())
-            .cloned();
-        if let Some(node) = owner {
-            return Some(Route {
+        let found = {
+            let snapshot = self.shared.snapshots.borrow();
+            let owner = snapshot.owner(original_dst.0.ip());
+            owner.map(|node| Route {
                 original_dst,
-                node: node.name,
-            });
+                node: node.name.clone(),
+                target: snapshot.target(original_dst),
+            })
+        };
+        if found.is_some() {
+            return found;
         }
         tracing::info!(peer = %self.peer, %original_dst, "no node has this address any more");
         self.shared.metrics.dials.failed(DialFailure::UnknownNode);
@@ -106,9 +107,8 @@ impl Client {
         } = &*self.shared;
         let started = Instant::now();
         let patience = patient_until.saturating_duration_since(started);
-        let target = Target::from(route.original_dst.0);
         match sessions
-            .dial(&route.node, &target, *dial_timeout, patience)
+            .dial(&route.node, &route.target, *dial_timeout, patience)
             .await
         {
             Ok(connection) => {
