@@ -11,12 +11,14 @@ mod certificate_kind;
 mod certificate_names;
 mod certificate_store;
 mod csr;
+pub mod events;
 mod issued;
 mod kept_certificate;
 mod object_name;
 mod progress;
 mod rotation;
 mod server_certificate;
+pub mod source;
 
 pub use access::{Access, AccessError};
 pub use agent_credentials::{AgentCredentials, AgentCredentialsOptions};

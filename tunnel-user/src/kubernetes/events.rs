@@ -1,0 +1,163 @@
+//! Kubernetes Events: what a cluster operator sees in `kubectl describe`.
+//!
+//! ```text
+//!  source, frontends --Notice--> EventWriter --> API server
+//! ```
+//! They are a courtesy: nobody ever waits for one. What cannot be written in time is left out and
+//! counted; the log has it anyway.
+//!
+//! The server needs, in the namespace of the object that an event is about and in `default` for
+//! Nodes: `events` of `events.k8s.io`, verbs `create` and `patch`.
+
+mod writer;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use tokio::sync::mpsc;
+
+pub use writer::EventWriter;
+
+use crate::model::NodeName;
+
+/// A crowd of findings at once is written; what is beyond that nobody would read.
+const NOTICES: usize = 256;
+/// A node without an agent is told of this often, however often it is asked for.
+const NO_SESSION_PERIOD: Duration = Duration::from_mins(1);
+/// So many nodes are remembered before those that have been silent for a period are forgotten.
+const REMEMBERED: usize = 1024;
+
+/// Takes notice of what becomes an Event. Clones share one writer.
+#[derive(Clone)]
+pub struct Events {
+    /// anyone --Notice--> writer
+    notice_tx: mpsc::Sender<Notice>,
+    shared: Arc<Shared>,
+}
+
+/// One Event of type `Warning`: something that a human should look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// The object it is about.
+    pub about: ObjectReference,
+    /// In `PascalCase`, at most 128 characters.
+    pub reason: &'static str,
+    /// What was tried, in `PascalCase`, at most 128 characters.
+    pub action: &'static str,
+    /// For a human; what is beyond 1 KiB is cut.
+    pub note: String,
+}
+
+#[derive(Default)]
+struct Shared {
+    lost: AtomicU64,
+    no_session: Mutex<HashMap<NodeName, Instant>>,
+}
+
+impl Events {
+    /// Events of this server, which is known by `instance` (its pod's or machine's name), and what
+    /// writes them.
+    pub fn new(client: kube::Client, instance: &str) -> (Self, EventWriter) {
+        let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
+        let shared = Arc::<Shared>::default();
+        let writer = EventWriter::new(client, instance, notice_rx, Arc::clone(&shared));
+        (Self { notice_tx, shared }, writer)
+    }
+
+    /// Hands a notice to the writer, or counts it as lost when that is busy.
+    pub fn write(&self, notice: Notice) {
+        if self.notice_tx.try_send(notice).is_err() {
+            self.shared.lose();
+        }
+    }
+
+    /// A client asked for a node that has no session. Cheap enough to be told of each.
+    pub fn no_session(&self, node: &NodeName) {
+        if self.shared.tell_no_session(node, Instant::now()) {
+            self.write(Notice {
+                about: about_node(node),
+                reason: "NoTunnelAgent",
+                action: "Connect",
+                note: format!(
+                    "a connection to node {node} was refused: no agent of the node has a session \
+                     with this culvert server; see whether the agent runs there and what it logs"
+                ),
+            });
+        }
+    }
+
+    /// How many notices became no Event.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn tell_no_session(&self, node: &NodeName, now: Instant) -> bool {
+        let recent = |told: &Instant| now.saturating_duration_since(*told) < NO_SESSION_PERIOD;
+        let mut told = self
+            .no_session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if told.get(node).is_some_and(recent) {
+            return false;
+        }
+        if told.len() >= REMEMBERED {
+            told.retain(|_, told| recent(told));
+        }
+        told.insert(node.clone(), now);
+        true
+    }
+}
+
+/// A Node as Events name it. The kubelet puts the name in the place of the UID, and
+/// `kubectl describe node` looks for that
+/// (<https://github.com/kubernetes/kubernetes/blob/v1.34.4/staging/src/k8s.io/kubectl/pkg/describe/describe.go>).
+pub fn about_node(node: &NodeName) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_string()),
+        uid: Some(node.to_string()),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_an_agent_is_told_of_once_in_a_while() {
+        let shared = Shared::default();
+        let start = Instant::now();
+        let (one, other) = ("e1".parse().unwrap(), "e2".parse().unwrap());
+        assert!(shared.tell_no_session(&one, start));
+        assert!(!shared.tell_no_session(&one, start + NO_SESSION_PERIOD / 2));
+        assert!(shared.tell_no_session(&other, start + NO_SESSION_PERIOD / 2));
+        assert!(shared.tell_no_session(&one, start + NO_SESSION_PERIOD));
+    }
+
+    #[test]
+    fn nodes_that_were_told_of_long_ago_are_forgotten() {
+        let shared = Shared::default();
+        let mut now = Instant::now();
+        for n in 0..3 * REMEMBERED {
+            let node = format!("e{n}").parse().unwrap();
+            assert!(shared.tell_no_session(&node, now));
+            now += NO_SESSION_PERIOD / 512;
+        }
+        assert!(shared.no_session.lock().unwrap().len() <= REMEMBERED + 512);
+    }
+}

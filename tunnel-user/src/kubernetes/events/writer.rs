@@ -1,0 +1,125 @@
+//! Writes notices to the API server, one after another.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{Notice, Shared};
+
+/// Shown by `kubectl describe` as where an Event is from.
+const CONTROLLER: &str = "culvert";
+/// Between two Events: a crowd of them must not keep the API server from its work.
+const PAUSE: Duration = Duration::from_millis(20);
+/// An API server that takes longer is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A notice that comes again within this time raises the count of its Event.
+const MERGED: Duration = Duration::from_mins(6);
+/// The longest note that the API server takes.
+const LONGEST_NOTE: usize = 1024;
+
+/// Writes notices as Events.
+pub struct EventWriter {
+    client: kube::Client,
+    reporter: Reporter,
+    notice_rx: mpsc::Receiver<Notice>,
+    shared: Arc<Shared>,
+    /// A recorder merges what has the same object and reason, and keeps the first note. So each
+    /// note has a recorder of its own: another bad value makes another Event.
+    recorders: HashMap<String, (Recorder, Instant)>,
+}
+
+impl EventWriter {
+    pub(super) fn new(
+        client: kube::Client,
+        instance: &str,
+        notice_rx: mpsc::Receiver<Notice>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let reporter = Reporter {
+            controller: CONTROLLER.to_owned(),
+            instance: Some(instance.chars().take(128).collect()),
+        };
+        Self {
+            client,
+            reporter,
+            notice_rx,
+            shared,
+            recorders: HashMap::new(),
+        }
+    }
+
+    /// Writes until `shutdown`. What is in hand then is lost.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        while let Some(Some(notice)) = shutdown.run_until_cancelled(self.notice_rx.recv()).await {
+            let written = shutdown.run_until_cancelled(self.write(notice)).await;
+            if written != Some(true) {
+                self.shared.lose();
+            }
+            shutdown.run_until_cancelled(sleep(PAUSE)).await;
+        }
+    }
+
+    async fn write(&mut self, notice: Notice) -> bool {
+        let recorder = self.recorder(&notice.note, Instant::now());
+        let event = Event {
+            type_: EventType::Warning,
+            reason: notice.reason.to_owned(),
+            note: Some(cut(notice.note)),
+            action: notice.action.to_owned(),
+            secondary: None,
+        };
+        let about = notice.about.name.as_deref().unwrap_or_default();
+        match timeout(PATIENCE, recorder.publish(&event, &notice.about)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                debug!(about, reason = notice.reason, %error, "cannot write an Event");
+                false
+            }
+            Err(_) => {
+                debug!(
+                    about,
+                    reason = notice.reason,
+                    "the API server took no Event in time"
+                );
+                false
+            }
+        }
+    }
+
+    fn recorder(&mut self, note: &str, now: Instant) -> Recorder {
+        self.recorders
+            .retain(|_, (_, used)| now.saturating_duration_since(*used) < MERGED);
+        let make = || {
+            (
+                Recorder::new(self.client.clone(), self.reporter.clone()),
+                now,
+            )
+        };
+        let (recorder, used) = self.recorders.entry(note.to_owned()).or_insert_with(make);
+        *used = now;
+        recorder.clone()
+    }
+}
+
+fn cut(mut note: String) -> String {
+    note.truncate(note.floor_char_boundary(LONGEST_NOTE));
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_note_is_cut_between_two_characters() {
+        assert_eq!(cut("short".to_owned()), "short");
+        let long = format!("{}ü and more", "x".repeat(LONGEST_NOTE - 1));
+        assert_eq!(cut(long), "x".repeat(LONGEST_NOTE - 1));
+    }
+}

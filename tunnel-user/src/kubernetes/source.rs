@@ -1,0 +1,340 @@
+//! The Kubernetes source of snapshots: the Nodes that carry a label, on the ports of a `ConfigMap`.
+//!
+//! ```text
+//!  API server --watches--> Index --> Snapshot --> watch readers
+//!                  ^          \----> findings --> log, Events
+//!                disk <--------/
+//! ```
+//! A snapshot never waits for the API server: without it the last one stays, over a restart too.
+
+mod finding;
+mod health;
+mod index;
+mod node;
+mod ports;
+mod ports_config;
+mod saved;
+mod selector;
+#[cfg(test)]
+mod testing;
+mod watch;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, runtime::watcher::Event};
+use time::OffsetDateTime;
+use tokio::{
+    sync::watch as latest,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+pub use self::{
+    finding::Finding,
+    health::{Origin, SourceHealth, WatchHealth},
+    node::NodeProblem,
+    ports::{BadValues, PortsProblem},
+    selector::{InvalidNodeSelector, NodeSelector},
+};
+use self::{
+    finding::Teller,
+    index::{Index, Rules, View},
+    node::NodeObject,
+    saved::{Saved, SavedFile},
+    watch::{News, follow},
+};
+use super::{ObjectName, events::Events};
+use crate::model::{Node, NodeName, PortSet, Snapshot, SnapshotReader, SnapshotWriter};
+
+/// Between two snapshots: a list of ten thousand nodes is walked for each. The first change after a
+/// quiet time does not wait.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// What the source needs.
+pub struct SourceOptions {
+    /// The API server; it need not be there.
+    pub client: kube::Client,
+    /// A Node that matches any of them is tunnelled.
+    pub selectors: Vec<NodeSelector>,
+    /// The `ConfigMap` of the ports.
+    pub ports_config: ObjectName,
+    /// Ports that are tunnelled whatever it says, besides the kubelet's two.
+    pub extra_ports: PortSet,
+    /// The server's own ports, which are never tunnelled.
+    pub reserved_ports: PortSet,
+    /// The directory in which what is known of the cluster is kept.
+    pub state_dir: PathBuf,
+    /// Told of findings.
+    pub events: Events,
+    /// Whether this server writes Events about findings; one of all servers does.
+    pub leading: latest::Receiver<bool>,
+}
+
+/// Follows the cluster.
+///
+/// Needs `list` and `watch` of `nodes`, and of the one `ConfigMap`.
+pub struct Source {
+    client: kube::Client,
+    ports_config: ObjectName,
+    file: SavedFile,
+    /// What the file holds.
+    saved: Option<Arc<Saved>>,
+    leading: latest::Receiver<bool>,
+    state: State,
+}
+
+/// What is known, and who is told.
+struct State {
+    index: Index,
+    snapshots: SnapshotWriter,
+    health: latest::Sender<SourceHealth>,
+    /// source --what is known--> disk
+    saved_tx: latest::Sender<Option<Arc<Saved>>>,
+    teller: Teller,
+    leading: bool,
+}
+
+/// When the next snapshot is due.
+#[derive(Default)]
+struct Publication {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Source {
+    /// Starts with what was saved, or with an empty snapshot; asks nothing of the API server.
+    pub fn new(
+        options: SourceOptions,
+    ) -> anyhow::Result<(Self, SnapshotReader, latest::Receiver<SourceHealth>)> {
+        let SourceOptions {
+            client,
+            selectors,
+            ports_config,
+            extra_ports,
+            reserved_ports,
+            state_dir,
+            events,
+            leading,
+        } = options;
+        let file = SavedFile::open(&state_dir)?;
+        let saved = file.read().map(Arc::new);
+        let rules = Rules {
+            selectors,
+            ports_config: ports_config.clone(),
+            ports: extra_ports,
+            reserved: reserved_ports,
+        };
+        let (nodes, config) = saved.as_deref().cloned().map(Saved::into_parts).unzip();
+        let index = Index::new(rules, nodes.unwrap_or_default(), config.flatten());
+        let snapshot = match &saved {
+            Some(_) => index.view().snapshot,
+            None => Snapshot::default(),
+        };
+        let (snapshots, reader) = latest::channel(Arc::new(snapshot));
+        let (health, health_reader) = latest::channel(SourceHealth::starting(saved.as_deref()));
+        let source = Self {
+            client,
+            ports_config,
+            file,
+            leading,
+            state: State {
+                index,
+                snapshots,
+                health,
+                saved_tx: latest::Sender::new(None),
+                teller: Teller::new(events),
+                leading: false,
+            },
+            saved,
+        };
+        Ok((source, reader, health_reader))
+    }
+
+    /// Follows the cluster until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self {
+            client,
+            ports_config: ObjectName { namespace, name },
+            file,
+            saved,
+            leading,
+            state,
+        } = self;
+        let nodes = follow(Api::all(client.clone()), None);
+        let config = follow(Api::namespaced(client, &namespace), Some(&name));
+        let keeping = file.keep(saved, state.saved_tx.subscribe(), shutdown.clone());
+        tokio::join!(state.run(nodes, config, leading, shutdown), keeping);
+    }
+}
+
+impl State {
+    async fn run(
+        mut self,
+        mut nodes: BoxStream<'static, News<NodeObject>>,
+        mut config: BoxStream<'static, News<ConfigMap>>,
+        mut leading: latest::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) {
+        let mut publication = Publication::default();
+        loop {
+            self.lead(*leading.borrow_and_update());
+            let changed = tokio::select! {
+                Some(news) = nodes.next() => self.hear_nodes(news),
+                Some(news) = config.next() => self.hear_config(news),
+                Ok(()) = leading.changed() => false,
+                () = publication.due() => {
+                    self.publish();
+                    publication.published(Instant::now());
+                    false
+                }
+                () = shutdown.cancelled() => return,
+            };
+            if changed && self.may_publish() {
+                publication.ask(Instant::now());
+            }
+        }
+    }
+
+    fn hear_nodes(&mut self, news: News<NodeObject>) -> bool {
+        self.note("Nodes", &news, |health| &mut health.nodes);
+        match news {
+            News::Event(event) => self.index.hear_node(event),
+            News::Lost(_) | News::Back => false,
+        }
+    }
+
+    fn hear_config(&mut self, news: News<ConfigMap>) -> bool {
+        self.note("the ports' ConfigMap", &news, |health| {
+            &mut health.ports_config
+        });
+        match news {
+            News::Event(event) => self.index.hear_config(event),
+            // Nodes that wait for the ports need not wait any longer.
+            News::Lost(_) => !self.index.heard_config(),
+            News::Back => false,
+        }
+    }
+
+    fn note<K>(
+        &self,
+        what: &'static str,
+        news: &News<K>,
+        watch: impl FnOnce(&mut SourceHealth) -> &mut WatchHealth,
+    ) {
+        let now = OffsetDateTime::now_utc();
+        self.health.send_modify(|health| match news {
+            // Says that a list will be asked for.
+            News::Event(Event::Init) => {}
+            News::Event(_) | News::Back => {
+                if watch(health).connected() {
+                    info!(what, "following the cluster");
+                }
+                health.heard_at = Some(now);
+            }
+            News::Lost(error) => {
+                if watch(health).lost(error.clone(), now) {
+                    warn!(
+                        what,
+                        error,
+                        "cannot follow the cluster: its last state stays in force, \
+                        trying again every few seconds"
+                    );
+                } else {
+                    debug!(what, error, "still cannot follow the cluster");
+                }
+            }
+        });
+    }
+
+    /// Half of the state would take ports or nodes away for a moment, which the last state has.
+    fn may_publish(&self) -> bool {
+        let config_is_lost =
+            || matches!(self.health.borrow().ports_config, WatchHealth::Lost { .. });
+        self.index.heard_nodes() && (self.index.heard_config() || config_is_lost())
+    }
+
+    fn publish(&mut self) {
+        let View { snapshot, findings } = self.index.view();
+        self.snapshots.send_if_modified(|current| {
+            if **current == snapshot {
+                return false;
+            }
+            log_changes(current, &snapshot);
+            *current = Arc::new(snapshot);
+            true
+        });
+        self.health
+            .send_modify(|health| health.origin = Origin::ApiServer);
+        let ports_config = self.index.ports_config();
+        self.teller.tell(findings, &ports_config, self.leading);
+        let saved = Saved::new(self.index.to_save(), OffsetDateTime::now_utc());
+        self.saved_tx.send_replace(Some(Arc::new(saved)));
+    }
+
+    fn lead(&mut self, leading: bool) {
+        if leading && !self.leading {
+            self.teller.tell_again(&self.index.ports_config());
+        }
+        self.leading = leading;
+    }
+}
+
+impl Publication {
+    fn ask(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| now.max(last + SETTLE));
+        self.due.get_or_insert(earliest);
+    }
+
+    fn published(&mut self, now: Instant) {
+        *self = Self {
+            last: Some(now),
+            due: None,
+        };
+    }
+
+    async fn due(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn log_changes(old: &Snapshot, new: &Snapshot) {
+    let only_in = |a: &Snapshot, b: &Snapshot| -> Vec<NodeName> {
+        let names = a.nodes().keys().filter(|name| b.node(name).is_none());
+        names.cloned().collect()
+    };
+    for node in only_in(new, old) {
+        info!(%node, "node is tunnelled");
+    }
+    for node in only_in(old, new) {
+        info!(%node, "node is no longer tunnelled");
+    }
+    for (node, now) in new.nodes() {
+        if let Some(before) = old.node(node).filter(|before| *before != now) {
+            let addresses = |node: &Node| node.addresses.clone();
+            info!(%node, before = ?addresses(before), now = ?addresses(now), "node has changed");
+        }
+    }
+    let added: Vec<u16> = new
+        .ports()
+        .difference(old.ports())
+        .map(|port| port.number())
+        .collect();
+    let removed: Vec<u16> = old
+        .ports()
+        .difference(new.ports())
+        .map(|port| port.number())
+        .collect();
+    if !added.is_empty() || !removed.is_empty() {
+        info!(?added, ?removed, "the tunnelled ports have changed");
+    }
+    debug!(nodes = new.nodes().len(), "published a snapshot");
+}
+
+#[cfg(test)]
+mod tests;

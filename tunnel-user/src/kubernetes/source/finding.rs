@@ -1,0 +1,164 @@
+//! What is wrong in the cluster, as far as the snapshot suffers from it.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use tracing::{info, warn};
+
+use super::{NodeProblem, PortsProblem};
+use crate::{
+    kubernetes::{
+        ObjectName,
+        events::{Events, Notice, about_node},
+    },
+    model::{InvalidNodeName, NodeName},
+};
+
+/// Something that a human should put right. It holds until it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Finding {
+    /// A Node object whose name no node can have; nothing else of it counts.
+    #[error("a Node object is left out: {0}")]
+    NodeName(String),
+    /// A tunnelled Node.
+    #[error("node {node}: {problem}")]
+    Node {
+        /// The node.
+        node: NodeName,
+        /// What is wrong with it.
+        problem: NodeProblem,
+    },
+    /// Nodes that have the same address.
+    #[error(
+        "{address} is the address of {}: connections to it are not tunnelled, for they could reach \
+         the wrong one; by name each node is reached",
+        list(nodes)
+    )]
+    SharedAddress {
+        /// The address.
+        address: IpAddr,
+        /// Who has it, in order.
+        nodes: Vec<NodeName>,
+    },
+    /// The `ConfigMap` of the ports.
+    #[error("ConfigMap {config}: {problem}")]
+    Ports {
+        /// The `ConfigMap`.
+        config: ObjectName,
+        /// What is wrong with it.
+        problem: PortsProblem,
+    },
+}
+
+/// Tells of findings: the log once for each change, and Events while this server leads.
+pub(super) struct Teller {
+    events: Events,
+    told: BTreeSet<Finding>,
+}
+
+impl Finding {
+    pub(super) fn node_name(error: &InvalidNodeName) -> Self {
+        Self::NodeName(error.to_string())
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NodeName(_) => "InvalidNodeName",
+            Self::Node { problem, .. } => match problem {
+                NodeProblem::NoAddress => "NoNodeAddress",
+                NodeProblem::InvalidAddress(_)
+                | NodeProblem::UnfitAddress(..)
+                | NodeProblem::TooManyAddresses { .. } => "InvalidNodeAddress",
+                NodeProblem::InvalidKubeletPort(_) | NodeProblem::ReservedKubeletPort(_) => {
+                    "InvalidKubeletPort"
+                }
+            },
+            Self::SharedAddress { .. } => "SharedNodeAddress",
+            Self::Ports { problem, .. } => match problem {
+                PortsProblem::Gone(_) => "PortsConfigGone",
+                PortsProblem::UnknownKeys(_) => "UnknownPortsKey",
+                PortsProblem::Invalid { .. }
+                | PortsProblem::Reserved { .. }
+                | PortsProblem::TooMany { .. } => "InvalidPorts",
+            },
+        }
+    }
+
+    /// One notice for each object that the finding is about.
+    fn notices(&self, ports_config: &ObjectReference) -> Vec<Notice> {
+        let (about, action) = match self {
+            // There is no object that an Event could name.
+            Self::NodeName(_) => (Vec::new(), "ReadNode"),
+            Self::Node { node, .. } => (vec![about_node(node)], "ReadNode"),
+            Self::SharedAddress { nodes, .. } => (nodes.iter().map(about_node).collect(), "Tunnel"),
+            Self::Ports { .. } => (vec![ports_config.clone()], "ReadPorts"),
+        };
+        let notice = |about| Notice {
+            about,
+            reason: self.reason(),
+            action,
+            note: self.to_string(),
+        };
+        about.into_iter().map(notice).collect()
+    }
+
+    /// The table of nodes logs shared addresses, whatever the source.
+    fn is_logged_elsewhere(&self) -> bool {
+        matches!(self, Self::SharedAddress { .. })
+    }
+}
+
+impl Teller {
+    pub(super) fn new(events: Events) -> Self {
+        Self {
+            events,
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Tells of what has changed since the last time.
+    pub(super) fn tell(
+        &mut self,
+        findings: BTreeSet<Finding>,
+        ports_config: &ObjectReference,
+        leading: bool,
+    ) {
+        for finding in findings.difference(&self.told) {
+            if !finding.is_logged_elsewhere() {
+                warn!(reason = finding.reason(), "{finding}");
+            }
+            if leading {
+                self.write(finding, ports_config);
+            }
+        }
+        for finding in self.told.difference(&findings) {
+            if !finding.is_logged_elsewhere() {
+                info!(reason = finding.reason(), "no longer: {finding}");
+            }
+        }
+        self.told = findings;
+    }
+
+    /// Writes Events of everything that still holds, now that this server leads.
+    pub(super) fn tell_again(&self, ports_config: &ObjectReference) {
+        for finding in &self.told {
+            self.write(finding, ports_config);
+        }
+    }
+
+    fn write(&self, finding: &Finding, ports_config: &ObjectReference) {
+        for notice in finding.notices(ports_config) {
+            self.events.write(notice);
+        }
+    }
+}
+
+fn list(nodes: &[NodeName]) -> String {
+    let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => {
+            format!("nodes {} and {last}", others.join(", "))
+        }
+        Some(_) | None => names.concat(),
+    }
+}

@@ -1,0 +1,239 @@
+//! What matters of a Node object: whether it is tunnelled, its addresses, its kubelet's port.
+//!
+//! Of ten thousand Nodes the rest (images, conditions, managed fields) would be most of the memory,
+//! so it is not even parsed.
+
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::{
+    ClusterResourceScope, Resource as _,
+    api::core::v1::{Node as ApiNode, NodeAddress, NodeDaemonEndpoints},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{Deserialize, Serialize};
+
+use super::NodeSelector;
+use crate::model::{InvalidNodeName, Node, NodeName, PortSet, TunnelPort, UnfitAddress};
+
+/// A machine has fewer. Every node can write its own addresses; one of them must not fill the
+/// kernel's table for all others.
+const MOST_ADDRESSES: usize = 64;
+const INTERNAL: &str = "InternalIP";
+const EXTERNAL: &str = "ExternalIP";
+
+/// A Node as the watch reads it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Wire")]
+pub(super) struct NodeObject {
+    metadata: ObjectMeta,
+    status: Status,
+}
+
+/// What a Node object says, as far as the snapshot depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeFacts {
+    pub(super) name: NodeName,
+    /// Whether a selector matches it.
+    pub(super) tunnelled: bool,
+    /// Where it is tunnelled: what clients dial. Else: what no other node may take.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Where it is not 10250.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kubelet_port: Option<TunnelPort>,
+    #[serde(skip)]
+    pub(super) problems: Vec<NodeProblem>,
+}
+
+/// What is wrong with a tunnelled Node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NodeProblem {
+    /// It has no address that clients could dial.
+    #[error("it has no usable InternalIP: clients reach it by name only")]
+    NoAddress,
+    /// An address is none.
+    #[error("its InternalIP {0:?} is not an IP address: left out")]
+    InvalidAddress(String),
+    /// An address leads to no single machine.
+    #[error("its InternalIP {0} is {1}, which does not lead to one node: left out")]
+    UnfitAddress(IpAddr, UnfitAddress),
+    /// More addresses than a machine has.
+    #[error("it has more than {most} InternalIPs: the others are left out")]
+    TooManyAddresses {
+        /// How many count.
+        most: usize,
+    },
+    /// The kubelet's port is none.
+    #[error("its kubelet's port {0} is not between 1 and 65535: 10250 is taken")]
+    InvalidKubeletPort(i32),
+    /// The kubelet listens where this server does.
+    #[error(
+        "its kubelet's port {0} is one of the server's own: it is not captured; give the server \
+         another one (--redirect-port, --agent-port, --meta-port)"
+    )]
+    ReservedKubeletPort(TunnelPort),
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: WireMetadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMetadata {
+    name: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    addresses: Option<Vec<NodeAddress>>,
+    daemon_endpoints: Option<NodeDaemonEndpoints>,
+}
+
+impl NodeObject {
+    pub(super) fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn addresses_of(&self, types: &[&str]) -> impl Iterator<Item = &str> {
+        let all = self.status.addresses.iter().flatten();
+        all.filter(move |address| types.contains(&address.type_.as_str()))
+            .map(|address| address.address.as_str())
+    }
+}
+
+impl NodeFacts {
+    /// Reads a Node; fails if it has no name that a node can have.
+    pub(super) fn read(
+        object: &NodeObject,
+        selectors: &[NodeSelector],
+        reserved: &PortSet,
+    ) -> Result<Self, InvalidNodeName> {
+        let none = BTreeMap::new();
+        let labels = object.metadata.labels.as_ref().unwrap_or(&none);
+        let mut facts = Self {
+            name: object.name().parse()?,
+            tunnelled: selectors.iter().any(|selector| selector.matches(labels)),
+            addresses: Vec::new(),
+            kubelet_port: None,
+            problems: Vec::new(),
+        };
+        if facts.tunnelled {
+            facts.read_addresses(object);
+            facts.read_kubelet_port(object, reserved);
+        } else {
+            let taken = object.addresses_of(&[INTERNAL, EXTERNAL]);
+            facts.addresses = taken.filter_map(|text| text.parse().ok()).collect();
+        }
+        facts.addresses.shrink_to_fit();
+        Ok(facts)
+    }
+
+    /// The node as snapshots have it.
+    pub(super) fn node(&self) -> Node {
+        Node {
+            name: self.name.clone(),
+            addresses: self.addresses.clone(),
+            extra_ports: self.kubelet_port.into_iter().collect(),
+            closed_gate: None,
+            admits: None,
+        }
+    }
+
+    fn read_addresses(&mut self, object: &NodeObject) {
+        for text in object.addresses_of(&[INTERNAL]) {
+            let Ok(address) = text.parse::<IpAddr>() else {
+                let text = text.chars().take(64).collect();
+                self.problems.push(NodeProblem::InvalidAddress(text));
+                continue;
+            };
+            let address = address.to_canonical();
+            if let Some(unfit) = UnfitAddress::check(address) {
+                let problem = NodeProblem::UnfitAddress(address, unfit);
+                self.problems.push(problem);
+            } else if self.addresses.len() == MOST_ADDRESSES {
+                let most = MOST_ADDRESSES;
+                self.problems.push(NodeProblem::TooManyAddresses { most });
+                break;
+            } else if !self.addresses.contains(&address) {
+                self.addresses.push(address);
+            }
+        }
+        self.problems.truncate(MOST_ADDRESSES);
+        if self.addresses.is_empty() {
+            self.problems.push(NodeProblem::NoAddress);
+        }
+    }
+
+    fn read_kubelet_port(&mut self, object: &NodeObject, reserved: &PortSet) {
+        let endpoints = object.status.daemon_endpoints.as_ref();
+        let endpoint = endpoints.and_then(|endpoints| endpoints.kubelet_endpoint.as_ref());
+        // A kubelet that has not said anything yet is at port 0.
+        let number = endpoint.map_or(0, |endpoint| endpoint.port);
+        if number == 0 {
+            return;
+        }
+        let port = u16::try_from(number).ok().and_then(TunnelPort::new);
+        let problem = match port {
+            None => NodeProblem::InvalidKubeletPort(number),
+            Some(TunnelPort::KUBELET) => return,
+            Some(port) if reserved.contains(&port) => NodeProblem::ReservedKubeletPort(port),
+            Some(port) => {
+                self.kubelet_port = Some(port);
+                return;
+            }
+        };
+        self.problems.push(problem);
+    }
+}
+
+impl From<Wire> for NodeObject {
+    fn from(wire: Wire) -> Self {
+        Self {
+            metadata: ObjectMeta {
+                name: wire.metadata.name,
+                resource_version: wire.metadata.resource_version,
+                labels: wire.metadata.labels,
+                ..ObjectMeta::default()
+            },
+            status: wire.status,
+        }
+    }
+}
+
+impl kube::Resource for NodeObject {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        ApiNode::KIND.into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        ApiNode::GROUP.into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        ApiNode::VERSION.into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        ApiNode::URL_PATH_SEGMENT.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The ports that the `ConfigMap` asks for, in Yurt-Tunnel's formats.
+//!
+//! | key | format |
+//! |---|---|
+//! | `dnat-ports-pair` | `9100=10264, 9200=10264`, or a plain list |
+//! | `http-proxy-ports`, `https-proxy-ports`, `localhost-proxy-ports` | `9445, 9051` |
+//!
+//! Yurt-Tunnel told its own HTTP and HTTPS listeners apart by them. Culvert carries bytes, so each
+//! of these ports is tunnelled in the same way; what is behind those of `localhost-proxy-ports`
+//! listens on the node's loopback.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::model::{PortSet, TunnelPort};
+
+const PAIRS: &str = "dnat-ports-pair";
+const LOOPBACK: &str = "localhost-proxy-ports";
+const KEYS: [&str; 4] = [PAIRS, "http-proxy-ports", "https-proxy-ports", LOOPBACK];
+/// Yurt-Tunnel's HTTP and HTTPS listeners, the right side of a pair.
+const YURT_TUNNEL_LISTENERS: [u16; 2] = [10264, 10263];
+/// Half of what the kernel's map holds: the nodes' own kubelet ports need room as well.
+const MOST_PORTS: usize = 512;
+/// How many bad values of a key are named, and how much of each.
+const MOST_NAMED: usize = 8;
+const LONGEST_NAMED: usize = 40;
+
+/// What a `ConfigMap` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ports {
+    /// Every port it asks for.
+    pub(super) tunnelled: PortSet,
+    /// Those of them whose services listen on the node's loopback.
+    pub(super) loopback: PortSet,
+    pub(super) problems: Vec<PortsProblem>,
+}
+
+/// What is wrong with the `ConfigMap` of the ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum PortsProblem {
+    /// A key's value contains something that is no port.
+    #[error("{key}: {values} left out: expected {expected}")]
+    Invalid {
+        /// The key.
+        key: &'static str,
+        /// What was left out.
+        values: BadValues,
+        /// The format.
+        expected: &'static str,
+    },
+    /// A key's value names ports at which this server listens.
+    #[error(
+        "{key}: left out {}, which the server itself listens on: give the server other ports \
+         (--redirect-port, --agent-port, --meta-port), or remove them here",
+        list(ports)
+    )]
+    Reserved {
+        /// The key.
+        key: &'static str,
+        /// The ports.
+        ports: PortSet,
+    },
+    /// A key that means nothing.
+    #[error("key {0} means nothing here: expected {known}", known = KEYS.join(", "))]
+    UnknownKeys(BadValues),
+    /// More ports than the kernel's map has room for.
+    #[error(
+        "{wanted} ports are more than the {most} that can be tunnelled: the highest are left out"
+    )]
+    TooMany {
+        /// How many it asks for.
+        wanted: usize,
+        /// How many are taken.
+        most: usize,
+    },
+    /// It is gone, and nobody said that its ports should be.
+    #[error(
+        "it is gone: its ports {} stay tunnelled; to end that, create it anew, with empty values \
+         or others", list(.0)
+    )]
+    Gone(PortSet),
+}
+
+/// The first few of some texts, each cut where it is long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BadValues {
+    named: Vec<String>,
+    more: usize,
+}
+
+impl Ports {
+    /// Reads the values; what is wrong in one of them does not touch the others.
+    pub(super) fn read(data: &BTreeMap<String, String>, reserved: &PortSet) -> Self {
+        let mut ports = Self::default();
+        for key in KEYS {
+            if let Some(value) = data.get(key) {
+                ports.read_key(key, value, reserved);
+            }
+        }
+        let unknown = data.keys().filter(|key| !KEYS.contains(&key.as_str()));
+        let mut bad = BadValues::default();
+        unknown.for_each(|key| bad.add(key));
+        if !bad.is_empty() {
+            ports.problems.push(PortsProblem::UnknownKeys(bad));
+        }
+        ports.limit();
+        ports
+    }
+
+    fn read_key(&mut self, key: &'static str, value: &str, reserved: &PortSet) {
+        let (read, expected): (fn(&str) -> Option<TunnelPort>, _) = if key == PAIRS {
+            (pair, "PORT=10264, ... with ports from 1 to 65535")
+        } else {
+            (port, "PORT, ... with ports from 1 to 65535")
+        };
+        let mut bad = BadValues::default();
+        let mut own = PortSet::new();
+        for entry in value.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+            match read(entry) {
+                None => bad.add(entry),
+                Some(port) if reserved.contains(&port) => drop(own.insert(port)),
+                Some(port) => {
+                    self.tunnelled.insert(port);
+                    if key == LOOPBACK {
+                        self.loopback.insert(port);
+                    }
+                }
+            }
+        }
+        if !bad.is_empty() {
+            self.problems.push(PortsProblem::Invalid {
+                key,
+                values: bad,
+                expected,
+            });
+        }
+        if !own.is_empty() {
+            let ports = own;
+            self.problems.push(PortsProblem::Reserved { key, ports });
+        }
+    }
+
+    fn limit(&mut self) {
+        let wanted = self.tunnelled.len();
+        if wanted > MOST_PORTS {
+            self.tunnelled = self.tunnelled.iter().copied().take(MOST_PORTS).collect();
+            self.loopback = &self.loopback & &self.tunnelled;
+            let most = MOST_PORTS;
+            self.problems.push(PortsProblem::TooMany { wanted, most });
+        }
+    }
+}
+
+fn port(entry: &str) -> Option<TunnelPort> {
+    entry.parse().ok()
+}
+
+/// The left side of a pair. The right side must be a listener of Yurt-Tunnel's, as there: who
+/// writes another port may mean something that nobody does.
+fn pair(entry: &str) -> Option<TunnelPort> {
+    let Some((left, right)) = entry.split_once('=') else {
+        return port(entry);
+    };
+    let right = port(right.trim())?.number();
+    YURT_TUNNEL_LISTENERS
+        .contains(&right)
+        .then(|| port(left.trim()))?
+}
+
+fn list(ports: &PortSet) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    ports.join(", ")
+}
+
+impl BadValues {
+    fn add(&mut self, text: &str) {
+        if self.named.len() == MOST_NAMED {
+            self.more += 1;
+            return;
+        }
+        let mut named: String = text.chars().take(LONGEST_NAMED).collect();
+        if named.len() < text.len() {
+            named.push('…');
+        }
+        self.named.push(named);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+}
+
+impl fmt::Display for BadValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, named) in self.named.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{named:?}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

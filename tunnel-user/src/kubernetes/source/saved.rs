@@ -1,0 +1,157 @@
+//! What is known of the cluster, on disk: a server that starts without an API server goes on with
+//! the nodes and ports that it knew last.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, serde::rfc3339};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{node::NodeFacts, ports_config::PortsConfig};
+use crate::pki::{PrivateDir, StoreError};
+
+const FILE: &str = "cluster.json";
+/// Changes come in crowds; the disk need not see each.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The form that this build writes. One that reads another form starts without.
+const VERSION: u32 = 1;
+
+/// The file and the directory that it is in.
+#[derive(Clone)]
+pub(super) struct SavedFile {
+    dir: PrivateDir,
+}
+
+/// The file's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    version: u32,
+    #[serde(with = "rfc3339")]
+    pub(super) written_at: OffsetDateTime,
+    pub(super) nodes: Vec<NodeFacts>,
+    pub(super) ports_config: Option<PortsConfig>,
+}
+
+/// Read first: a file of another version may have nothing else in common.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl Saved {
+    pub(super) fn new(
+        (nodes, ports_config): (Vec<NodeFacts>, Option<PortsConfig>),
+        written_at: OffsetDateTime,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            written_at,
+            nodes,
+            ports_config,
+        }
+    }
+
+    /// The nodes and the `ConfigMap`.
+    pub(super) fn into_parts(self) -> (Vec<NodeFacts>, Option<PortsConfig>) {
+        (self.nodes, self.ports_config)
+    }
+
+    /// Whether a server that starts with either would do the same.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        self.nodes == other.nodes && self.ports_config == other.ports_config
+    }
+}
+
+impl SavedFile {
+    /// Opens the directory, makes it where there is none.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        PrivateDir::create(dir).map(|dir| Self { dir })
+    }
+
+    /// What was saved; `None`, with a warning, where it cannot be used.
+    pub(super) fn read(&self) -> Option<Saved> {
+        let file = self.dir.file(FILE);
+        let file = file.display();
+        let content = match self.dir.read(FILE) {
+            Ok(content) => content?,
+            Err(error) => {
+                warn!(
+                    error = format!("{:#}", anyhow::anyhow!(error)),
+                    "starting without what is known of the cluster"
+                );
+                return None;
+            }
+        };
+        let saved = match serde_json::from_slice::<Versioned>(&content) {
+            Ok(Versioned { version }) if version != VERSION => {
+                warn!(%file, version, "starting without the saved state of the cluster: another version of culvert wrote it");
+                return None;
+            }
+            Ok(_) => serde_json::from_slice::<Saved>(&content),
+            Err(error) => Err(error),
+        };
+        match saved {
+            Ok(saved) => {
+                info!(%file, saved_at = %saved.written_at, nodes = saved.nodes.len(), "starting with the saved state of the cluster");
+                Some(saved)
+            }
+            Err(error) => {
+                warn!(%file, %error, "starting without the saved state of the cluster: it is damaged");
+                None
+            }
+        }
+    }
+
+    fn write(&self, saved: &Saved) -> Result<(), StoreError> {
+        let content = serde_json::to_vec(saved).expect("facts are plain data");
+        self.dir.write(FILE, &content)
+    }
+
+    /// Writes what is new of `saved_rx`, at most once a second, until nobody sends any more.
+    pub(super) async fn keep(
+        self,
+        mut written: Option<Arc<Saved>>,
+        mut saved_rx: watch::Receiver<Option<Arc<Saved>>>,
+        shutdown: CancellationToken,
+    ) {
+        let mut failing = false;
+        while saved_rx.changed().await.is_ok() {
+            let Some(saved) = saved_rx.borrow_and_update().clone() else {
+                continue;
+            };
+            if written
+                .as_ref()
+                .is_some_and(|old| old.says_the_same_as(&saved))
+            {
+                continue;
+            }
+            let (file, content) = (self.clone(), Arc::clone(&saved));
+            match spawn_blocking(move || file.write(&content)).await {
+                Ok(Ok(())) => {
+                    debug!(nodes = saved.nodes.len(), "saved the state of the cluster");
+                    written = Some(saved);
+                    failing = false;
+                }
+                Ok(Err(error)) => {
+                    if !failing {
+                        let error = format!("{:#}", anyhow::anyhow!(error));
+                        warn!(
+                            error,
+                            "cannot save the state of the cluster: a start without the API server would be with an older one"
+                        );
+                    }
+                    failing = true;
+                }
+                // The runtime is going down.
+                Err(_) => return,
+            }
+            // At the end there is no later write to wait for.
+            let _ = timeout(PAUSE, shutdown.cancelled()).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
