@@ -13,6 +13,7 @@ use crate::{process, unique};
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
+    kept: bool,
 }
 
 impl Cgroup {
@@ -29,7 +30,17 @@ impl Cgroup {
     fn below(parent: &Path, label: &str) -> Result<Self> {
         let path = parent.join(unique::name(label));
         fs::create_dir(&path).with_context(|| format!("make cgroup {}", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, kept: false })
+    }
+
+    /// One that another process made and will remove.
+    pub(crate) fn of_another(path: PathBuf) -> Self {
+        Self { path, kept: true }
+    }
+
+    /// Leaves it to the sweep after this process.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// Its directory.
@@ -45,7 +56,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        remove(&self.path);
+        if !self.kept {
+            remove(&self.path);
+        }
     }
 }
 
@@ -56,6 +69,13 @@ pub fn mount() -> Result<PathBuf> {
         .lines()
         .find_map(|line| mounted(line, "cgroup2"))
         .context("no cgroup2 is mounted (mount -t cgroup2 none /sys/fs/cgroup)")
+}
+
+/// The mount points of all hierarchies: cgroup2, and on a hybrid host each controller's own.
+pub(crate) fn hierarchies() -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("read mounts")?;
+    let one = |line| mounted(line, "cgroup").or_else(|| mounted(line, "cgroup2"));
+    Ok(mounts.lines().filter_map(one).collect())
 }
 
 /// The mount point of a mountinfo line of that file system, see `proc_pid_mountinfo(5)`.

@@ -14,6 +14,7 @@ mod seal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::NetNs;
 use router::Router;
@@ -31,6 +32,14 @@ pub struct Lab {
     pods: Vec<Pod>,
     edges: Vec<Edge>,
     router: Option<Router>,
+}
+
+/// The namespaces of a lab with edges, by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LabNames {
+    control: String,
+    router: String,
+    edges: Vec<String>,
 }
 
 /// An edge node behind the NAT.
@@ -88,6 +97,39 @@ impl Lab {
             router: Some(router),
         }
         .sealed()
+    }
+
+    /// The lab that another process made and will remove.
+    pub(crate) fn of_another(namespaces: &LabNames) -> Result<Self> {
+        let edges = (0..).zip(&namespaces.edges).map(|(number, name)| {
+            Ok(Edge {
+                namespace: NetNs::of_another(name)?,
+                number,
+            })
+        });
+        Ok(Self {
+            control: NetNs::of_another(&namespaces.control)?,
+            pods: Vec::new(),
+            edges: edges.collect::<Result<_>>()?,
+            router: Some(Router::of_another(NetNs::of_another(&namespaces.router)?)),
+        })
+    }
+
+    /// Leaves it to the sweep after this process, and tells its names to whoever else works in it.
+    pub(crate) fn keep(&mut self) -> LabNames {
+        self.control.keep();
+        let edges = self.edges.iter_mut().map(|edge| &mut edge.namespace);
+        let router = self.router.iter_mut().map(Router::namespace_mut);
+        edges.chain(router).for_each(NetNs::keep);
+        LabNames {
+            control: self.control.name().to_owned(),
+            router: self.router().name().to_owned(),
+            edges: self
+                .edges
+                .iter()
+                .map(|edge| edge.namespace.name().to_owned())
+                .collect(),
+        }
     }
 
     /// Adds a pod beside the control plane; it reaches the control plane's addresses and nothing else.

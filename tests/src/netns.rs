@@ -21,20 +21,37 @@ pub struct NetNs {
     name: String,
     path: PathBuf,
     file: File,
+    kept: bool,
 }
 
 impl NetNs {
     pub(crate) fn new(label: &str) -> Result<Self> {
         let name = unique::name(label);
         command::run("ip", ["netns", "add", &name])?;
-        let path = Path::new(DIRECTORY).join(&name);
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        let namespace = Self { name, path, file };
+        let mut namespace = Self::of_another(&name)?;
+        namespace.kept = false;
         namespace.ip("link set lo up")?;
         // A flood has one source and one destination, at the client and at the agent: it would be out of
         // ports before those of its first connections leave TIME_WAIT, after a minute.
         namespace.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
         Ok(namespace)
+    }
+
+    /// One that another process made and will remove.
+    pub(crate) fn of_another(name: &str) -> Result<Self> {
+        let path = Path::new(DIRECTORY).join(name);
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            path,
+            file,
+            kept: true,
+        })
+    }
+
+    /// Leaves it to the sweep after this process.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// The name that `ip -n` takes.
@@ -92,7 +109,9 @@ impl NetNs {
 
 impl Drop for NetNs {
     fn drop(&mut self) {
-        remove(&self.name);
+        if !self.kept {
+            remove(&self.name);
+        }
     }
 }
 

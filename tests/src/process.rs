@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, pidfd_send_signal,
+    set_child_subreaper, wait as wait_for_child,
+};
 
 /// Sends SIGKILL to each and waits until all have ended, at most `patience`. The own process is left out.
 pub(crate) fn kill_all(pids: impl IntoIterator<Item = u32>, patience: Duration) {
@@ -51,6 +54,25 @@ pub(crate) fn wait(process: &OwnedFd, patience: Duration) -> bool {
 }
 
 /// True while a process of that number exists.
-pub(crate) fn exists(pid: u32) -> bool {
+pub fn exists(pid: u32) -> bool {
     handle(pid).is_ok()
+}
+
+/// When a process was started, in ticks since boot, see `proc_pid_stat(5)`: with the pid it means one process only.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold blanks and parentheses; after it comes field 3.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(22 - 3)?.parse().ok()
+}
+
+/// What daemons below this process leave behind becomes its child, for [`reap_all`]: not every machine has an init
+/// that waits for orphans.
+pub(crate) fn adopt_orphans() -> rustix::io::Result<()> {
+    set_child_subreaper(Some(getpid()))
+}
+
+/// Takes note of every child that has ended. Only for a process that waits for no child anywhere else any more.
+pub(crate) fn reap_all() {
+    while let Ok(Some(_)) = wait_for_child(WaitOptions::NOHANG) {}
 }

@@ -20,6 +20,32 @@ pub fn acceptor() -> Result<PathBuf> {
     find("acceptor", "cargo build -p culvert-tests")
 }
 
+/// The `cluster` binary, which makes and owns a cluster.
+pub fn cluster() -> Result<PathBuf> {
+    find("cluster", "cargo build -p culvert-tests")
+}
+
+/// A program of one of the Go modules below `tests/programs`; `CULVERT_PROGRAMS_DIR` says where they are if not in
+/// the target directory.
+pub fn of_module(module: &str, name: &str) -> Result<PathBuf> {
+    let directory = match env::var_os("CULVERT_PROGRAMS_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => target_directory()?.join("programs"),
+    };
+    let path = directory.join(module).join(name);
+    if !path.is_file() {
+        bail!("there is no {} (cargo xtask cluster build)", path.display());
+    }
+    Ok(path)
+}
+
+/// The directory of all that cargo builds.
+pub fn target_directory() -> Result<PathBuf> {
+    let profile = profile_directory()?;
+    let target = profile.parent().context("target/<profile>")?;
+    Ok(target.to_owned())
+}
+
 fn find(name: &str, build: &str) -> Result<PathBuf> {
     let directory = match env::var_os("CULVERT_BIN_DIR") {
         Some(directory) => PathBuf::from(directory),

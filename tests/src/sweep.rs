@@ -32,11 +32,10 @@ fn sweep(ours: impl Fn(u32) -> bool) {
     for path in made_in(Path::new(netns::DIRECTORY)) {
         netns::remove(&path.file_name().unwrap_or_default().to_string_lossy());
     }
-    for path in cgroup::mount()
-        .map(|mount| made_in(&mount))
-        .unwrap_or_default()
-    {
-        cgroup::remove(&path);
+    for hierarchy in cgroup::hierarchies().unwrap_or_default() {
+        for path in made_in(&hierarchy) {
+            cgroup::remove(&path);
+        }
     }
     for path in made_in(Path::new(bpffs::MOUNT)) {
         bpffs::remove(&path);

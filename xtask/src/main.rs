@@ -2,8 +2,11 @@
 
 mod bench;
 mod build_ebpf;
+mod cluster;
 mod demo;
+mod image;
 mod lint;
+mod programs;
 mod setup;
 mod shell;
 mod test;
@@ -29,30 +32,46 @@ enum Command {
     Demo,
     /// Run the tests, tier by tier
     Test(test::Args),
+    /// A real Kubernetes cluster in namespaces: one control-plane node, two edge nodes behind NAT
+    #[command(subcommand)]
+    Cluster(cluster::Action),
     /// Measure, next to a direct connection
     Bench(bench::Args),
+    /// Build Culvert's container image as an OCI archive, without an engine
+    Image(image::Args),
     /// Check formatting, clippy and the documentation, warnings denied
     Lint,
 }
 
 fn main() -> ExitCode {
     let outcome = match Xtask::parse().command {
-        Command::Setup => setup::run(),
-        Command::BuildEbpf => build_ebpf::run(),
-        Command::Demo => demo::run(),
-        Command::Test(args) => match test::run(&args) {
-            // The sum is the last line, whatever it is.
-            Ok(passed) if !passed => return ExitCode::FAILURE,
-            outcome => outcome.map(drop),
-        },
-        Command::Bench(args) => bench::run(&args),
-        Command::Lint => lint::run(),
+        Command::Setup => setup::run().map(success),
+        Command::BuildEbpf => build_ebpf::run().map(success),
+        Command::Demo => demo::run().map(success),
+        Command::Test(args) => test::run(&args).map(exit_code),
+        Command::Cluster(action) => cluster::run(&action).map(exit_code),
+        Command::Bench(args) => bench::run(&args).map(success),
+        Command::Image(args) => image::run(&args).map(success),
+        Command::Lint => lint::run().map(success),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn success((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// The sum of the tests is the last line, whatever it is.
+fn exit_code(passed: bool) -> ExitCode {
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }

@@ -3,12 +3,14 @@
 //! It looks first and acts only on what is missing, so it can run any number of times. Where it cannot act (no
 //! root, no apt) it prints the exact commands.
 
+mod go;
 mod packages;
 mod toolchain;
 
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
@@ -39,9 +41,15 @@ pub(crate) fn ensure() -> Result<()> {
     if missing().is_empty() { Ok(()) } else { run() }
 }
 
+/// The `go` that builds other people's programs.
+pub(crate) fn go() -> Result<PathBuf> {
+    go::find().context("Go 1.24 or newer is missing (cargo xtask setup)")
+}
+
 fn missing() -> Vec<Step> {
     packages::missing()
         .into_iter()
+        .chain(go::missing())
         .chain(toolchain::missing())
         .collect()
 }

@@ -10,12 +10,12 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::{setup, shell};
+use crate::{cluster, setup, shell};
 use tally::Tally;
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Default)]
 pub(crate) struct Args {
-    /// Run only these tiers (repeatable); by default unit, kernel and e2e
+    /// Run only these tiers (repeatable); by default all but vm
     #[arg(long, value_enum)]
     only: Vec<Tier>,
     /// Add the vm tier: the kernel and e2e tests on Debian's 6.1 and 6.12 kernels under QEMU
@@ -40,6 +40,8 @@ enum Tier {
     Kernel,
     /// Server, agent and real clients together
     E2e,
+    /// A real Kubernetes cluster
+    Cluster,
     /// Kernel and e2e again on other kernels
     Vm,
 }
@@ -75,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
 
 fn tiers(args: &Args) -> Vec<Tier> {
     let mut tiers = match args.only.as_slice() {
-        [] => vec![Tier::Unit, Tier::Kernel, Tier::E2e],
+        [] => vec![Tier::Unit, Tier::Kernel, Tier::E2e, Tier::Cluster],
         only => only.to_vec(),
     };
     if args.vm && !tiers.contains(&Tier::Vm) {
@@ -95,6 +97,7 @@ fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
         }
         Tier::Kernel => on_this_kernel("kernel", args),
         Tier::E2e => on_this_kernel("e2e", args),
+        Tier::Cluster => on_a_cluster(args),
         Tier::Vm => vm::run(&args.kernel, args.filter.as_deref()),
     }
 }
@@ -103,6 +106,23 @@ fn on_this_kernel(test: &str, args: &Args) -> Result<Tally> {
     shell::require_root(&format!("the {test} tier"))?;
     build()?;
     cargo_test(&["--test", test], args)
+}
+
+/// The cluster tier alone, for `cargo xtask cluster test`.
+pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
+    run(&Args {
+        only: vec![Tier::Cluster],
+        filter,
+        ..Args::default()
+    })
+}
+
+/// The tests share one cluster, which they would disturb for each other.
+fn on_a_cluster(args: &Args) -> Result<Tally> {
+    shell::require_root("the cluster tier")?;
+    cluster::prepare()?;
+    build()?;
+    cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args)
 }
 
 /// The programs that the tests start: `culvert` is not built by testing another package.
@@ -118,7 +138,10 @@ fn cargo_test(which: &[&str], args: &Args) -> Result<Tally> {
         command.env("CULVERT_FULL", "1");
     }
     if let Some(filter) = &args.filter {
-        command.args(["--", filter]);
+        if !which.contains(&"--") {
+            command.arg("--");
+        }
+        command.arg(filter);
     }
     counted(&mut command)
 }

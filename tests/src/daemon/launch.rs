@@ -1,8 +1,10 @@
 //! What to start, and where.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -22,8 +24,13 @@ pub struct Launch {
 impl Launch {
     /// A program that runs inside `namespace`.
     pub fn new(namespace: &NetNs, program: impl AsRef<Path>) -> Self {
+        Self::within(namespace.path(), program)
+    }
+
+    /// The same, for the namespace's file.
+    pub(crate) fn within(namespace: &Path, program: impl AsRef<Path>) -> Self {
         Self {
-            namespace: Some(namespace.path().to_owned()),
+            namespace: Some(namespace.to_owned()),
             ..Self::offline(program)
         }
     }
@@ -88,6 +95,23 @@ impl Launch {
             .spawn()
             .with_context(|| format!("start {}", self.program.display()))?;
         Daemon::new(name, child)
+    }
+
+    /// Starts it with both streams appended to `log`, in a process group of its own: it outlives its starter.
+    pub(crate) fn start_detached(&self, log: &Path) -> Result<Child> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("open {}", log.display()))?;
+        let mut command = self.command();
+        command
+            .stdout(log.try_clone().context("share a log")?)
+            .stderr(log)
+            .process_group(0);
+        command
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))
     }
 
     /// `sh` enters the cgroup, `nsenter` the namespace, and both become the program: one process, one pid.

@@ -39,8 +39,16 @@ impl Router {
         Ok(Self { namespace })
     }
 
+    pub(super) fn of_another(namespace: NetNs) -> Self {
+        Self { namespace }
+    }
+
     pub(super) fn namespace(&self) -> &NetNs {
         &self.namespace
+    }
+
+    pub(super) fn namespace_mut(&mut self) -> &mut NetNs {
+        &mut self.namespace
     }
 
     /// Every edge has a cable of its own and shares the router's address on it.

@@ -6,23 +6,29 @@ use super::Step;
 use crate::shell;
 
 /// (program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(&str, &str, Option<&str>); 19] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 25] = [
+    ("/usr/lib/cni/bridge", "containernetworking-plugins", None),
     ("bpftool", "bpftool", Some("linux-tools-generic")),
     ("busybox", "busybox-static", None),
     ("capsh", "libcap2-bin", None),
     ("conntrack", "conntrack", None),
+    ("containerd", "containerd", None),
     ("cpio", "cpio", None),
     ("curl", "curl", None),
     ("dash", "dash", None),
     ("depmod", "kmod", None),
+    ("etcd", "etcd-server", None),
     ("ip", "iproute2", None),
     ("iptables", "iptables", None),
     ("ldd", "libc-bin", None),
     ("nft", "nftables", None),
     ("nsenter", "util-linux", None),
     ("openssl", "openssl", None),
+    ("prometheus", "prometheus", None),
     ("ps", "procps", None),
     ("qemu-system-x86_64", "qemu-system-x86", None),
+    ("runc", "runc", None),
+    ("socat", "socat", None),
     ("strip", "binutils", None),
     ("xz", "xz-utils", None),
     ("cc", "gcc libc6-dev", None),
@@ -57,18 +63,22 @@ pub(super) fn available(package: &str) -> bool {
 /// The commands that install packages: the index first, for it may be old or not there at all.
 pub(super) fn install<'a>(packages: impl IntoIterator<Item = &'a str>) -> Vec<Command> {
     let mut update = Command::new("apt-get");
-    update.args(["-q", "-o", "Acquire::Retries=3", "update"]);
-    let mut install = Command::new("apt-get");
+    update.args(["-q", "-o", RETRIES, "update"]);
+    let mut install = Command::new("sh");
     install
         .env("DEBIAN_FRONTEND", "noninteractive")
-        .args([
-            "-q",
-            "-o",
-            "Acquire::Retries=3",
-            "install",
-            "-y",
-            "--no-install-recommends",
-        ])
+        .args(["-c", WITHOUT_SERVICES, "sh"])
+        .args(["apt-get", "-q", "-o", RETRIES, "install", "-y"])
+        .arg("--no-install-recommends")
         .args(packages);
     vec![update, install]
 }
+
+const RETRIES: &str = "Acquire::Retries=3";
+
+/// Runs a command while no package may start its service: we start containerd, etcd and Prometheus ourselves, in
+/// namespaces. A policy that is there already is the administrator's, and stays.
+const WITHOUT_SERVICES: &str = r#"policy=/usr/sbin/policy-rc.d
+[ ! -e $policy ] || exec "$@"
+trap 'rm -f $policy' EXIT
+printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy && "$@""#;

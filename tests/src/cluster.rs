@@ -1,0 +1,167 @@
+//! A real Kubernetes cluster in a [`Lab`]: every program is the real one, nothing in it knows of Culvert.
+//!
+//! ```text
+//! control-plane  etcd, kube-apiserver, kube-controller-manager, kube-scheduler ─┐
+//! edge-1, edge-2 behind the NAT, no route to them                               ├ each: containerd, kubelet, kube-proxy
+//! ```
+//! One process makes a cluster and owns it ([`Cluster::bring_up`]); any other works with it ([`Cluster::open`]),
+//! starts and stops its programs too. Everything is found by what is in its [`Directory`], so that it can be
+//! removed after a crash as well ([`down`]).
+
+mod container_runtime;
+mod control_plane;
+mod directory;
+mod host;
+mod images;
+mod kube_proxy;
+mod kubeconfig;
+mod kubectl;
+mod kubelet;
+mod machine;
+mod nodes;
+mod owner;
+mod pki;
+mod program;
+mod start;
+mod stored;
+mod teardown;
+
+use std::ffi::OsStr;
+use std::process::Child;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+pub use control_plane::API_SERVER;
+pub use directory::Directory;
+pub use images::{BUSYBOX, archive_path};
+pub use kubectl::wait_until;
+pub use machine::{Machine, Role};
+pub use program::Program;
+pub use start::wait_for_owner;
+pub use teardown::down;
+
+use crate::{Lab, Launch};
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    directory: Directory,
+    lab: Lab,
+    machines: Vec<Machine>,
+    /// What this process started; whoever starts a process has to wait for its end.
+    children: Mutex<Vec<Child>>,
+}
+
+impl Cluster {
+    /// The cluster that another process made.
+    pub fn open(directory: &Directory) -> Result<Self> {
+        let (lab, machines) = stored::read(directory)?;
+        Ok(Self::of(directory, lab, machines))
+    }
+
+    fn of(directory: &Directory, lab: Lab, machines: Vec<Machine>) -> Self {
+        Self {
+            directory: directory.clone(),
+            lab,
+            machines,
+            children: Mutex::default(),
+        }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The network it is in.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The control plane, then the edges.
+    pub fn machines(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// The machine of the API server.
+    pub fn control_plane(&self) -> &Machine {
+        &self.machines[0]
+    }
+
+    /// The edge of that number, from 0 as in [`Lab::edge`].
+    pub fn edge(&self, number: usize) -> &Machine {
+        &self.machines[number + 1]
+    }
+
+    /// kubectl on the control plane, for the administrator; it still lacks its arguments.
+    pub fn kubectl_launch(&self) -> Result<Launch> {
+        kubectl::launch(&self.directory, self.control_plane())
+    }
+
+    /// Runs kubectl and returns what it says.
+    pub fn kubectl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
+        kubectl::run(&self.kubectl_launch()?, args)
+    }
+
+    /// Runs `kubectl get` and returns the objects.
+    pub fn get(&self, words: &str) -> Result<Value> {
+        kubectl::get(&self.kubectl_launch()?, words)
+    }
+
+    /// Hands an image archive to a machine.
+    pub fn import(&self, machine: &Machine, archive: &std::path::Path) -> Result<()> {
+        images::import(machine, archive)
+    }
+
+    /// Starts the program, or starts it again.
+    pub fn start(&self, program: &Program) -> Result<()> {
+        let child = program.start(&self.directory)?;
+        self.children().push(child);
+        Ok(())
+    }
+
+    /// Ends a program as its administrator does.
+    pub fn stop(&self, name: &str) -> Result<()> {
+        let stopped = program::stop(&self.directory, name);
+        self.reap();
+        stopped
+    }
+
+    /// Starts the API server, after [`Self::stop`], and waits until it answers.
+    pub fn start_api_server(&self) -> Result<()> {
+        let machine = self.control_plane();
+        self.start(&control_plane::api_server(&self.directory, machine)?)?;
+        self.wait_for_api_server()
+    }
+
+    /// The name of a machine's kubelet, for [`Self::stop`].
+    pub fn kubelet(machine: &Machine) -> String {
+        program::node_program(kubelet::NAME, machine.name())
+    }
+
+    /// Starts a machine's kubelet, after [`Self::stop`].
+    pub fn start_kubelet(&self, machine: &Machine) -> Result<()> {
+        self.start(&kubelet::program(&self.directory, machine)?)
+    }
+
+    /// Takes note of programs of this process that have ended.
+    pub fn reap(&self) {
+        self.children()
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    fn children(&self) -> std::sync::MutexGuard<'_, Vec<Child>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last lines of what a program said.
+    pub fn log_tail(&self, name: &str) -> Result<String> {
+        let path = program::log(&self.directory, name);
+        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        Ok(lines[lines.len().saturating_sub(30)..].join("\n"))
+    }
+}

@@ -1,0 +1,146 @@
+//! Who is who: a CA for the cluster, another for the aggregation layer, and what they issue.
+//!
+//! Names and organisations are those that [Kubernetes](https://kubernetes.io/docs/setup/best-practices/certificates/)
+//! gives its components, so that its built-in roles fit.
+
+use std::fs;
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
+
+use super::Directory;
+use super::machine::KUBERNETES_SERVICE;
+use crate::lab::CONTROL;
+
+const API_SERVER_NAMES: [&str; 5] = [
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// The cluster's CA.
+pub(super) struct Pki {
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, both in PEM.
+pub(super) struct Credential {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Pki {
+    /// Makes the CAs and writes what the API server reads.
+    pub(super) fn make(directory: &Directory) -> Result<Self> {
+        let authority = authority("kubernetes")?;
+        let front_proxy = authority_of_front_proxy(directory)?;
+        let pki = Self { authority };
+        write(directory, "ca", &pki.authority.pem(), pki.authority.key())?;
+        pki.server(directory)?;
+        let kubelet_client = pki.client("kube-apiserver-kubelet-client", "system:masters")?;
+        kubelet_client.write(directory, "apiserver-kubelet-client")?;
+        client_of(&front_proxy, "front-proxy-client", None)?
+            .write(directory, "front-proxy-client")?;
+        let service_accounts = KeyPair::generate()?;
+        write_file(directory, "sa.key", &service_accounts.serialize_pem())?;
+        write_file(directory, "sa.pub", &service_accounts.public_key_pem())?;
+        Ok(pki)
+    }
+
+    /// A client of the API server: user and group.
+    pub(super) fn client(&self, user: &str, group: &str) -> Result<Credential> {
+        client_of(&self.authority, user, Some(group))
+    }
+
+    fn server(&self, directory: &Directory) -> Result<()> {
+        let mut params = CertificateParams::new(API_SERVER_NAMES.map(String::from))?;
+        let addresses = CONTROL
+            .into_iter()
+            .chain([IpAddr::V4(KUBERNETES_SERVICE), "127.0.0.1".parse()?]);
+        params
+            .subject_alt_names
+            .extend(addresses.map(SanType::IpAddress));
+        params.distinguished_name = named("kube-apiserver", None);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        issue(params, &self.authority)?.write(directory, "apiserver")
+    }
+}
+
+impl Credential {
+    fn write(&self, directory: &Directory, name: &str) -> Result<()> {
+        write_file(directory, &format!("{name}.crt"), &self.certificate)?;
+        write_file(directory, &format!("{name}.key"), &self.key)
+    }
+}
+
+fn authority_of_front_proxy(directory: &Directory) -> Result<CertifiedIssuer<'static, KeyPair>> {
+    let front_proxy = authority("front-proxy-ca")?;
+    write(
+        directory,
+        "front-proxy-ca",
+        &front_proxy.pem(),
+        front_proxy.key(),
+    )?;
+    Ok(front_proxy)
+}
+
+fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(name, None);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+}
+
+fn client_of(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    user: &str,
+    group: Option<&str>,
+) -> Result<Credential> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(user, group);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    issue(params, authority)
+}
+
+fn issue(
+    mut params: CertificateParams,
+    authority: &CertifiedIssuer<'static, KeyPair>,
+) -> Result<Credential> {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, authority)?;
+    Ok(Credential {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+fn named(user: &str, group: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, user);
+    if let Some(group) = group {
+        name.push(DnType::OrganizationName, group);
+    }
+    name
+}
+
+fn write(directory: &Directory, name: &str, certificate: &str, key: &KeyPair) -> Result<()> {
+    write_file(directory, &format!("{name}.crt"), certificate)?;
+    write_file(directory, &format!("{name}.key"), &key.serialize_pem())
+}
+
+fn write_file(directory: &Directory, name: &str, text: &str) -> Result<()> {
+    let path = directory.pki().join(name);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask cluster`: builds what a cluster needs and becomes the cluster program of the tests crate.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+
+use crate::{image, programs, setup, shell};
+
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Bring up a control-plane node and two edge nodes behind NAT, and leave them running
+    Up,
+    /// Remove the cluster, also after a crash
+    Down,
+    /// Run the tests of the cluster tier, on a cluster of their own
+    Test {
+        /// Run only tests whose name contains this
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+    },
+    /// Build the programs and images, and start nothing
+    Build,
+}
+
+/// True unless tests have failed.
+pub(crate) fn run(action: &Action) -> Result<bool> {
+    let verb = match action {
+        Action::Test { filter } => return crate::test::cluster(filter.clone()),
+        Action::Build => {
+            prepare()?;
+            return Ok(true);
+        }
+        Action::Up => "up",
+        Action::Down => "down",
+    };
+    shell::require_root("a cluster")?;
+    if matches!(action, Action::Up) {
+        prepare()?;
+    }
+    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    // Replaced, so that a signal reaches the program itself.
+    let cluster = shell::target_directory().join("debug").join("cluster");
+    let error = Command::new(&cluster).arg(verb).exec();
+    Err(error).with_context(|| format!("start {}", cluster.display()))
+}
+
+/// Whatever a cluster runs, built.
+pub(crate) fn prepare() -> Result<()> {
+    setup::ensure()?;
+    programs::ensure(programs::KUBERNETES)?;
+    image::ensure_common()
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask image`: Culvert as an OCI image archive, made without an engine.
+//!
+//! The image is one static binary and nothing else. The binary is the same whenever it is built from the same sources
+//! with the same compiler in the same place, and so is the archive.
+
+mod archive;
+mod common;
+mod layer;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::{setup, shell};
+use archive::Image;
+use layer::Layer;
+
+pub(crate) use common::ensure as ensure_common;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// How the binary is built
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+    /// The image's name and tag; by default culvert.dev/culvert with the version
+    #[arg(long)]
+    name: Option<String>,
+    /// Where the archive goes; by default images/culvert.tar in the target directory
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Optimised: what is shipped
+    Release,
+    /// Quick to build: what tests run
+    Dev,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure()?;
+    let name = args.name.clone().unwrap_or_else(default_name);
+    let output = args.output.clone().unwrap_or_else(culvert_archive);
+    build(args.profile, &name, &output)?;
+    println!("{name} is in {}", output.display());
+    Ok(())
+}
+
+/// Where the archive of Culvert is unless somebody wants it elsewhere.
+pub(crate) fn culvert_archive() -> PathBuf {
+    directory().join("culvert.tar")
+}
+
+/// The name that the manifests in `deploy/` use.
+pub(crate) fn default_name() -> String {
+    format!("culvert.dev/culvert:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Where archives are.
+pub(crate) fn directory() -> PathBuf {
+    shell::target_directory().join("images")
+}
+
+/// Builds binary and archive.
+pub(crate) fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
+    let binary = build_binary(profile)?;
+    let content = fs::read(&binary).with_context(|| format!("read {}", binary.display()))?;
+    let version = env!("CARGO_PKG_VERSION");
+    let label =
+        |key: &str, value: &str| (format!("org.opencontainers.image.{key}"), value.to_owned());
+    let image = Image {
+        name: name.to_owned(),
+        entrypoint: vec!["/culvert".into()],
+        labels: vec![label("title", "culvert"), label("version", version)],
+        files: Layer::default().file("culvert", 0o755, content),
+    };
+    write(&image, output)
+}
+
+fn build_binary(profile: Profile) -> Result<PathBuf> {
+    // Named, so that the flags are not those of build scripts and procedural macros.
+    let mut cargo = shell::cargo([
+        "build",
+        "--quiet",
+        "--package",
+        "tunnel-user",
+        "--target",
+        TARGET,
+    ]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    shell::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    let profile = match profile {
+        Profile::Release => "release",
+        Profile::Dev => "debug",
+    };
+    let built = shell::target_directory()
+        .join(TARGET)
+        .join(profile)
+        .join("culvert");
+    // Symbols make no difference to what runs, and eight times the size.
+    let stripped = built.with_extension("stripped");
+    let mut strip = std::process::Command::new("strip");
+    shell::output(strip.arg("-o").arg(&stripped).arg(&built))?;
+    Ok(stripped)
+}
+
+/// Writes an archive as a whole: whoever is killed in between leaves the old one.
+fn write(image: &Image, output: &Path) -> Result<()> {
+    let directory = output.parent().context("an archive is in a directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    let partial = output.with_extension("partial");
+    fs::write(&partial, image.to_archive()?)
+        .with_context(|| format!("write {}", partial.display()))?;
+    fs::rename(&partial, output).with_context(|| format!("write {}", output.display()))
+}
