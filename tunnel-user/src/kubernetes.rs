@@ -14,16 +14,25 @@ mod csr;
 pub mod events;
 mod issued;
 mod kept_certificate;
+mod members;
 mod object_name;
+mod own_node;
 mod progress;
 mod rotation;
 mod server_certificate;
+mod services;
 pub mod source;
+mod watch;
 
 pub use access::{Access, AccessError};
 pub use agent_credentials::{AgentCredentials, AgentCredentialsOptions};
 pub use certificate_names::CertificateNames;
+pub use members::{Members, MembersOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
+pub use own_node::OwnNode;
 pub use server_certificate::{ServerCertificate, ServerCertificateOptions};
+pub use services::{
+    NoServerAddress, ServerAddresses, ServerAddressesOptions, ServerNames, ServerNamesOptions,
+};
 
 use crate::observability::chain;

@@ -17,7 +17,6 @@ mod saved;
 mod selector;
 #[cfg(test)]
 mod testing;
-mod watch;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,9 +43,12 @@ use self::{
     index::{Index, Rules, View},
     node::NodeObject,
     saved::{Saved, SavedFile},
-    watch::{News, follow},
 };
-use super::{ObjectName, events::Events};
+use super::{
+    ObjectName,
+    events::Events,
+    watch::{News, Watcher, Which, follow},
+};
 use crate::model::{Node, NodeName, PortSet, Snapshot, SnapshotReader, SnapshotWriter};
 
 /// Between two snapshots: a list of ten thousand nodes is walked for each. The first change after a
@@ -163,8 +165,12 @@ impl Source {
             leading,
             state,
         } = self;
-        let nodes = follow(Api::all(client.clone()), None);
-        let config = follow(Api::namespaced(client, &namespace), Some(&name));
+        let nodes = follow(Api::all(client.clone()), &Which::All, Watcher::Server);
+        let config = follow(
+            Api::namespaced(client, &namespace),
+            &Which::Named(name),
+            Watcher::Server,
+        );
         let keeping = file.keep(saved, state.saved_tx.subscribe(), shutdown.clone());
         tokio::join!(state.run(nodes, config, leading, shutdown), keeping);
     }

@@ -23,10 +23,32 @@ use crate::backoff::Backoff;
 /// The API server ends a watch after this many seconds, and it is made anew from the same point. A
 /// connection that died in silence is found soon after.
 const WATCH_SECONDS: u32 = 30;
+/// The same for agents: there are thousands of them, and little of theirs changes.
+const SELDOM_WATCH_SECONDS: u32 = 290;
 /// Objects of a list that are in memory at once, as the API server wrote them.
 const PAGE: u32 = 200;
 /// An API server that takes longer for one object is away.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which objects of a kind.
+#[derive(Clone, Debug)]
+pub(super) enum Which {
+    /// Every one.
+    All,
+    /// The one of this name.
+    Named(String),
+    /// Those with this label, `key=value`.
+    Labelled(String),
+}
+
+/// Who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watcher {
+    /// One of a few.
+    Server,
+    /// One of thousands: lists come from the API server's memory, which may be a moment old.
+    Agent,
+}
 
 /// What is heard of objects of one kind.
 pub(super) enum News<K> {
@@ -54,19 +76,32 @@ enum State {
     Broken { wait: Duration },
 }
 
-/// Watches all objects of `api`, or the one of that name, for ever.
-pub(super) fn follow<K>(api: Api<K>, name: Option<&str>) -> BoxStream<'static, News<K>>
+/// Watches for ever.
+pub(super) fn follow<K>(
+    api: Api<K>,
+    which: &Which,
+    watcher_is: Watcher,
+) -> BoxStream<'static, News<K>>
 where
     K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
-    let mut config = watcher::Config::default()
-        .timeout(WATCH_SECONDS)
-        .page_size(PAGE);
+    let mut config = watcher::Config::default().page_size(PAGE);
+    config = match watcher_is {
+        Watcher::Server => config.timeout(WATCH_SECONDS),
+        Watcher::Agent => config.timeout(SELDOM_WATCH_SECONDS).any_semantic(),
+    };
     let mut probe = ListParams::default().limit(1);
-    if let Some(name) = name {
-        let field = format!("metadata.name={name}");
-        config = config.fields(&field);
-        probe = probe.fields(&field);
+    match which {
+        Which::All => {}
+        Which::Named(name) => {
+            let field = format!("metadata.name={name}");
+            config = config.fields(&field);
+            probe = probe.fields(&field);
+        }
+        Which::Labelled(label) => {
+            config = config.labels(label);
+            probe = probe.labels(label);
+        }
     }
     let watch = Watch {
         events: watcher(api.clone(), config).boxed(),
@@ -80,6 +115,44 @@ where
         Some((news, watch))
     })
     .boxed()
+}
+
+/// Tells the log how one watch stands: once when it is lost, once when it is back.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    what: &'static str,
+    lost: bool,
+}
+
+impl Trouble {
+    pub(super) fn of(what: &'static str) -> Self {
+        Self { what, lost: false }
+    }
+
+    /// The event, if it is one.
+    pub(super) fn tell<K>(&mut self, news: News<K>) -> Option<Event<K>> {
+        let what = self.what;
+        match news {
+            News::Event(event) => return Some(event),
+            News::Back => {
+                self.lost = false;
+                tracing::info!(what, "following the cluster again");
+            }
+            News::Lost(error) if self.lost => {
+                tracing::debug!(what, error, "still cannot follow the cluster");
+            }
+            News::Lost(error) => {
+                self.lost = true;
+                tracing::warn!(
+                    what,
+                    error,
+                    "cannot follow the cluster: what is known stays in force, trying again every \
+                     few seconds",
+                );
+            }
+        }
+        None
+    }
 }
 
 impl<K> Watch<K>

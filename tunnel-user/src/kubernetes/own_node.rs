@@ -1,0 +1,120 @@
+//! An agent's own Node: the addresses under which clients know it.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, runtime::watcher::Event};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::watch::{Trouble, Watcher, Which, follow};
+use crate::model::NodeName;
+
+/// Follows one Node. Needs `list` and `watch` of `nodes`.
+pub struct OwnNode {
+    client: kube::Client,
+    name: NodeName,
+    /// this --internal addresses--> who asks for the certificate
+    addresses_tx: watch::Sender<BTreeSet<IpAddr>>,
+}
+
+impl OwnNode {
+    /// Starts with the addresses that are known, from a certificate perhaps; asks nothing of the
+    /// API server.
+    pub fn new(
+        client: kube::Client,
+        name: NodeName,
+        known: BTreeSet<IpAddr>,
+    ) -> (Self, watch::Receiver<BTreeSet<IpAddr>>) {
+        let (addresses_tx, addresses) = watch::channel(known);
+        let this = Self {
+            client,
+            name,
+            addresses_tx,
+        };
+        (this, addresses)
+    }
+
+    /// Follows until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let which = Which::Named(self.name.to_string());
+        let mut nodes = follow::<Node>(Api::all(self.client.clone()), &which, Watcher::Agent);
+        let mut trouble = Trouble::of("this node's Node");
+        loop {
+            tokio::select! {
+                Some(news) = nodes.next() => if let Some(event) = trouble.tell(news) {
+                    self.hear(event);
+                },
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// A Node that is deleted, or has no address yet, takes none away: the machine still has them.
+    fn hear(&self, event: Event<Node>) {
+        let (Event::Apply(node) | Event::InitApply(node)) = event else {
+            return;
+        };
+        let addresses = internal_addresses(&node);
+        if addresses.is_empty() {
+            tracing::debug!(node = %self.name, "the Node has no InternalIP");
+            return;
+        }
+        self.addresses_tx.send_if_modified(|known| {
+            let changed = *known != addresses;
+            if changed {
+                tracing::info!(node = %self.name, ?addresses, "the addresses of this node");
+                *known = addresses;
+            }
+            changed
+        });
+    }
+}
+
+fn internal_addresses(node: &Node) -> BTreeSet<IpAddr> {
+    let status = node.status.as_ref();
+    let addresses = status.and_then(|status| status.addresses.as_deref());
+    let internal = addresses.unwrap_or_default().iter();
+    internal
+        .filter(|address| address.type_ == "InternalIP")
+        .filter_map(|address| address.address.parse::<IpAddr>().ok())
+        .map(|ip| ip.to_canonical())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node(addresses: &Value) -> Node {
+        let node = json!({"metadata": {"name": "e1"}, "status": {"addresses": addresses}});
+        serde_json::from_value(node).unwrap()
+    }
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn internal_addresses_are_followed_and_never_become_none() {
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(nowhere).unwrap();
+        let known = set(&["10.78.0.11"]);
+        let (own, addresses) = OwnNode::new(client, "e1".parse().unwrap(), known.clone());
+        own.hear(Event::Apply(node(
+            &json!([{"type": "Hostname", "address": "e1"}]),
+        )));
+        own.hear(Event::Delete(node(&json!([]))));
+        assert_eq!(*addresses.borrow(), known);
+        own.hear(Event::InitApply(node(&json!([
+            {"type": "InternalIP", "address": "10.78.0.12"},
+            {"type": "InternalIP", "address": "fd00:78::12"},
+            {"type": "ExternalIP", "address": "203.0.113.5"},
+            {"type": "Hostname", "address": "e1"},
+        ]))));
+        assert_eq!(*addresses.borrow(), set(&["10.78.0.12", "fd00:78::12"]));
+    }
+}

@@ -1,0 +1,228 @@
+//! The names for a server's certificate, as Services and endpoints change.
+
+use std::{net::IpAddr, time::Duration};
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::Api;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    facts::{Slices, Watched, slices_of},
+    names::{self, Lasting},
+};
+use crate::kubernetes::{
+    CertificateNames, ObjectName,
+    watch::{News, Trouble, Watcher, Which, follow},
+};
+
+/// A new certificate serves for all changes within this time.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Where a server's names come from.
+pub struct ServerNamesOptions {
+    /// The API server; it need not be there.
+    pub client: kube::Client,
+    /// The Service at which servers take agents.
+    pub service: ObjectName,
+    /// The Service under which the cluster's own clients know them.
+    pub internal_service: ObjectName,
+    /// Further names.
+    pub dns: Vec<String>,
+    /// Further addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Follows the Services. Needs `list` and `watch` of both and of the first one's `EndpointSlices`.
+pub struct ServerNames {
+    options: ServerNamesOptions,
+    service: Watched<Service>,
+    internal: Watched<Service>,
+    slices: Slices,
+    /// What the Services named when they were last there: one that is deleted takes no name away.
+    of_service: CertificateNames,
+    of_internal: CertificateNames,
+    lasting: Lasting,
+    /// this --names--> who asks for the certificate
+    names_tx: watch::Sender<Option<CertificateNames>>,
+}
+
+impl ServerNames {
+    /// Asks nothing of the API server. There are no names until it has told all of them.
+    pub fn new(options: ServerNamesOptions) -> (Self, watch::Receiver<Option<CertificateNames>>) {
+        let (names_tx, names) = watch::channel(None);
+        let this = Self {
+            options,
+            service: Watched::default(),
+            internal: Watched::default(),
+            slices: Slices::default(),
+            of_service: CertificateNames::default(),
+            of_internal: CertificateNames::default(),
+            lasting: Lasting::default(),
+            names_tx,
+        };
+        (this, names)
+    }
+
+    /// Follows until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut service = self.watch(&self.options.service);
+        let mut internal = self.watch(&self.options.internal_service);
+        let mut slices = self.watch_slices();
+        let mut of_service = Trouble::of("the servers' Service");
+        let mut of_internal = Trouble::of("the servers' internal Service");
+        let mut of_slices = Trouble::of("the servers' EndpointSlices");
+        let mut due = None;
+        loop {
+            let heard = tokio::select! {
+                Some(news) = service.next() => {
+                    of_service.tell(news).map(|event| self.service.hear(event))
+                }
+                Some(news) = internal.next() => {
+                    of_internal.tell(news).map(|event| self.internal.hear(event))
+                }
+                Some(news) = slices.next() => {
+                    of_slices.tell(news).map(|event| self.slices.hear(event))
+                }
+                () = until(due) => {
+                    due = self.publish(Instant::now());
+                    None
+                }
+                () = shutdown.cancelled() => return,
+            };
+            if heard.is_some() {
+                let settled = Instant::now() + SETTLE;
+                due = Some(due.map_or(settled, |due: Instant| due.min(settled)));
+            }
+        }
+    }
+
+    fn watch(&self, service: &ObjectName) -> BoxStream<'static, News<Service>> {
+        let api = Api::namespaced(self.options.client.clone(), &service.namespace);
+        follow(api, &Which::Named(service.name.clone()), Watcher::Server)
+    }
+
+    fn watch_slices(&self) -> BoxStream<'static, News<EndpointSlice>> {
+        let service = &self.options.service;
+        let api = Api::namespaced(self.options.client.clone(), &service.namespace);
+        let which = Which::Labelled(slices_of(&service.name));
+        follow(api, &which, Watcher::Server)
+    }
+
+    /// Says when to look again although nothing was heard.
+    fn publish(&mut self, now: Instant) -> Option<Instant> {
+        let listed = self.service.is_listed() && self.internal.is_listed();
+        if !listed || !self.slices.is_listed() {
+            return None;
+        }
+        let options = &self.options;
+        match self.service.get() {
+            Some(service) => {
+                self.of_service = names::of_service(&options.service, service, &self.slices);
+            }
+            None => self.tell_missing(&options.service),
+        }
+        match self.internal.get() {
+            Some(service) => self.of_internal = names::inside(&options.internal_service, service),
+            None => self.tell_missing(&options.internal_service),
+        }
+        let mut all = names::always(&options.dns, &options.ips);
+        for names in [&self.of_service, &self.of_internal] {
+            all.dns.extend(names.dns.iter().cloned());
+            all.ips.extend(&names.ips);
+        }
+        self.lasting.set(&all, now.into_std());
+        let names = Some(self.lasting.names());
+        self.names_tx.send_if_modified(|known| {
+            let changed = *known != names;
+            *known = names;
+            changed
+        });
+        self.lasting.next_change().map(Instant::from_std)
+    }
+
+    fn tell_missing(&self, service: &ObjectName) {
+        let names = self.names_tx.borrow();
+        if names.is_none() {
+            tracing::warn!(
+                %service,
+                "there is no such Service: the server's certificate cannot carry its names",
+            );
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kubernetes::services::testing;
+
+    fn list(watched: &mut Watched<Service>, object: Option<Service>) {
+        watched.hear(Event::Init);
+        if let Some(object) = object {
+            watched.hear(Event::InitApply(object));
+        }
+        watched.hear(Event::InitDone);
+    }
+
+    #[tokio::test]
+    async fn names_wait_for_all_that_there_is_to_know_and_do_not_go_with_the_service() {
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let (mut this, names) = ServerNames::new(ServerNamesOptions {
+            client: kube::Client::try_from(nowhere).unwrap(),
+            service: testing::name(),
+            internal_service: "kube-system/x-tunnel-server-internal-svc".parse().unwrap(),
+            dns: vec!["cloud.example".to_owned()],
+            ips: Vec::new(),
+        });
+        let now = Instant::now();
+        list(
+            &mut this.service,
+            Some(testing::service("NodePort", &json!({}))),
+        );
+        this.slices = testing::slices(&[("m1", "10.77.0.1", false)]);
+        this.publish(now);
+        assert_eq!(*names.borrow(), None, "one Service was not heard of");
+
+        list(&mut this.internal, None);
+        this.publish(now);
+        let first = names.borrow().clone().unwrap();
+        for name in ["cloud.example", "x-tunnel-server-svc.kube-system.svc", "m1"] {
+            assert!(first.dns.contains(name), "{name} is not in {first}");
+        }
+        assert!(first.ips.contains(&"10.77.0.1".parse().unwrap()));
+
+        list(&mut this.service, None);
+        let again = this.publish(now + 2 * names::STAYS);
+        assert_eq!((names.borrow().as_ref(), again), (Some(&first), None));
+
+        // An endpoint that is gone for good goes from the certificate as well, some time.
+        list(
+            &mut this.service,
+            Some(testing::service("NodePort", &json!({}))),
+        );
+        this.slices = testing::slices(&[("m2", "10.77.0.2", true)]);
+        let again = this.publish(now).unwrap();
+        assert!(names.borrow().as_ref().unwrap().dns.contains("m1"));
+        this.publish(again);
+        let last = names.borrow().clone().unwrap();
+        assert!(
+            last.dns.contains("m2") && !last.dns.contains("m1"),
+            "{last}"
+        );
+    }
+}
