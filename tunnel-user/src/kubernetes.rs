@@ -7,10 +7,12 @@
 mod access;
 mod agent_credentials;
 mod api_error;
+mod approver;
 mod certificate_kind;
 mod certificate_names;
 mod certificate_store;
 mod csr;
+mod election;
 pub mod events;
 mod issued;
 mod kept_certificate;
@@ -26,7 +28,10 @@ mod watch;
 
 pub use access::{Access, AccessError};
 pub use agent_credentials::{AgentCredentials, AgentCredentialsOptions};
+pub use approver::{ApprovalCounts, Approver, ApproverOptions};
+pub use certificate_kind::SERVER_SUBJECT;
 pub use certificate_names::CertificateNames;
+pub use election::Election;
 pub use members::{Members, MembersOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;

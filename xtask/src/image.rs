@@ -19,14 +19,12 @@ use layer::Layer;
 
 pub(crate) use common::ensure as ensure_common;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
 #[derive(ClapArgs)]
 pub(crate) struct Args {
     /// How the binary is built
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
-    /// The image's name and tag; by default culvert.dev/culvert with the version
+    /// The image's name and tag; by default localhost/culvert with the version
     #[arg(long)]
     name: Option<String>,
     /// Where the archive goes; by default images/culvert.tar in the target directory
@@ -58,7 +56,7 @@ pub(crate) fn culvert_archive() -> PathBuf {
 
 /// The name that the manifests in `deploy/` use.
 pub(crate) fn default_name() -> String {
-    format!("culvert.dev/culvert:{}", env!("CARGO_PKG_VERSION"))
+    format!("localhost/culvert:{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Where archives are.
@@ -82,31 +80,31 @@ pub(crate) fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
     write(&image, output)
 }
 
+/// Only the last step is another than that of an ordinary build: libc is linked into the program.
 fn build_binary(profile: Profile) -> Result<PathBuf> {
-    // Named, so that the flags are not those of build scripts and procedural macros.
-    let mut cargo = shell::cargo([
-        "build",
+    let target = shell::target_directory();
+    let mut build = shell::cargo([
+        "rustc",
         "--quiet",
         "--package",
         "tunnel-user",
-        "--target",
-        TARGET,
+        "--bin",
+        "culvert",
     ]);
     if profile == Profile::Release {
-        cargo.arg("--release");
+        build.arg("--release");
     }
-    shell::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    build.args(["--", "-C", "target-feature=+crt-static"]);
+    shell::run(&mut build)?;
     let profile = match profile {
         Profile::Release => "release",
         Profile::Dev => "debug",
     };
-    let built = shell::target_directory()
-        .join(TARGET)
-        .join(profile)
-        .join("culvert");
     // Symbols make no difference to what runs, and eight times the size.
-    let stripped = built.with_extension("stripped");
+    let stripped = directory().join("culvert.stripped");
+    fs::create_dir_all(directory()).with_context(|| format!("make {}", directory().display()))?;
     let mut strip = std::process::Command::new("strip");
+    let built = target.join(profile).join("culvert");
     shell::output(strip.arg("-o").arg(&stripped).arg(&built))?;
     Ok(stripped)
 }

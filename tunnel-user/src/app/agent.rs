@@ -4,10 +4,12 @@ use std::{net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::status::Established;
+use self::{
+    backing::{Backing, Foundation},
+    status::Established,
+};
 use super::{
     certificates::follow_expiry,
     descriptors,
@@ -22,11 +24,11 @@ use crate::{
         readiness::{Condition, Readiness},
     },
     settings::AgentArgs,
-    standalone::{AgentCredentials, AgentOptions},
     tunnel::agent::{Keeper, KeeperOptions, LocalAddresses, Policy, Servers},
 };
 
 mod addresses;
+mod backing;
 mod status;
 
 /// Runs the agent until it is told to stop.
@@ -51,10 +53,11 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
         stop,
     };
     let end = CancellationToken::new();
-    let mut tasks = Tasks::default();
-    let outcome = agent.serve(registry, &mut tasks, &end).await;
+    let (mut tasks, mut backing) = (Tasks::default(), Tasks::default());
+    let outcome = agent.serve(registry, &mut tasks, &mut backing, &end).await;
     end.cancel();
     tasks.finished().await;
+    backing.finished().await;
     outcome
 }
 
@@ -75,6 +78,7 @@ impl Agent {
         self,
         registry: Registry,
         tasks: &mut Tasks,
+        backing_tasks: &mut Tasks,
         end: &CancellationToken,
     ) -> anyhow::Result<()> {
         let identity = self.readiness.register("identity");
@@ -84,27 +88,29 @@ impl Agent {
         tasks.try_spawn("the admin socket", admin.run(end.clone()));
         tasks.try_spawn("the meta server", meta.run(end.clone()));
         let local = addresses::follow(tasks, end).await;
-        let credentials = tokio::select! {
-            established = self.credentials(&identity, local.as_ref()) => established?,
+        let backing = tokio::select! {
+            established = self.backing(&identity, local.as_ref(), backing_tasks, end) => established?,
             error = tasks.failed() => return Err(error),
         };
         identity.ready();
-        self.established.set(&credentials, &self.metrics);
-        let keeper = Keeper::new(
-            self.keeper_options(&credentials, local),
-            self.servers.clone(),
-        );
+        self.established.set(&backing, &self.metrics);
         tasks.spawn("watching certificates", {
             let certificates = self.metrics.certificates.clone();
-            follow_expiry("agent", credentials.validities(), certificates, end.clone())
+            follow_expiry(
+                "agent",
+                backing.validities.clone(),
+                certificates,
+                end.clone(),
+            )
         });
+        let keeper = Keeper::new(self.keeper_options(backing, local), self.servers.clone());
         tasks.spawn("watching sessions", {
             status::follow_sessions(self.servers, connected, self.metrics, end.clone())
         });
-        tasks.spawn("renewing the certificate", credentials.run(end.clone()));
         tokio::select! {
             kept = keeper.run(self.stop.graceful, self.stop.abort) => kept,
             error = tasks.failed() => Err(error),
+            error = backing_tasks.failed() => Err(error),
         }
     }
 
@@ -123,51 +129,38 @@ impl Agent {
         MetaServer::new(address, registry, self.readiness.clone()).await
     }
 
-    async fn credentials(
+    async fn backing(
         &self,
         identity: &Condition,
         local: Option<&LocalAddresses>,
-    ) -> anyhow::Result<AgentCredentials> {
-        let args = &self.args;
-        let options = AgentOptions {
-            state_dir: args.state_dir.clone(),
-            node: args.node_name()?,
-            servers: args.server.clone(),
-            token: args
-                .token()
-                .map_err(|error| format!("{error:#}"))
-                .transpose(),
-            pin: args.ca_hash,
-            addresses: addresses::proposed(&args.node_ip, local),
-            mark: args.mark,
-        };
-        let trouble = |reason| identity.not_ready(reason);
-        AgentCredentials::establish(&options, &trouble, &self.stop.graceful).await
+        tasks: &mut Tasks,
+        end: &CancellationToken,
+    ) -> anyhow::Result<Backing> {
+        Backing::establish(Foundation {
+            args: &self.args,
+            local,
+            readiness: &self.readiness,
+            identity,
+            tasks,
+            stop: &self.stop.graceful,
+            end,
+        })
+        .await
     }
 
-    fn keeper_options(
-        &self,
-        credentials: &AgentCredentials,
-        local: Option<LocalAddresses>,
-    ) -> KeeperOptions {
+    fn keeper_options(&self, backing: Backing, local: Option<LocalAddresses>) -> KeeperOptions {
         let args = &self.args;
-        // What an enrolment proves never changes; nor do flags.
-        let (_, identity) = watch::channel(credentials.identity().clone());
-        let (_, servers) = watch::channel(args.server.clone());
-        let (own, allowed) = (identity.clone(), args.allow.clone());
+        let (own, allowed) = (backing.identity.clone(), args.allow.clone());
         let policy = if args.no_default_targets {
             Policy::only(own, allowed)
         } else {
             Policy::new(own, allowed)
         };
-        let server_name = crate::pki::SERVER_NAME
-            .try_into()
-            .expect("the constant is a DNS name");
         KeeperOptions {
-            servers,
-            server_name: Some(server_name),
-            tls: credentials.configs(),
-            identity,
+            servers: backing.servers,
+            server_name: backing.server_name,
+            tls: backing.tls,
+            identity: backing.identity,
             settings: args.session.settings(),
             policy: Arc::new(policy.with_local(local)),
             mark: args.mark,

@@ -8,15 +8,18 @@ use crate::{
     pki::Validity,
 };
 
-/// Follows the certificate of this name until the shutdown.
-pub(super) async fn follow_expiry(
+/// Follows the certificate of this name, which may have to come to be first, until the shutdown.
+pub(super) async fn follow_expiry<V: Copy + Into<Option<Validity>>>(
     name: &'static str,
-    mut validities: watch::Receiver<Validity>,
+    mut validities: watch::Receiver<V>,
     certificates: Certificates,
     shutdown: CancellationToken,
 ) {
     loop {
-        certificates.set_expiry(name, validities.borrow_and_update().expires);
+        let validity: Option<Validity> = (*validities.borrow_and_update()).into();
+        if let Some(validity) = validity {
+            certificates.set_expiry(name, validity.expires);
+        }
         tokio::select! {
             changed = validities.changed() => if changed.is_err() {
                 return shutdown.cancelled().await;

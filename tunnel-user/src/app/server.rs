@@ -130,7 +130,8 @@ impl Server {
     /// Binds, installs the redirect, and takes agents; clients come later.
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
         let ends = Ends::default();
-        let parts = Parts::new(&args, &ends.everything).await?;
+        let in_charge = watch::Sender::new(true);
+        let parts = Parts::new(&args, in_charge.subscribe(), &ends.everything).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
         let sharing = if takes_over {
@@ -145,7 +146,7 @@ impl Server {
         let log_task = redirect.take_log_task();
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
-            in_charge: watch::Sender::new(true),
+            in_charge,
             patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),
             ends,
@@ -263,6 +264,7 @@ impl Server {
                 sessions: self.parts.sessions.clone(),
                 dial_timeout: self.args.session.dial_timeout,
                 patient_until: self.patient_until,
+                on_no_session: Arc::clone(&self.parts.on_no_session),
                 heartbeat: Box::new(move || {
                     if let Err(error) = heartbeat.beat() {
                         tracing::warn!(%error, "cannot show the kernel that this server is alive");

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::client::Client;
 use crate::{
-    model::{OriginalDst, PeerAddr, SnapshotReader},
+    model::{NodeName, OriginalDst, PeerAddr, SnapshotReader},
     observability::metrics::{Connections, Dials},
     tunnel::server::Sessions,
 };
@@ -49,6 +49,8 @@ pub struct TransparentOptions {
     pub dial_timeout: Duration,
     /// Until then a node without a session is waited for: agents are still coming along.
     pub patient_until: Instant,
+    /// Hears of each client whose node has no session.
+    pub on_no_session: Arc<dyn Fn(&NodeName) + Send + Sync>,
     /// Called every second by the accept loop.
     pub heartbeat: Box<dyn Fn() + Send>,
     /// Counts clients.
@@ -91,6 +93,7 @@ struct Shared {
     sessions: Sessions,
     dial_timeout: Duration,
     patient_until: Instant,
+    on_no_session: Arc<dyn Fn(&NodeName) + Send + Sync>,
     metrics: TransparentMetrics,
 }
 
@@ -103,6 +106,7 @@ impl Transparent {
             sessions,
             dial_timeout,
             patient_until,
+            on_no_session,
             heartbeat,
             metrics,
         } = options;
@@ -112,6 +116,7 @@ impl Transparent {
             sessions,
             dial_timeout,
             patient_until,
+            on_no_session,
             metrics,
         });
         Self {

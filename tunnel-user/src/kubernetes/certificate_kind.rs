@@ -20,13 +20,16 @@ pub(super) struct CertificateKind {
     pub(super) exact: bool,
 }
 
+/// Whom a server's certificate names.
+pub const SERVER_SUBJECT: Subject = Subject {
+    common_name: "system:node:tunnel-server",
+    organization: "system:nodes",
+};
+
 /// The server's: agents know it by its names. One name too many does no harm until it is renewed.
 pub(super) const SERVER: CertificateKind = CertificateKind {
     role: "server",
-    subject: Subject {
-        common_name: "system:node:tunnel-server",
-        organization: "system:nodes",
-    },
+    subject: SERVER_SUBJECT,
     signer: "kubernetes.io/kubelet-serving",
     usages: ["digital signature", "key encipherment", "server auth"],
     purpose: Purpose::Server,

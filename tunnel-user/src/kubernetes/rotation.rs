@@ -8,7 +8,7 @@ use super::{CertificateNames, certificate_kind::CertificateKind};
 use crate::pki::{RenewalSchedule, Validity};
 
 /// Waits after a request that came to nothing: from the first, doubling, to the longest.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
+const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// Decides, over the certificate in use and the names that it should have.
@@ -175,7 +175,7 @@ mod tests {
         let mut rotation = Rotation::new(&AGENT);
         let wanted = names(&["10.0.0.1"]);
         let waits: Vec<_> = (0..10).map(|_| rotation.failed(at(0), 1.0)).collect();
-        assert_eq!(waits[..3], [2, 4, 8].map(Duration::from_secs));
+        assert_eq!(waits[..3], [5, 10, 20].map(Duration::from_secs));
         assert_eq!(waits[9], LONGEST_WAIT);
         assert_eq!(
             rotation.next(Some(&wanted), at(1)),

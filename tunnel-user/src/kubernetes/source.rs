@@ -238,7 +238,6 @@ impl State {
                 if watch(health).connected() {
                     info!(what, "following the cluster");
                 }
-                health.heard_at = Some(now);
             }
             News::Lost(error) => {
                 if watch(health).lost(error.clone(), now) {

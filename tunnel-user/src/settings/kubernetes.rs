@@ -8,7 +8,10 @@ use std::{
 use clap::{ArgAction, Args};
 
 use super::shared::node_name;
-use crate::{kubernetes::ObjectName, model::NodeName};
+use crate::{
+    kubernetes::{ObjectName, source::NodeSelector},
+    model::NodeName,
+};
 
 /// How to reach the cluster, and the Service at which servers take agents.
 #[derive(Args, Clone, Debug)]
@@ -52,7 +55,7 @@ pub struct ServerKubernetesArgs {
         "openyurt.io/is-edge-worker=true",
         "openyurt.io/edge-enable-reverseTunnel-client=true",
     ])]
-    pub node_selector: Vec<String>,
+    pub node_selector: Vec<NodeSelector>,
 
     /// `ConfigMap` of the tunnelled ports besides 10250, 10255 and --ports
     #[arg(

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{bail, ensure};
 
-use super::{AgentArgs, ClusterArgs, ServerArgs, ServerKubernetesArgs};
+use super::{AgentArgs, ClusterArgs, ServerArgs};
 
 impl ServerArgs {
     /// Checks what no flag can check alone.
@@ -15,7 +15,6 @@ impl ServerArgs {
         );
         check_redirect_addresses(&self.redirect_address)?;
         self.kubernetes.cluster.validate()?;
-        self.kubernetes.validate()?;
         let redirect_port = self.redirect_port.get();
         if self
             .tunnel_ports()
@@ -75,20 +74,6 @@ impl ClusterArgs {
             self.kubernetes || (self.kubeconfig.is_none() && self.cert_dir.is_none()),
             "--kubeconfig and --cert-dir have no meaning without --kubernetes: add it, or leave \
              them out"
-        );
-        Ok(())
-    }
-}
-
-impl ServerKubernetesArgs {
-    fn validate(&self) -> anyhow::Result<()> {
-        ensure!(
-            !self
-                .node_selector
-                .iter()
-                .any(|selector| selector.trim().is_empty()),
-            "--node-selector is empty, which would match every node: give the labels of the edge \
-             nodes"
         );
         Ok(())
     }

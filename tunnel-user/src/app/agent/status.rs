@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::backing::Backing;
 use crate::{
     app::certificates::certificate_status,
     model::{AgentIdentity, NodeName},
@@ -16,7 +17,6 @@ use crate::{
         status::{NodeStatus, Role, SessionStatus, StatusReport},
     },
     pki::{AGENT_SUBJECT, Validity},
-    standalone::AgentCredentials,
     tunnel::agent::{LinkInfo, LinkState, Servers},
 };
 
@@ -34,21 +34,21 @@ pub(super) struct Reporter {
 pub(super) struct Established(Arc<OnceLock<Identity>>);
 
 struct Identity {
-    proved: AgentIdentity,
+    proved: watch::Receiver<AgentIdentity>,
     validities: watch::Receiver<Validity>,
     ca: Option<Validity>,
 }
 
 impl Established {
     /// Shows the identity from now on.
-    pub(super) fn set(&self, credentials: &AgentCredentials, metrics: &AgentMetrics) {
-        let ca = credentials.ca_validity();
+    pub(super) fn set(&self, backing: &Backing, metrics: &AgentMetrics) {
+        let ca = backing.authority;
         if let Some(ca) = ca {
             metrics.certificates.set_expiry("ca", ca.expires);
         }
         self.0.get_or_init(|| Identity {
-            proved: credentials.identity().clone(),
-            validities: credentials.validities(),
+            proved: backing.identity.clone(),
+            validities: backing.validities.clone(),
             ca,
         });
     }
@@ -78,6 +78,7 @@ impl Reporter {
             validities,
             ca,
         } = identity;
+        let proved = proved.borrow();
         report.nodes = vec![NodeStatus {
             name: proved.node.clone(),
             addresses: proved.addresses.clone(),

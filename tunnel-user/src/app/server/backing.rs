@@ -1,10 +1,11 @@
 //! What stands behind a server: who says which nodes exist, and who certifies it.
 //!
 //! ```text
-//!  standalone   its own CA, registered nodes in files
+//!  standalone   its own CA, registered nodes in files    }
 //!  Kubernetes   the cluster's CA, Node objects           } --> Backing --> the same server
 //! ```
 
+mod kubernetes;
 mod standalone;
 
 use std::sync::Arc;
@@ -14,12 +15,21 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::SnapshotReader,
+    model::{NodeName, SnapshotReader},
+    observability::{
+        metrics::{ReadCluster, ServerMetrics},
+        readiness::Readiness,
+    },
     pki::{AgentProof, Validity},
     redirect::addresses::AddressWatch,
     settings::ServerArgs,
     tunnel::server::UnaryService,
 };
+
+/// Reads how long the server's certificate lives; `None` until there is one.
+pub(super) type ReadValidity = Arc<dyn Fn() -> Option<Validity> + Send + Sync>;
+/// Hears of each client that asked for a node without a session.
+pub(super) type OnNoSession = Arc<dyn Fn(&NodeName) + Send + Sync>;
 
 /// What a server needs of the outside world, and the tasks that keep it true.
 pub(super) struct Backing {
@@ -29,27 +39,42 @@ pub(super) struct Backing {
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// Whom the server's certificate names.
     pub(super) subject: String,
-    /// The certificate's life.
-    pub(super) validities: watch::Receiver<Validity>,
+    pub(super) validity: ReadValidity,
+    /// The life of the CA, where the server keeps it.
+    pub(super) authority: Option<Validity>,
     /// How many servers there are.
     pub(super) server_count: watch::Receiver<u32>,
     /// Which certificates prove an agent.
     pub(super) proof: AgentProof,
     /// Enrolment and renewal, where the server itself certifies agents.
     pub(super) unary: UnaryService,
-    /// The life of the CA, where the server keeps it.
-    pub(super) authority: Option<Validity>,
+    pub(super) on_no_session: OnNoSession,
+    /// How it stands with the cluster, where there is one.
+    pub(super) cluster: Option<ReadCluster>,
     /// What has to run, by name.
     pub(super) tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
 }
 
+/// What a backing is made with.
+pub(super) struct Foundation<'a> {
+    pub(super) args: &'a ServerArgs,
+    pub(super) server_id: &'a str,
+    /// Whether this server takes agents, or another one during a handover.
+    pub(super) in_charge: watch::Receiver<bool>,
+    pub(super) addresses: &'a AddressWatch,
+    pub(super) readiness: &'a Readiness,
+    pub(super) metrics: &'a ServerMetrics,
+    /// Ends the backing's tasks.
+    pub(super) end: &'a CancellationToken,
+}
+
 impl Backing {
-    /// Prepares it; its tasks will end with `end`.
-    pub(super) fn new(
-        args: &ServerArgs,
-        addresses: &AddressWatch,
-        end: &CancellationToken,
-    ) -> anyhow::Result<Self> {
-        standalone::backing(args, addresses.subscribe(), end)
+    /// Prepares what the settings ask for.
+    pub(super) async fn new(foundation: Foundation<'_>) -> anyhow::Result<Self> {
+        if foundation.args.kubernetes.cluster.kubernetes {
+            kubernetes::backing(foundation).await
+        } else {
+            standalone::backing(&foundation)
+        }
     }
 }

@@ -8,11 +8,14 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::backing::Backing;
+use super::backing::{Backing, Foundation, OnNoSession, ReadValidity};
 use crate::{
-    app::{certificates::follow_expiry, node_table::SharedRedirect, tasks::Tasks},
+    app::{node_table::SharedRedirect, tasks::Tasks},
     model::SnapshotReader,
-    observability::{metrics::ServerMetrics, readiness::Readiness},
+    observability::{
+        metrics::{ReadCluster, ServerMetrics},
+        readiness::Readiness,
+    },
     pki::{AgentProof, Validity},
     redirect::addresses::AddressWatch,
     settings::ServerArgs,
@@ -25,9 +28,11 @@ pub(super) struct Parts {
     pub(super) snapshots: SnapshotReader,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) sessions: Sessions,
-    pub(super) validities: watch::Receiver<Validity>,
-    pub(super) authority: Option<Validity>,
     pub(super) subject: String,
+    pub(super) validity: ReadValidity,
+    pub(super) authority: Option<Validity>,
+    pub(super) on_no_session: OnNoSession,
+    pub(super) cluster: Option<ReadCluster>,
     pub(super) metrics: ServerMetrics,
     pub(super) readiness: Readiness,
     server_id: String,
@@ -47,30 +52,47 @@ struct Runnable {
 
 impl Parts {
     /// Prepares them; what they run ends with `end`.
-    pub(super) async fn new(args: &ServerArgs, end: &CancellationToken) -> anyhow::Result<Self> {
+    pub(super) async fn new(
+        args: &ServerArgs,
+        in_charge: watch::Receiver<bool>,
+        end: &CancellationToken,
+    ) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let addresses = AddressWatch::new().await?;
+        let readiness = Readiness::default();
+        let server_id = format!("{:032x}", rand::random::<u128>());
         let Backing {
             snapshots,
             tls,
-            validities,
+            subject,
+            validity,
+            authority,
             server_count,
             proof,
             unary,
-            authority,
-            subject,
+            on_no_session,
+            cluster,
             tasks,
-        } = Backing::new(args, &addresses, end)?;
+        } = Backing::new(Foundation {
+            args,
+            server_id: &server_id,
+            in_charge,
+            addresses: &addresses,
+            readiness: &readiness,
+            metrics: &metrics,
+            end,
+        })
+        .await?;
         if let Some(ca) = authority {
             metrics.certificates.set_expiry("ca", ca.expires);
         }
         Ok(Self {
             started_at: OffsetDateTime::now_utc(),
             own_addresses: addresses.subscribe(),
-            server_id: format!("{:032x}", rand::random::<u128>()),
             sessions: Sessions::default(),
-            readiness: Readiness::default(),
+            readiness,
+            server_id,
             registry: Some(registry),
             runnable: Some(Runnable {
                 addresses,
@@ -78,12 +100,14 @@ impl Parts {
             }),
             snapshots,
             tls,
-            validities,
+            subject,
+            validity,
+            authority,
             server_count,
             proof,
             unary,
-            authority,
-            subject,
+            on_no_session,
+            cluster,
             metrics,
         })
     }
@@ -100,6 +124,9 @@ impl Parts {
                 .unwrap_or_default()
         };
         ServerMetrics::register_redirect(&mut registry, Box::new(read));
+        if let Some(cluster) = &self.cluster {
+            ServerMetrics::register_cluster(&mut registry, Arc::clone(cluster));
+        }
         registry
     }
 
@@ -122,10 +149,6 @@ impl Parts {
         });
         tasks.spawn("counting sessions", {
             count_sessions(self.sessions.clone(), self.metrics.clone(), end.clone())
-        });
-        tasks.spawn("watching certificates", {
-            let certificates = self.metrics.certificates.clone();
-            follow_expiry("server", self.validities.clone(), certificates, end.clone())
         });
     }
 

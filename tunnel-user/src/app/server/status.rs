@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use time::OffsetDateTime;
-use tokio::sync::watch;
 
-use super::Parts;
+use super::{Parts, backing::ReadValidity};
 use crate::{
     app::{certificates::certificate_status, node_table::SharedRedirect},
     model::{GatePolicy, SnapshotReader},
     observability::{
         admin::MakeStatus,
+        metrics::ReadCluster,
         readiness::Readiness,
         status::{NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport},
     },
@@ -29,9 +29,10 @@ pub(super) struct Reporter {
     sessions: Sessions,
     redirect: SharedRedirect,
     readiness: Readiness,
-    authority: Option<Validity>,
     subject: String,
-    validities: watch::Receiver<Validity>,
+    validity: ReadValidity,
+    authority: Option<Validity>,
+    cluster: Option<ReadCluster>,
 }
 
 impl Reporter {
@@ -43,9 +44,10 @@ impl Reporter {
             sessions: parts.sessions.clone(),
             redirect: redirect.clone(),
             readiness: parts.readiness.clone(),
-            authority: parts.authority,
             subject: parts.subject.clone(),
-            validities: parts.validities.clone(),
+            validity: Arc::clone(&parts.validity),
+            authority: parts.authority,
+            cluster: parts.cluster.clone(),
         }
     }
 
@@ -75,10 +77,11 @@ impl Reporter {
             .collect();
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
-        let validity = *self.validities.borrow();
-        let server = certificate_status("server", Some(self.subject.clone()), validity);
+        let subject = || Some(self.subject.clone());
+        let server = (self.validity)().map(|life| certificate_status("server", subject(), life));
         let ca = self.authority.map(|ca| certificate_status("ca", None, ca));
-        report.certificates = ca.into_iter().chain([server]).collect();
+        report.certificates = ca.into_iter().chain(server).collect();
+        report.cluster = self.cluster.as_ref().map(|read| read());
         report
     }
 

@@ -117,6 +117,9 @@ impl Client {
             }
             Err(error) => {
                 metrics.dials.failed(failure(&error));
+                if matches!(error, DialError::NoSession(_)) {
+                    (self.shared.on_no_session)(&route.node);
+                }
                 self.log_failure(route, &error, started.elapsed());
                 None
             }

@@ -1,7 +1,5 @@
 //! How current the snapshot is, and whether it is kept so.
 
-use std::time::Duration;
-
 use time::OffsetDateTime;
 
 use super::saved::Saved;
@@ -11,8 +9,6 @@ use super::saved::Saved;
 pub struct SourceHealth {
     /// Where the snapshot is from.
     pub origin: Origin,
-    /// When the API server last confirmed it; while the nodes are followed, it does all the time.
-    pub heard_at: Option<OffsetDateTime>,
     /// The watch on Nodes.
     pub nodes: WatchHealth,
     /// The watch on the `ConfigMap` of the ports.
@@ -71,17 +67,25 @@ impl SourceHealth {
         }
     }
 
-    /// For how long nobody has confirmed the snapshot; `None` without one.
-    pub fn age(&self, now: OffsetDateTime) -> Option<Duration> {
-        let since = match (&self.nodes, self.origin) {
-            (_, Origin::Nowhere) => return None,
-            (WatchHealth::Connected, Origin::ApiServer) => now,
-            (_, Origin::Disk(saved_at)) => self.heard_at.unwrap_or(saved_at),
-            (WatchHealth::Connecting | WatchHealth::Lost { .. }, Origin::ApiServer) => {
-                self.heard_at.unwrap_or(now)
-            }
-        };
-        Some((now - since).try_into().unwrap_or(Duration::ZERO))
+    /// When the API server last confirmed the nodes: now, while they are followed; `None` while there
+    /// is no snapshot. A connection that dies in silence is found to be dead within a minute.
+    pub fn confirmed_at(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        match (self.origin, &self.nodes) {
+            (Origin::Nowhere, _) => None,
+            (Origin::Disk(saved_at), _) => Some(saved_at),
+            (Origin::ApiServer, WatchHealth::Lost { since, .. }) => Some(*since),
+            (Origin::ApiServer, WatchHealth::Connecting | WatchHealth::Connected) => Some(now),
+        }
+    }
+
+    /// Why nodes or ports are not followed now.
+    pub fn trouble(&self) -> Option<String> {
+        let watches = [("nodes", &self.nodes), ("ports", &self.ports_config)];
+        let lost = watches.iter().filter_map(|(what, watch)| match watch {
+            WatchHealth::Lost { error, .. } => Some(format!("cannot follow {what}: {error}")),
+            WatchHealth::Connecting | WatchHealth::Connected => None,
+        });
+        lost.reduce(|one, other| format!("{one}; {other}"))
     }
 }
 
@@ -104,6 +108,8 @@ impl WatchHealth {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use time::macros::datetime;
 
     use super::*;
@@ -124,17 +130,29 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_ages_while_nobody_confirms_it() {
+    fn a_snapshot_is_confirmed_while_nodes_are_followed() {
         let mut health = SourceHealth::default();
-        assert_eq!(health.age(NOW), None);
+        assert_eq!(health.confirmed_at(NOW), None);
         health.origin = Origin::Disk(NOW - 5 * MINUTE);
-        assert_eq!(health.age(NOW), Some(5 * MINUTE));
-        health.origin = Origin::ApiServer;
         health.nodes.connected();
-        health.heard_at = Some(NOW - 3 * MINUTE);
-        assert_eq!(health.age(NOW), Some(Duration::ZERO), "nothing has changed");
+        let saved = health.confirmed_at(NOW);
+        assert_eq!(saved, Some(NOW - 5 * MINUTE), "a list is not whole yet");
+        health.origin = Origin::ApiServer;
+        assert_eq!(health.confirmed_at(NOW), Some(NOW), "nothing has changed");
+        health.nodes.lost("gone".to_owned(), NOW - MINUTE);
+        assert_eq!(health.confirmed_at(NOW), Some(NOW - MINUTE));
+    }
+
+    #[test]
+    fn trouble_names_what_is_not_followed() {
+        let mut health = SourceHealth::default();
+        assert_eq!(health.trouble(), None);
+        health.ports_config.lost("forbidden".to_owned(), NOW);
+        let ports = "cannot follow ports: forbidden";
+        assert_eq!(health.trouble().as_deref(), Some(ports));
         health.nodes.lost("gone".to_owned(), NOW);
-        assert_eq!(health.age(NOW), Some(3 * MINUTE));
+        let both = format!("cannot follow nodes: gone; {ports}");
+        assert_eq!(health.trouble(), Some(both));
     }
 
     #[test]

@@ -23,11 +23,17 @@ pub struct NodeSelector(Selector);
 
 /// Why a text is not a [`NodeSelector`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a label selector: expected KEY=VALUE, KEY!=VALUE, KEY in (A,B), KEY notin (A,B), \
-     KEY or !KEY, several of them joined by commas where all must hold"
-)]
-pub struct InvalidNodeSelector(String);
+pub enum InvalidNodeSelector {
+    /// It says nothing.
+    #[error("an empty selector would match every node: give the labels of the edge nodes")]
+    Empty,
+    /// It is none.
+    #[error(
+        "{0:?} is not a label selector: expected KEY=VALUE, KEY!=VALUE, KEY in (A,B), \
+         KEY notin (A,B), KEY or !KEY, several of them joined by commas where all must hold"
+    )]
+    Form(String),
+}
 
 impl NodeSelector {
     /// Whether a node with these labels is tunnelled.
@@ -40,11 +46,14 @@ impl FromStr for NodeSelector {
     type Err = InvalidNodeSelector;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            return Err(InvalidNodeSelector::Empty);
+        }
         requirements(text)
             .map(expression)
             .collect::<Option<Selector>>()
             .map(Self)
-            .ok_or_else(|| InvalidNodeSelector(text.to_owned()))
+            .ok_or_else(|| InvalidNodeSelector::Form(text.to_owned()))
     }
 }
 
@@ -160,8 +169,8 @@ mod tests {
 
     #[test]
     fn refuses_what_it_would_have_to_guess_with_the_forms() {
+        assert_eq!(" ".parse::<NodeSelector>(), Err(InvalidNodeSelector::Empty));
         for text in [
-            "",
             ",",
             "a=b,",
             "a b",

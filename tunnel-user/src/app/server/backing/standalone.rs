@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-use super::Backing;
+use super::{Backing, Foundation};
 use crate::{
+    app::certificates::follow_expiry,
     model::SnapshotReader,
     pki::{AgentProof, SERVER_NAME},
     settings::ServerArgs,
@@ -24,25 +24,35 @@ const LARGEST_CALL: usize = 64 * 1024;
 
 type OwnAddresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
 
-pub(super) fn backing(
-    args: &ServerArgs,
-    own_addresses: OwnAddresses,
-    end: &CancellationToken,
-) -> anyhow::Result<Backing> {
+pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
+    let Foundation {
+        args,
+        addresses,
+        metrics,
+        end,
+        ..
+    } = *foundation;
     let now = OffsetDateTime::now_utc();
     let state = Arc::new(State::create(&args.state_dir, now)?);
     let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE, now)?;
     let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
+    let validities = certificate.validities();
+    let certificates = metrics.certificates.clone();
     Ok(Backing {
         tls: certificate.configs(),
         subject: format!("CN={SERVER_NAME}"),
-        validities: certificate.validities(),
+        validity: {
+            let validities = validities.clone();
+            Arc::new(move || Some(*validities.borrow()))
+        },
+        authority: Some(state.ca().validity()),
         // Each standalone server stands for itself.
         server_count: watch::channel(1).1,
         proof: AgentProof::Enrolment,
-        unary: enrolment(args, &state, own_addresses, snapshots.clone()),
+        unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,
-        authority: Some(state.ca().validity()),
+        on_no_session: Arc::new(|_| {}),
+        cluster: None,
         tasks: vec![
             (
                 "following the registered nodes",
@@ -51,6 +61,15 @@ pub(super) fn backing(
             (
                 "renewing the server's certificate",
                 Box::pin(certificate.run(end.clone())),
+            ),
+            (
+                "watching certificates",
+                Box::pin(follow_expiry(
+                    "server",
+                    validities,
+                    certificates,
+                    end.clone(),
+                )),
             ),
         ],
     })

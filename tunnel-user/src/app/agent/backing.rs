@@ -1,0 +1,60 @@
+//! What stands behind an agent: who certifies it, and who says where servers are.
+
+mod kubernetes;
+mod standalone;
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::tasks::Tasks,
+    model::{AgentIdentity, ServerAddr},
+    observability::readiness::{Condition, Readiness},
+    pki::Validity,
+    settings::AgentArgs,
+    tunnel::agent::LocalAddresses,
+};
+
+/// What an agent needs of the outside world; tasks keep it true.
+pub(super) struct Backing {
+    /// What the certificate proves.
+    pub(super) identity: watch::Receiver<AgentIdentity>,
+    /// Presents it, and verifies servers.
+    pub(super) tls: watch::Receiver<Arc<ClientConfig>>,
+    pub(super) validities: watch::Receiver<Validity>,
+    /// The life of the servers' CA, where it is theirs alone.
+    pub(super) authority: Option<Validity>,
+    /// Where servers listen.
+    pub(super) servers: watch::Receiver<Vec<ServerAddr>>,
+    /// The name that every server has; `None` verifies the address dialled.
+    pub(super) server_name: Option<ServerName<'static>>,
+}
+
+/// What a backing is made with.
+pub(super) struct Foundation<'a> {
+    pub(super) args: &'a AgentArgs,
+    pub(super) local: Option<&'a LocalAddresses>,
+    pub(super) readiness: &'a Readiness,
+    /// Hears why it takes long until there is an identity.
+    pub(super) identity: &'a Condition,
+    pub(super) tasks: &'a mut Tasks,
+    /// Gives it up.
+    pub(super) stop: &'a CancellationToken,
+    /// Ends the tasks.
+    pub(super) end: &'a CancellationToken,
+}
+
+impl Backing {
+    /// Gets an identity, for as long as that takes.
+    pub(super) async fn establish(foundation: Foundation<'_>) -> anyhow::Result<Self> {
+        if foundation.args.cluster.kubernetes {
+            kubernetes::establish(foundation).await
+        } else {
+            standalone::establish(foundation).await
+        }
+    }
+}

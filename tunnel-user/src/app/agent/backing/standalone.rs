@@ -1,0 +1,48 @@
+//! An agent of servers without a cluster.
+
+use tokio::sync::watch;
+
+use super::{Backing, Foundation};
+use crate::{
+    app::agent::addresses,
+    pki::SERVER_NAME,
+    standalone::{AgentCredentials, AgentOptions},
+};
+
+pub(super) async fn establish(foundation: Foundation<'_>) -> anyhow::Result<Backing> {
+    let Foundation {
+        args,
+        local,
+        identity,
+        tasks,
+        stop,
+        end,
+        ..
+    } = foundation;
+    let options = AgentOptions {
+        state_dir: args.state_dir.clone(),
+        node: args.node_name()?,
+        servers: args.server.clone(),
+        token: args
+            .token()
+            .map_err(|error| format!("{error:#}"))
+            .transpose(),
+        pin: args.ca_hash,
+        addresses: addresses::proposed(&args.node_ip, local),
+        mark: args.mark,
+    };
+    let trouble = |reason| identity.not_ready(reason);
+    let credentials = AgentCredentials::establish(&options, &trouble, stop).await?;
+    let server_name = SERVER_NAME.try_into().expect("the constant is a DNS name");
+    let backing = Backing {
+        // What an enrolment proves never changes; nor do flags.
+        identity: watch::channel(credentials.identity().clone()).1,
+        servers: watch::channel(args.server.clone()).1,
+        tls: credentials.configs(),
+        validities: credentials.validities(),
+        authority: credentials.ca_validity(),
+        server_name: Some(server_name),
+    };
+    tasks.spawn("renewing the certificate", credentials.run(end.clone()));
+    Ok(backing)
+}

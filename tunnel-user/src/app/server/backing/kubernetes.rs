@@ -1,0 +1,281 @@
+//! A server of a Kubernetes cluster.
+//!
+//! ```text
+//!  Election --leading--> Source, Approver        who may write to the cluster
+//!  Source --snapshots--> the server, Approver    which nodes there are
+//!  ServerNames --names--> ServerCertificate, Approver
+//!  Members --server count--> the agents
+//! ```
+
+mod cluster_status;
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use http::Response;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, body::Body};
+
+use self::cluster_status::ClusterView;
+use super::{Backing, Foundation};
+use crate::{
+    app::certificates::follow_expiry,
+    kubernetes::{
+        Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, Election, Members,
+        MembersOptions, ObjectName, SERVER_SUBJECT, ServerCertificate, ServerCertificateOptions,
+        ServerNames, ServerNamesOptions,
+        events::Events,
+        source::{Source, SourceHealth, SourceOptions},
+    },
+    model::{NodeName, PortSet, SnapshotReader, TunnelPort},
+    observability::readiness::Condition,
+    pki::{AgentProof, Validity},
+    settings::{ServerArgs, ServerKubernetesArgs},
+};
+
+/// The Lease that the leader of the servers holds.
+const LEADER_LEASE: &str = "culvert-server";
+
+type Leading = watch::Receiver<bool>;
+type Names = watch::Receiver<Option<CertificateNames>>;
+
+/// Prepares everything. The API server is first asked by the tasks, and need not be there.
+pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backing> {
+    let settings = &foundation.args.kubernetes;
+    let mut member = Member {
+        access: Access::new(settings.cluster.kubeconfig.as_deref()).await?,
+        machine: settings.node_name()?,
+        settings,
+        foundation,
+        tasks: Vec::new(),
+    };
+    let (leading, leader) = member.election();
+    let events = member.events();
+    let (snapshots, health) = member.nodes(&events, leading.clone())?;
+    let names = member.names();
+    let certificate = member.certificate(names.clone())?;
+    let server_count = member.server_count();
+    let approvals = member.approvals(snapshots.clone(), names, leading.clone());
+    let (tls, validities) = (certificate.configs(), certificate.validities());
+    member.keep_certificate(certificate);
+    let view = ClusterView {
+        health,
+        leading,
+        leader,
+        server_count: server_count.clone(),
+        approvals,
+    };
+    Ok(Backing {
+        snapshots,
+        tls,
+        subject: SERVER_SUBJECT.to_string(),
+        validity: Arc::new(move || *validities.borrow()),
+        authority: None,
+        server_count,
+        proof: AgentProof::ClusterSubject,
+        unary: Arc::new(|_| Box::pin(async { no_enrolment() })),
+        on_no_session: Arc::new(move |node| events.no_session(node)),
+        cluster: Some(Arc::new(move || view.status())),
+        tasks: member.tasks,
+    })
+}
+
+/// A server on its way into the cluster: makes the parts, and collects what they run.
+struct Member<'a> {
+    access: Access,
+    machine: NodeName,
+    settings: &'a ServerKubernetesArgs,
+    foundation: Foundation<'a>,
+    tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+}
+
+impl Member<'_> {
+    fn client(&self) -> kube::Client {
+        self.access.client.clone()
+    }
+
+    fn run<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = task(self.foundation.end.clone());
+        self.tasks.push((name, Box::pin(task)));
+    }
+
+    fn election(&mut self) -> (Leading, watch::Receiver<Option<String>>) {
+        let lease = ObjectName {
+            namespace: self.access.namespace.clone(),
+            name: LEADER_LEASE.to_owned(),
+        };
+        let election = Election::new(self.client(), lease, self.machine.as_str());
+        let (leading, leader) = (election.leading(), election.leader());
+        self.run("electing a leader", |end| election.run(end));
+        (leading, leader)
+    }
+
+    fn events(&mut self) -> Events {
+        let (events, writer) = Events::new(self.client(), self.machine.as_str());
+        self.run("writing Events", |end| writer.run(end));
+        events
+    }
+
+    fn nodes(
+        &mut self,
+        events: &Events,
+        leading: Leading,
+    ) -> anyhow::Result<(SnapshotReader, watch::Receiver<SourceHealth>)> {
+        let args = self.foundation.args;
+        let (source, snapshots, health) = Source::new(SourceOptions {
+            client: self.client(),
+            selectors: self.settings.node_selector.clone(),
+            ports_config: self.settings.ports_config.clone(),
+            extra_ports: args.ports.iter().copied().collect(),
+            reserved_ports: own_ports(args),
+            state_dir: args.state_dir.clone(),
+            events: events.clone(),
+            leading,
+        })
+        .context("cannot keep what is known of the cluster in --state-dir")?;
+        self.run("following the cluster's nodes", |end| source.run(end));
+        let known = self.foundation.readiness.register("nodes");
+        let followed = health.clone();
+        self.run("watching whether nodes are known", |end| {
+            until_known(followed, known, end)
+        });
+        Ok((snapshots, health))
+    }
+
+    fn names(&mut self) -> Names {
+        let (server_names, names) = ServerNames::new(ServerNamesOptions {
+            client: self.client(),
+            service: self.settings.cluster.service.clone(),
+            internal_service: self.settings.internal_service.clone(),
+            dns: self.settings.cert_dns_names.clone(),
+            ips: self.settings.cert_ips.clone(),
+        });
+        self.run("following the servers' names", |end| server_names.run(end));
+        names
+    }
+
+    fn certificate(&self, names: Names) -> anyhow::Result<ServerCertificate> {
+        let cluster = &self.settings.cluster;
+        ServerCertificate::new(ServerCertificateOptions {
+            client: self.client(),
+            cas: self.access.ca.clone(),
+            cert_dir: cluster.cert_dir(&self.foundation.args.state_dir),
+            names,
+            life: None,
+        })
+        .context("cannot keep the server's certificate in --cert-dir")
+    }
+
+    fn keep_certificate(&mut self, certificate: ServerCertificate) {
+        let validities = certificate.validities();
+        let metric = self.foundation.metrics.certificates.clone();
+        let expiry = validities.clone();
+        self.run("watching certificates", |end| {
+            follow_expiry("server", expiry, metric, end)
+        });
+        let certified = Arc::new(self.foundation.readiness.register("certificate"));
+        let awaited = Arc::clone(&certified);
+        let has_one = validities.clone();
+        let trouble = move |reason| {
+            // The one in use does for now.
+            if has_one.borrow().is_none() {
+                awaited.not_ready(reason);
+            }
+        };
+        self.run("keeping the server's certificate", |end| {
+            certificate.run(trouble, end)
+        });
+        self.run("watching whether there is a certificate", |end| {
+            until_certified(validities, certified, end)
+        });
+    }
+
+    fn server_count(&mut self) -> watch::Receiver<u32> {
+        let (members, server_count) = Members::new(MembersOptions {
+            client: self.client(),
+            namespace: self.access.namespace.clone(),
+            machine: self.machine.clone(),
+            server_id: self.foundation.server_id.to_owned(),
+        });
+        let in_charge = self.foundation.in_charge.clone();
+        self.run("counting servers", |end| members.run(in_charge, end));
+        server_count
+    }
+
+    /// `None` where somebody else approves.
+    fn approvals(
+        &mut self,
+        snapshots: SnapshotReader,
+        names: Names,
+        leading: Leading,
+    ) -> Option<ApprovalCounts> {
+        if !self.settings.approve_certificates {
+            return None;
+        }
+        let counts = ApprovalCounts::default();
+        let approver = Approver::new(ApproverOptions {
+            client: self.client(),
+            snapshots,
+            names,
+            agents: self.settings.agent_service_account.clone(),
+            leading,
+            counts: counts.clone(),
+        });
+        self.run("approving certificates", |end| approver.run(end));
+        Some(counts)
+    }
+}
+
+/// The ports that the server itself listens on are never tunnelled.
+fn own_ports(args: &ServerArgs) -> PortSet {
+    let own = [args.agent_port, args.redirect_port.get(), args.meta_port];
+    own.into_iter().filter_map(TunnelPort::new).collect()
+}
+
+/// Keeps the condition true: there is a snapshot to serve.
+async fn until_known(
+    mut health: watch::Receiver<SourceHealth>,
+    known: Condition,
+    end: CancellationToken,
+) {
+    loop {
+        match health.borrow_and_update().ready() {
+            Ok(()) => known.ready(),
+            Err(reason) => known.not_ready(reason),
+        }
+        tokio::select! {
+            changed = health.changed() => if changed.is_err() {
+                return end.cancelled().await;
+            },
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps the condition true once there is a certificate: agents can come.
+async fn until_certified(
+    mut validities: watch::Receiver<Option<Validity>>,
+    certified: Arc<Condition>,
+    end: CancellationToken,
+) {
+    tokio::select! {
+        has_one = validities.wait_for(Option::is_some) => if has_one.is_ok() {
+            certified.ready();
+        },
+        () = end.cancelled() => return,
+    }
+    end.cancelled().await;
+}
+
+fn no_enrolment() -> Response<Body> {
+    Status::unimplemented(
+        "this server belongs to a Kubernetes cluster, which certifies its agents: run \
+         `culvert agent --kubernetes`",
+    )
+    .into_http()
+}

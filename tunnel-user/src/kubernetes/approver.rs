@@ -1,0 +1,94 @@
+//! Approves the certificate requests of servers and agents, while this server leads.
+//!
+//! ```text
+//!  requests --watch--> Claim --> Queue --> decide <-- nodes, names
+//!                     (ours?)               |--> approved, denied: written back
+//!                                           \--> left: looked at again
+//! ```
+//! Requests that claim neither subject are another approver's business and never touched.
+
+mod claim;
+mod counts;
+mod decision;
+mod queue;
+mod term;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use self::counts::ApprovalCounts;
+use self::term::Term;
+use super::{CertificateNames, ObjectName};
+use crate::model::SnapshotReader;
+
+/// What the approver needs.
+pub struct ApproverOptions {
+    /// Reaches the API server.
+    pub client: Client,
+    /// The nodes that may have agents, with their addresses.
+    pub snapshots: SnapshotReader,
+    /// The names that a server's certificate may carry; `None` while they are not known.
+    pub names: watch::Receiver<Option<CertificateNames>>,
+    /// The service account of the agents.
+    pub agents: ObjectName,
+    /// Whether this server leads.
+    pub leading: watch::Receiver<bool>,
+    /// What to count.
+    pub counts: ApprovalCounts,
+}
+
+/// Approves and denies while it leads.
+pub struct Approver {
+    client: Client,
+    snapshots: SnapshotReader,
+    names: watch::Receiver<Option<CertificateNames>>,
+    agents: ObjectName,
+    leading: watch::Receiver<bool>,
+    counts: ApprovalCounts,
+}
+
+impl Approver {
+    /// An approver; nothing is asked of the API server yet.
+    pub fn new(options: ApproverOptions) -> Self {
+        let ApproverOptions {
+            client,
+            snapshots,
+            names,
+            agents,
+            leading,
+            counts,
+        } = options;
+        Self {
+            client,
+            snapshots,
+            names,
+            agents,
+            leading,
+            counts,
+        }
+    }
+
+    /// Decides until the shutdown, in every term in which this server leads.
+    pub async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = self.serve_terms() => shutdown.cancelled().await,
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    /// Ends when nobody can become the leader any more.
+    async fn serve_terms(&self) {
+        let mut leading = self.leading.clone();
+        while leading.wait_for(|leads| *leads).await.is_ok() {
+            info!("approving certificate requests");
+            tokio::select! {
+                () = Term::new(self).run() => {}
+                lost = leading.wait_for(|leads| !leads) => if lost.is_err() { return },
+            }
+            info!("leaving certificate requests to another server");
+            self.counts.pending(0);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Whether a certificate request is to be approved.
+//!
+//! Signer, usages, subject and names must be exactly right, *and* the requester must be the one
+//! whose certificate it is: a node, or a pod on it, for the agent of that node; the server itself
+//! for the server. What may become right without another request is left pending.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::claim::{Claim, ClaimedNames, Requester};
+use crate::{
+    kubernetes::{
+        CertificateNames, ObjectName,
+        certificate_kind::{CertificateKind, SERVER},
+    },
+    model::{Node, NodeName, Snapshot},
+};
+
+/// How long a name may be asked for that we do not know: who asks may have seen a change sooner.
+pub(super) const CHANGE_TIME: Duration = Duration::from_mins(1);
+
+/// What the approver knows when it decides.
+pub(super) struct Knowledge<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// The user that this server is, once the API server has told.
+    pub(super) own_user: Option<&'a str>,
+    /// The names that servers have.
+    pub(super) names: Option<&'a CertificateNames>,
+    /// Whose pods are agents.
+    pub(super) agents: &'a ObjectName,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Approve,
+    /// For good.
+    Deny(Denial),
+    /// For now.
+    Leave(Doubt),
+}
+
+/// Why a request can never be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Denial {
+    #[error("the subject must be exactly CN={}, O={}", .0.subject.common_name, .0.subject.organization)]
+    Subject(&'static CertificateKind),
+    #[error("the usages must be exactly: {}", .0.usages.join(", "))]
+    Usages(&'static CertificateKind),
+    #[error("it asks for more than names, or its names cannot be read")]
+    Extensions,
+    #[error("it asks for names that are neither host names nor addresses")]
+    KindOfNames,
+    #[error("an agent's request names exactly one node as its DNS name, but this one names {0}")]
+    NotOneNode(usize),
+    #[error("{0:?} is not the name of a node")]
+    NodeName(String),
+    #[error("it asks for no address")]
+    NoAddress,
+    #[error("it asks for no name")]
+    NoName,
+    #[error(
+        "{requester} may not ask for the certificate of node {node}: only system:node:{node} and pods of {agents} on that node may"
+    )]
+    NotOfNode {
+        requester: String,
+        node: NodeName,
+        agents: ObjectName,
+    },
+    #[error("{0} may not ask for the server's certificate: only the server itself may")]
+    NotTheServer(String),
+    #[error("node {node} does not have these addresses: {}", list(.addresses))]
+    Addresses {
+        node: NodeName,
+        addresses: Vec<IpAddr>,
+    },
+    #[error("the servers do not have these names: {0}")]
+    Names(CertificateNames),
+}
+
+/// Why a request cannot be judged yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Doubt {
+    #[error(
+        "there is no tunnelled node {0}: does its Node object exist, with the label that --node-selector asks for?"
+    )]
+    UnknownNode(NodeName),
+    #[error(
+        "the API server does not say on which node the pod of {0} runs: it must be of version 1.30 or newer, and the token that of a pod; or let the agent use the kubelet's kubeconfig"
+    )]
+    PodWithoutNode(String),
+    #[error("node {node} does not have these addresses yet: {}", list(.addresses))]
+    Addresses {
+        node: NodeName,
+        addresses: Vec<IpAddr>,
+    },
+    #[error("which user this server is, is not known yet")]
+    OwnUser,
+    #[error("the names of the servers are not known yet")]
+    NoNames,
+    #[error("the servers do not have these names yet: {0}")]
+    Names(CertificateNames),
+}
+
+/// Decides on a request of this age.
+pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) -> Decision {
+    let decided = well_formed(claim).and_then(|names| {
+        if *claim.kind == SERVER {
+            server(names, &claim.requester, age, knowledge)
+        } else {
+            agent(names, &claim.requester, age, knowledge)
+        }
+    });
+    match decided {
+        Ok(()) => Decision::Approve,
+        Err(decision) => decision,
+    }
+}
+
+fn well_formed(claim: &Claim) -> Result<&ClaimedNames, Decision> {
+    let Claim { kind, .. } = claim;
+    if !claim.subject_is_exact {
+        return Err(Denial::Subject(kind).into());
+    }
+    if claim.usages != kind.usages {
+        return Err(Denial::Usages(kind).into());
+    }
+    let names = claim.names.as_ref().ok_or(Denial::Extensions)?;
+    if names.others > 0 {
+        return Err(Denial::KindOfNames.into());
+    }
+    Ok(names)
+}
+
+fn agent(
+    names: &ClaimedNames,
+    requester: &Requester,
+    age: Duration,
+    knowledge: &Knowledge<'_>,
+) -> Result<(), Decision> {
+    let [name] = &names.dns[..] else {
+        return Err(Denial::NotOneNode(names.dns.len()).into());
+    };
+    let node: NodeName = name.parse().map_err(|_| Denial::NodeName(name.clone()))?;
+    if names.ips.is_empty() {
+        return Err(Denial::NoAddress.into());
+    }
+    is_of_node(requester, &node, knowledge.agents)?;
+    let known = knowledge
+        .snapshot
+        .node(&node)
+        .ok_or_else(|| Doubt::UnknownNode(node.clone()))?;
+    let addresses: Vec<_> = names
+        .ips
+        .iter()
+        .copied()
+        .filter(|ip| !has(known, *ip))
+        .collect();
+    match () {
+        () if addresses.is_empty() => Ok(()),
+        () if age < CHANGE_TIME => Err(Doubt::Addresses { node, addresses }.into()),
+        () => Err(Denial::Addresses { node, addresses }.into()),
+    }
+}
+
+/// The kubelet's own identity, or that of an agent's pod on the node: the API server vouches for
+/// either.
+fn is_of_node(requester: &Requester, node: &NodeName, agents: &ObjectName) -> Result<(), Decision> {
+    let is_in = |group: &str| requester.groups.iter().any(|is_in| is_in == group);
+    let username = &requester.username;
+    let is_agent =
+        *username == format!("system:serviceaccount:{}:{}", agents.namespace, agents.name);
+    if *username == format!("system:node:{node}") && is_in("system:nodes") {
+        return Ok(());
+    }
+    match &requester.pod_node[..] {
+        [pod_node] if is_agent && pod_node == node.as_str() => Ok(()),
+        [] if is_agent => Err(Doubt::PodWithoutNode(username.clone()).into()),
+        _ => Err(Denial::NotOfNode {
+            requester: username.clone(),
+            node: node.clone(),
+            agents: agents.clone(),
+        }
+        .into()),
+    }
+}
+
+fn has(node: &Node, ip: IpAddr) -> bool {
+    node.addresses
+        .iter()
+        .any(|known| known.to_canonical() == ip)
+}
+
+fn server(
+    names: &ClaimedNames,
+    requester: &Requester,
+    age: Duration,
+    knowledge: &Knowledge<'_>,
+) -> Result<(), Decision> {
+    let own_user = knowledge.own_user.ok_or(Doubt::OwnUser)?;
+    if requester.username != own_user {
+        return Err(Denial::NotTheServer(requester.username.clone()).into());
+    }
+    let asked = CertificateNames {
+        dns: names.dns.iter().cloned().collect(),
+        ips: names.ips.iter().copied().collect(),
+    };
+    if asked.is_empty() {
+        return Err(Denial::NoName.into());
+    }
+    let unknown = asked.without(knowledge.names.ok_or(Doubt::NoNames)?);
+    match () {
+        () if unknown.is_empty() => Ok(()),
+        () if age < CHANGE_TIME => Err(Doubt::Names(unknown).into()),
+        () => Err(Denial::Names(unknown).into()),
+    }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}
+
+impl From<Denial> for Decision {
+    fn from(denial: Denial) -> Self {
+        Self::Deny(denial)
+    }
+}
+
+impl From<Doubt> for Decision {
+    fn from(doubt: Doubt) -> Self {
+        Self::Leave(doubt)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! One term of office: what the approver does from becoming the leader until it is none any more.
+
+use std::{
+    collections::HashSet,
+    pin::pin,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::{
+    StreamExt as _,
+    future::{BoxFuture, FutureExt as _},
+    stream::FuturesUnordered,
+};
+use k8s_openapi::{
+    api::{
+        authentication::v1::SelfSubjectReview,
+        certificates::v1::{
+            CertificateSigningRequest, CertificateSigningRequestCondition,
+            CertificateSigningRequestStatus,
+        },
+    },
+    jiff::Timestamp,
+};
+use kube::{
+    Api,
+    api::PostParams,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::time::{interval, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::{
+    Approver,
+    claim::Claim,
+    decision::{Decision, Knowledge, decide},
+    queue::Queue,
+};
+use crate::kubernetes::{
+    api_error::{describe, is_status},
+    progress::Progress,
+};
+
+/// How many decisions are written at the same time.
+const MOST_WRITES: usize = 8;
+/// The longest that one answer of the API server may take.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// How often what was left is looked at again, besides whenever nodes or names change.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+pub(super) struct Term<'a> {
+    approver: &'a Approver,
+    api: Api<CertificateSigningRequest>,
+    queue: Queue<Timestamp, Pending>,
+    /// Names that a list has shown so far; complete at its end.
+    listed: HashSet<String>,
+    own_user: Option<String>,
+}
+
+struct Pending {
+    csr: CertificateSigningRequest,
+    claim: Claim,
+}
+
+/// A decision that has been written, or has not.
+struct Written {
+    name: String,
+    decision: Decision,
+    outcome: Result<(), WriteError>,
+}
+
+enum WriteError {
+    /// The request has changed or is gone: the watch tells.
+    Outdated,
+    Failed(String),
+}
+
+impl<'a> Term<'a> {
+    pub(super) fn new(approver: &'a Approver) -> Self {
+        Self {
+            api: Api::all(approver.client.clone()),
+            approver,
+            queue: Queue::new(),
+            listed: HashSet::new(),
+            own_user: None,
+        }
+    }
+
+    /// Never ends by itself.
+    pub(super) async fn run(mut self) {
+        let mut events =
+            pin!(watcher(self.api.clone(), watcher::Config::default()).default_backoff());
+        let mut writes: FuturesUnordered<BoxFuture<'static, Written>> = FuturesUnordered::new();
+        let mut snapshots = self.approver.snapshots.clone();
+        let mut names = self.approver.names.clone();
+        let mut again = interval(LOOK_AGAIN);
+        loop {
+            while writes.len() < MOST_WRITES
+                && let Some(write) = self.next()
+            {
+                writes.push(write);
+            }
+            self.approver.counts.pending(self.queue.left());
+            let due = self.queue.due().filter(|_| writes.len() < MOST_WRITES);
+            let due = async {
+                match due {
+                    Some(due) => sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.handle(event),
+                    Some(Err(error)) => warn!(%error, "cannot watch certificate requests"),
+                    None => return,
+                },
+                Some(written) = writes.next(), if !writes.is_empty() => self.written(&written),
+                Ok(()) = snapshots.changed() => self.queue.reconsider(),
+                Ok(()) = names.changed() => self.queue.reconsider(),
+                _ = again.tick() => {
+                    self.learn_own_user().await;
+                    self.queue.reconsider();
+                }
+                () = due => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event<CertificateSigningRequest>) {
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(csr) => {
+                self.listed.extend(csr.metadata.name.clone());
+                self.see(csr);
+            }
+            Event::InitDone => self.queue.retain(&self.listed),
+            Event::Apply(csr) => self.see(csr),
+            Event::Delete(csr) => {
+                self.queue
+                    .remove(csr.metadata.name.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    fn see(&mut self, csr: CertificateSigningRequest) {
+        let Some(name) = csr.metadata.name.clone() else {
+            return;
+        };
+        let created = csr.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let claim = (Progress::of(&csr) == Progress::Pending)
+            .then(|| Claim::read(&csr))
+            .flatten();
+        match (claim, created) {
+            (Some(claim), Some(created)) => self.queue.put(&name, created, Pending { csr, claim }),
+            (_, _) => self.queue.remove(&name),
+        }
+    }
+
+    /// Decides until there is something to write.
+    fn next(&mut self) -> Option<BoxFuture<'static, Written>> {
+        loop {
+            let snapshot = self.approver.snapshots.borrow().clone();
+            let names = self.approver.names.borrow().clone();
+            let (name, pending) = self.queue.next(Instant::now())?;
+            let knowledge = Knowledge {
+                snapshot: &snapshot,
+                own_user: self.own_user.as_deref(),
+                names: names.as_ref(),
+                agents: &self.approver.agents,
+            };
+            match decide(&pending.claim, age(&pending.csr), &knowledge) {
+                Decision::Leave(doubt) => {
+                    let reason = doubt.to_string();
+                    if self.queue.leave(&name, reason.clone()) {
+                        info!(request = name, reason, "left a certificate request pending");
+                    }
+                }
+                decision => {
+                    let decided = decided(&pending.csr, &decision);
+                    return Some(write(self.api.clone(), name, decided, decision).boxed());
+                }
+            }
+        }
+    }
+
+    fn written(&mut self, written: &Written) {
+        let Written {
+            name,
+            decision,
+            outcome,
+        } = written;
+        match outcome {
+            Ok(()) => {
+                self.queue.remove(name);
+                match decision {
+                    Decision::Deny(reason) => {
+                        warn!(request = name, %reason, "denied a certificate request");
+                        self.approver.counts.denied.inc();
+                    }
+                    Decision::Approve | Decision::Leave(_) => {
+                        info!(request = name, "approved a certificate request");
+                        self.approver.counts.approved.inc();
+                    }
+                }
+            }
+            Err(WriteError::Outdated) => self.queue.failed(name, Instant::now()),
+            Err(WriteError::Failed(error)) => {
+                warn!(
+                    request = name,
+                    error, "cannot write the decision on a certificate request"
+                );
+                self.queue.failed(name, Instant::now());
+            }
+        }
+    }
+
+    async fn learn_own_user(&mut self) {
+        if self.own_user.is_some() {
+            return;
+        }
+        let reviews: Api<SelfSubjectReview> = Api::all(self.approver.client.clone());
+        let (params, review) = (PostParams::default(), SelfSubjectReview::default());
+        let asked = reviews.create(&params, &review);
+        match timeout(ANSWER_TIME, asked).await {
+            Ok(Ok(review)) => {
+                let user = review.status.and_then(|status| status.user_info);
+                self.own_user = user.and_then(|user| user.username);
+            }
+            Ok(Err(error)) => warn!(
+                error = describe(&error),
+                "cannot learn which user this server is"
+            ),
+            Err(_elapsed) => warn!("the API server does not say which user this server is"),
+        }
+    }
+}
+
+/// The request with the decision among its conditions.
+fn decided(csr: &CertificateSigningRequest, decision: &Decision) -> CertificateSigningRequest {
+    let (kind, reason, message) = match decision {
+        Decision::Deny(denial) => ("Denied", "DeniedByCulvert", denial.to_string()),
+        Decision::Approve | Decision::Leave(_) => (
+            "Approved",
+            "ApprovedByCulvert",
+            "the requester may have this certificate, and its names are right".to_owned(),
+        ),
+    };
+    let mut csr = csr.clone();
+    let status = csr
+        .status
+        .get_or_insert_with(CertificateSigningRequestStatus::default);
+    status
+        .conditions
+        .get_or_insert_default()
+        .push(CertificateSigningRequestCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            ..CertificateSigningRequestCondition::default()
+        });
+    csr
+}
+
+/// Fails where the request is not the one that was decided on any more.
+async fn write(
+    api: Api<CertificateSigningRequest>,
+    name: String,
+    csr: CertificateSigningRequest,
+    decision: Decision,
+) -> Written {
+    let params = PostParams::default();
+    let replaced = api.replace_subresource("approval", &name, &params, &csr);
+    let outcome = match timeout(ANSWER_TIME, replaced).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if is_status(&error, 409) || is_status(&error, 404) => {
+            Err(WriteError::Outdated)
+        }
+        Ok(Err(error)) => Err(WriteError::Failed(describe(&error))),
+        Err(_elapsed) => Err(WriteError::Failed(
+            "the API server does not answer".to_owned(),
+        )),
+    };
+    Written {
+        name,
+        decision,
+        outcome,
+    }
+}
+
+fn age(csr: &CertificateSigningRequest) -> Duration {
+    let created = csr.metadata.creation_timestamp.as_ref();
+    let created = created.map_or(SystemTime::UNIX_EPOCH, |created| created.0.into());
+    created.elapsed().unwrap_or_default()
+}
