@@ -1,5 +1,7 @@
 //! The cluster as it is without Culvert: sound, and cut off from its edge.
 
+use std::net::IpAddr;
+
 use culvert_tests::cluster::{Role, wait_until};
 
 use crate::pods;
@@ -16,7 +18,7 @@ fn three_nodes_are_ready_and_two_of_them_are_edge_nodes() {
             .iter()
             .find(|node| node["metadata"]["name"] == machine.name())
             .unwrap();
-        let addresses: Vec<_> = node["status"]["addresses"]
+        let addresses: Vec<IpAddr> = node["status"]["addresses"]
             .as_array()
             .unwrap()
             .iter()
