@@ -7,6 +7,7 @@
 )]
 
 mod clean_up;
+mod observers;
 mod pods;
 mod stage;
 mod without_culvert;

@@ -1,7 +1,7 @@
 //! Pods that the tests talk to.
 
 use culvert_tests::cluster::{BUSYBOX, Cluster, wait_until};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::stage::PATIENCE;
 
@@ -32,7 +32,7 @@ pub(crate) fn running(cluster: &Cluster, name: &str, node: &str, line: &str) {
             }],
         },
     });
-    apply(cluster, name, &pod);
+    cluster.apply(name, &pod).unwrap();
     wait_until(&format!("pod {name} runs"), PATIENCE, || {
         let pod = cluster.get(&format!("pod {name}"))?;
         Ok((pod["status"]["phase"] == "Running").then_some(()))
@@ -44,11 +44,4 @@ pub(crate) fn running(cluster: &Cluster, name: &str, node: &str, line: &str) {
 pub(crate) fn delete(cluster: &Cluster, name: &str) {
     let words = ["delete", "pod", name, "--force", "--grace-period=0"];
     cluster.kubectl(words).unwrap();
-}
-
-fn apply(cluster: &Cluster, name: &str, object: &Value) {
-    let file = cluster.directory().root().join(format!("{name}.json"));
-    std::fs::write(&file, object.to_string()).unwrap();
-    let file = file.to_str().unwrap();
-    cluster.kubectl(["apply", "-f", file]).unwrap();
 }

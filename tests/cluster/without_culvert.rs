@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use culvert_tests::cluster::{Role, wait_until};
 
-use crate::pods;
 use crate::stage::{PATIENCE, cluster};
+use crate::{observers, pods};
 
 #[test]
 fn three_nodes_are_ready_and_two_of_them_are_edge_nodes() {
@@ -53,6 +53,29 @@ fn logs_of_an_edge_pod_cannot_be_had_and_those_of_the_control_plane_can() {
     for (_, pod) in &pods {
         pods::delete(cluster, pod);
     }
+}
+
+#[test]
+fn metrics_server_and_prometheus_see_the_control_plane_and_no_edge() {
+    let cluster = cluster();
+    cluster.start_metrics_server().unwrap();
+    cluster.start_prometheus().unwrap();
+    let top = wait_until("metrics of a node", PATIENCE, || {
+        cluster.kubectl(["top", "nodes", "--no-headers"]).map(Some)
+    });
+    let top = top.unwrap();
+    let line = |node: &str| top.lines().find(|line| line.starts_with(node)).unwrap();
+    assert!(!line("control-plane").contains("<unknown>"), "{top}");
+    assert!(line("edge-1").contains("<unknown>"), "{top}");
+    wait_until("Prometheus has tried every node", PATIENCE, || {
+        let up = observers::up(cluster, "kubelet")?;
+        let seen: Vec<_> = up.iter().filter(|(_, up)| **up).collect();
+        let tried = up.len() == cluster.machines().len();
+        Ok((tried && seen == [(&"control-plane".to_owned(), &true)]).then_some(()))
+    })
+    .unwrap();
+    cluster.stop("prometheus").unwrap();
+    cluster.stop("metrics-server").unwrap();
 }
 
 #[test]

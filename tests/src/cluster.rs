@@ -19,6 +19,7 @@ mod kubectl;
 mod kubelet;
 mod machine;
 mod nodes;
+mod observers;
 mod owner;
 mod pki;
 mod program;
@@ -38,6 +39,7 @@ pub use directory::Directory;
 pub use images::{BUSYBOX, archive_path};
 pub use kubectl::wait_until;
 pub use machine::{Machine, Role};
+pub use observers::PROMETHEUS_URL;
 pub use program::Program;
 pub use start::wait_for_owner;
 pub use teardown::down;
@@ -108,6 +110,14 @@ impl Cluster {
     /// Runs `kubectl get` and returns the objects.
     pub fn get(&self, words: &str) -> Result<Value> {
         kubectl::get(&self.kubectl_launch()?, words)
+    }
+
+    /// Runs `kubectl apply` on an object, kept in a file of that name.
+    pub fn apply(&self, name: &str, object: &Value) -> Result<()> {
+        let file = self.directory.applied(name);
+        directory::write_json(&file, object)?;
+        self.kubectl([OsStr::new("apply"), OsStr::new("-f"), file.as_os_str()])
+            .map(drop)
     }
 
     /// Hands an image archive to a machine.

@@ -46,9 +46,18 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
     Err(error).with_context(|| format!("start {}", cluster.display()))
 }
 
+/// Waits until the cluster of the tests is gone.
+pub(crate) fn down_after_tests() -> Result<()> {
+    let target = shell::target_directory();
+    let mut down = Command::new(target.join("debug").join("cluster"));
+    down.arg("--directory").arg(target.join("cluster-test"));
+    shell::run(down.arg("down"))
+}
+
 /// Whatever a cluster runs, built.
 pub(crate) fn prepare() -> Result<()> {
     setup::ensure()?;
     programs::ensure(programs::KUBERNETES)?;
+    programs::ensure(programs::METRICS_SERVER)?;
     image::ensure_common()
 }

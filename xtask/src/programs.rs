@@ -33,6 +33,12 @@ pub(crate) const KUBERNETES: Module = Module {
     ],
 };
 
+/// What `kubectl top` asks.
+pub(crate) const METRICS_SERVER: Module = Module {
+    name: "metrics-server",
+    versions: &["k8s.io/client-go/pkg/version.gitVersion=v0.7.2"],
+};
+
 /// Builds the module's programs if they are missing or of another state.
 pub(crate) fn ensure(module: Module) -> Result<()> {
     let source = shell::root().join("tests/programs").join(module.name);

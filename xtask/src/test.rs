@@ -122,7 +122,10 @@ fn on_a_cluster(args: &Args) -> Result<Tally> {
     shell::require_root("the cluster tier")?;
     cluster::prepare()?;
     build()?;
-    cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args)
+    let tally = cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args);
+    // It goes by itself when the tests have ended; here we wait until it has gone.
+    cluster::down_after_tests()?;
+    tally
 }
 
 /// The programs that the tests start: `culvert` is not built by testing another package.

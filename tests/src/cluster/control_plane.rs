@@ -32,7 +32,7 @@ pub(super) fn etcd(machine: &Machine) -> Program {
 /// An API server as kubeadm starts it: nothing in it knows of a tunnel.
 pub(super) fn api_server(directory: &Directory, machine: &Machine) -> Result<Program> {
     let program = kubernetes(machine, API_SERVER)?;
-    let pki = |name: &str| directory.pki().join(name).display().to_string();
+    let pki = |name| pki_file(directory, name);
     Ok(program
         .flag("etcd-servers", ETCD_URL)
         .flag("advertise-address", machine.addresses()[0])
@@ -70,7 +70,7 @@ pub(super) fn api_server(directory: &Directory, machine: &Machine) -> Result<Pro
 pub(super) fn controllers(directory: &Directory, machine: &Machine) -> Result<Program> {
     let program = kubernetes(machine, CONTROLLERS)?;
     let config = directory.kubeconfig(CONTROLLERS);
-    let pki = |name: &str| directory.pki().join(name).display().to_string();
+    let pki = |name| pki_file(directory, name);
     Ok(program
         .flag("kubeconfig", config.display())
         .flag("authentication-kubeconfig", config.display())
@@ -93,6 +93,11 @@ pub(super) fn scheduler(directory: &Directory, machine: &Machine) -> Result<Prog
         .flag("authentication-kubeconfig", config.display())
         .flag("authorization-kubeconfig", config.display())
         .flag("leader-elect", false))
+}
+
+/// The path of a certificate or key, for a flag.
+pub(super) fn pki_file(directory: &Directory, name: &str) -> String {
+    directory.pki().join(name).display().to_string()
 }
 
 fn kubernetes(machine: &Machine, name: &str) -> Result<Program> {

@@ -55,6 +55,11 @@ impl Directory {
         self.root.join("kubeconfig").join(who)
     }
 
+    /// An object that is handed to kubectl.
+    pub(super) fn applied(&self, name: &str) -> PathBuf {
+        self.root.join("applied").join(format!("{name}.json"))
+    }
+
     /// What is known of the running programs.
     pub(super) fn programs(&self) -> PathBuf {
         self.root.join("programs")
@@ -67,9 +72,12 @@ impl Directory {
 
     /// Makes the directories that are no machine's.
     pub(super) fn make(&self) -> Result<()> {
-        let kubeconfigs = self.root.join("kubeconfig");
-        for path in [self.logs(), self.pki(), self.programs(), kubeconfigs] {
-            make(&path)?;
+        let own = ["applied", "kubeconfig"].map(|name| self.root.join(name));
+        for path in [self.logs(), self.pki(), self.programs()]
+            .iter()
+            .chain(&own)
+        {
+            make(path)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::pki::Pki;
-use super::{Directory, Machine};
+use super::{Directory, Machine, observers};
 
 /// What every machine can reach; the edges through their NAT.
 const API_SERVER: &str = "https://10.77.0.1:6443";
@@ -27,6 +27,9 @@ const COMPONENTS: [(&str, &str, &str); 4] = [
 pub(super) fn write_all(directory: &Directory, pki: &Pki, machines: &[Machine]) -> Result<()> {
     for (file, user, group) in COMPONENTS {
         write(directory, pki, file, user, group)?;
+    }
+    for (file, user) in observers::USERS {
+        write(directory, pki, file, user, "")?;
     }
     for machine in machines {
         let user = format!("system:node:{}", machine.name());

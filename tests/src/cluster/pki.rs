@@ -45,7 +45,7 @@ impl Pki {
         pki.server(directory)?;
         let kubelet_client = pki.client("kube-apiserver-kubelet-client", "system:masters")?;
         kubelet_client.write(directory, "apiserver-kubelet-client")?;
-        client_of(&front_proxy, "front-proxy-client", None)?
+        client_of(&front_proxy, "front-proxy-client", "")?
             .write(directory, "front-proxy-client")?;
         let service_accounts = KeyPair::generate()?;
         write_file(directory, "sa.key", &service_accounts.serialize_pem())?;
@@ -53,9 +53,9 @@ impl Pki {
         Ok(pki)
     }
 
-    /// A client of the API server: user and group.
+    /// A client of the API server: user and group, which may be empty.
     pub(super) fn client(&self, user: &str, group: &str) -> Result<Credential> {
-        client_of(&self.authority, user, Some(group))
+        client_of(&self.authority, user, group)
     }
 
     fn server(&self, directory: &Directory) -> Result<()> {
@@ -66,7 +66,7 @@ impl Pki {
         params
             .subject_alt_names
             .extend(addresses.map(SanType::IpAddress));
-        params.distinguished_name = named("kube-apiserver", None);
+        params.distinguished_name = named("kube-apiserver", "");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         issue(params, &self.authority)?.write(directory, "apiserver")
     }
@@ -92,7 +92,7 @@ fn authority_of_front_proxy(directory: &Directory) -> Result<CertifiedIssuer<'st
 
 fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = named(name, None);
+    params.distinguished_name = named(name, "");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -104,7 +104,7 @@ fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
 fn client_of(
     authority: &CertifiedIssuer<'static, KeyPair>,
     user: &str,
-    group: Option<&str>,
+    group: &str,
 ) -> Result<Credential> {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(user, group);
@@ -126,10 +126,10 @@ fn issue(
     })
 }
 
-fn named(user: &str, group: Option<&str>) -> DistinguishedName {
+fn named(user: &str, group: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, user);
-    if let Some(group) = group {
+    if !group.is_empty() {
         name.push(DnType::OrganizationName, group);
     }
     name
