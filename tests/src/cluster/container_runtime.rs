@@ -55,6 +55,8 @@ netns_mounts_under_state_dir = true
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
+# Else it is one of all containerds on the host: what one cluster removes, another may need.
+Root = "{directory}/runc"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{CNI_PLUGINS}"
 conf_dir = "{directory}/cni"

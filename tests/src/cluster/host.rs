@@ -76,12 +76,21 @@ impl Host {
         }
         remove_log_links(directory.root());
         for path in &host.absent {
-            if path.exists() {
-                fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
-            }
+            remove_empty(path);
         }
         Ok(())
     }
+}
+
+/// Another cluster may use the directory by now.
+fn remove_empty(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
+    // Refused if anything is left in it.
+    let _ = fs::remove_dir(directory);
 }
 
 /// Where there were logs of other containers before, only ours go.
