@@ -14,6 +14,10 @@ use rustls_pki_types::CertificateDer;
 /// An API server that does not take a connection for this long is away.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
+/// A connection on which nothing arrives for this long, though an answer is due, is dead: a machine
+/// that dies, or a firewall that forgets, says nothing. Every watch ends sooner.
+const SILENCE: Duration = Duration::from_secs(310);
+
 /// A client of the API server, and what it is known by.
 #[derive(Clone)]
 pub struct Access {
@@ -67,6 +71,8 @@ impl Access {
             None => Config::incluster().map_err(AccessError::NotInCluster)?,
         };
         config.connect_timeout = Some(CONNECT_TIME);
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
         let ca = config.root_cert.clone().unwrap_or_default();
         if ca.is_empty() {
             return Err(AccessError::NoCa);

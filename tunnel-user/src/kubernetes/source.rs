@@ -231,25 +231,28 @@ impl State {
         watch: impl FnOnce(&mut SourceHealth) -> &mut WatchHealth,
     ) {
         let now = OffsetDateTime::now_utc();
-        self.health.send_modify(|health| match news {
+        self.health.send_if_modified(|health| match news {
             // Says that a list will be asked for.
-            News::Event(Event::Init) => {}
+            News::Event(Event::Init) => false,
             News::Event(_) | News::Back => {
-                if watch(health).connected() {
+                let connected = watch(health).connected();
+                if connected {
                     info!(what, "following the cluster");
                 }
+                connected
             }
             News::Lost(error) => {
                 if watch(health).lost(error.clone(), now) {
                     warn!(
                         what,
                         error,
-                        "cannot follow the cluster: its last state stays in force, \
-                        trying again every few seconds"
+                        "cannot follow the cluster: its last state stays in force, trying again \
+                         every few seconds"
                     );
                 } else {
                     debug!(what, error, "still cannot follow the cluster");
                 }
+                true
             }
         });
     }
@@ -271,8 +274,9 @@ impl State {
             *current = Arc::new(snapshot);
             true
         });
-        self.health
-            .send_modify(|health| health.origin = Origin::ApiServer);
+        self.health.send_if_modified(|health| {
+            std::mem::replace(&mut health.origin, Origin::ApiServer) != Origin::ApiServer
+        });
         let ports_config = self.index.ports_config();
         self.teller.tell(findings, &ports_config, self.leading);
         let saved = Saved::new(self.index.to_save(), OffsetDateTime::now_utc());

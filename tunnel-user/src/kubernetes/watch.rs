@@ -18,7 +18,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, kubernetes::api_error::describe};
 
 /// The API server ends a watch after this many seconds, and it is made anew from the same point. A
 /// connection that died in silence is found soon after.
@@ -27,6 +27,11 @@ const WATCH_SECONDS: u32 = 30;
 const SELDOM_WATCH_SECONDS: u32 = 290;
 /// Objects of a list that are in memory at once, as the API server wrote them.
 const PAGE: u32 = 200;
+/// HTTP 410, see
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#410-gone-responses>.
+const EXPIRED: u16 = 410;
+/// Before a list is asked for because a watch has expired.
+const LIST_PAUSE: Duration = Duration::from_millis(200);
 /// An API server that takes longer for one object is away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -170,11 +175,14 @@ where
     }
 
     async fn hear(&mut self, since: Instant) -> News<K> {
-        match self.events.next().await {
-            Some(Ok(event)) => News::Event(event),
-            Some(Err(error)) => self.lost(cause(&error), since.elapsed()),
-            // The watcher has no end.
-            None => std::future::pending().await,
+        loop {
+            match self.events.next().await {
+                Some(Ok(event)) => return News::Event(event),
+                Some(Err(error)) if is_expired(&error) => sleep(LIST_PAUSE).await,
+                Some(Err(error)) => return self.lost(describe(&error), since.elapsed()),
+                // The watcher has no end.
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -184,7 +192,7 @@ where
                 self.state = State::working();
                 return News::Back;
             }
-            Ok(Err(error)) => cause(&error),
+            Ok(Err(error)) => describe(&error),
             Err(_) => format!("no answer within {PATIENCE:?}"),
         };
         self.lost(error, Duration::ZERO)
@@ -197,23 +205,15 @@ where
     }
 }
 
+/// Whether changes have been missed for too long to be told one by one, as after a restart of the
+/// API server. The watcher lists anew, which is no trouble.
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchError(status) if status.code == EXPIRED)
+}
+
 impl State {
     fn working() -> Self {
         let since = Instant::now();
         Self::Working { since }
     }
-}
-
-/// An error with its causes, as one line; some of `kube`'s contain the text of their cause already.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        next = cause.source();
-    }
-    line
 }

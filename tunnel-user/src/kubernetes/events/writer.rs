@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{Notice, Shared};
+use crate::kubernetes::api_error::describe;
 
 /// Shown by `kubectl describe` as where an Event is from.
 const CONTROLLER: &str = "culvert";
@@ -78,7 +79,12 @@ impl EventWriter {
         match timeout(PATIENCE, recorder.publish(&event, &notice.about)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                debug!(about, reason = notice.reason, %error, "cannot write an Event");
+                debug!(
+                    about,
+                    reason = notice.reason,
+                    error = describe(&error),
+                    "cannot write an Event"
+                );
                 false
             }
             Err(_) => {
