@@ -20,7 +20,7 @@ mod registration;
 pub mod server;
 mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -189,3 +189,6 @@ async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketA
 async fn accept_queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     timeout(QUEUE_PAUSE, listener.accept()).await.ok()?.ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,13 +37,13 @@ use crate::{
 };
 
 /// Nothing on loopback takes this long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_hours(1);
 
 /// A server with its CA.
-pub(super) struct TestServer {
+pub(crate) struct TestServer {
     pub(super) address: SocketAddr,
-    pub(super) sessions: Sessions,
+    pub(crate) sessions: Sessions,
     pub(super) snapshots: SnapshotWriter,
     pub(super) settings: Settings,
     /// What it tells agents about how many servers there are.
@@ -55,7 +55,7 @@ pub(super) struct TestServer {
 }
 
 /// An agent of one node.
-pub(super) struct TestAgent {
+pub(crate) struct TestAgent {
     pub(super) servers: Servers,
     listed: watch::Sender<Vec<ServerAddr>>,
     pub(super) running: AbortOnDropHandle<()>,
@@ -206,7 +206,7 @@ impl TestServer {
     }
 
     /// A server and an agent of `edge-1`, with a session.
-    pub(super) async fn with_agent(settings: Settings) -> (Self, TestAgent) {
+    pub(crate) async fn with_agent(settings: Settings) -> (Self, TestAgent) {
         let server = Self::start(settings).await;
         let agent = server.agent("edge-1", "k", Policy::new(Vec::new(), Vec::new()));
         server.until_session("edge-1").await;
