@@ -71,6 +71,14 @@ impl Events {
         (Self { notice_tx, shared }, writer)
     }
 
+    /// Events that a test receives in the writer's place.
+    #[cfg(test)]
+    pub(super) fn received() -> (Self, mpsc::Receiver<Notice>) {
+        let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
+        let shared = Arc::default();
+        (Self { notice_tx, shared }, notice_rx)
+    }
+
     /// Hands a notice to the writer, or counts it as lost when that is busy.
     pub fn write(&self, notice: Notice) {
         if self.notice_tx.try_send(notice).is_err() {
@@ -147,6 +155,21 @@ mod tests {
         assert!(!shared.tell_no_session(&one, start + NO_SESSION_PERIOD / 2));
         assert!(shared.tell_no_session(&other, start + NO_SESSION_PERIOD / 2));
         assert!(shared.tell_no_session(&one, start + NO_SESSION_PERIOD));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_busy_writer_and_what_is_lost_is_counted() {
+        let (events, mut notices) = Events::received();
+        let nodes = 0..NOTICES + 3;
+        nodes.for_each(|n| events.no_session(&format!("e{n}").parse().unwrap()));
+        assert_eq!(events.lost(), 3);
+        let first = notices.try_recv().unwrap();
+        assert_eq!(first.about.name.as_deref(), Some("e0"));
+        assert!(
+            first.note.contains("no agent of the node"),
+            "{}",
+            first.note
+        );
     }
 
     #[test]

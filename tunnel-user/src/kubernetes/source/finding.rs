@@ -162,3 +162,6 @@ fn list(nodes: &[NodeName]) -> String {
         Some(_) | None => names.concat(),
     }
 }
+
+#[cfg(test)]
+mod tests;
