@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use rand::seq::SliceRandom as _;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -30,10 +31,13 @@ pub(crate) async fn connect(address: SocketAddr, mark: Mark) -> io::Result<TcpSt
     Ok(stream)
 }
 
-/// Connects to the first of the host's addresses that answers.
+/// Connects to the first of the host's addresses that answers, in any order: who tries again and
+/// again behind one name meets every server.
 pub(crate) async fn connect_any(host_and_port: (&str, u16), mark: Mark) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in tokio::net::lookup_host(host_and_port).await? {
+    let mut addresses: Vec<_> = tokio::net::lookup_host(host_and_port).await?.collect();
+    addresses.shuffle(&mut rand::rng());
+    for address in addresses {
         match connect(address, mark).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,

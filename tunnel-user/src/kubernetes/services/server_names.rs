@@ -46,6 +46,7 @@ pub struct ServerNames {
     /// What the Services named when they were last there: one that is deleted takes no name away.
     of_service: CertificateNames,
     of_internal: CertificateNames,
+    told_missing: bool,
     lasting: Lasting,
     /// this --names--> who asks for the certificate
     names_tx: watch::Sender<Option<CertificateNames>>,
@@ -62,6 +63,7 @@ impl ServerNames {
             slices: Slices::default(),
             of_service: CertificateNames::default(),
             of_internal: CertificateNames::default(),
+            told_missing: false,
             lasting: Lasting::default(),
             names_tx,
         };
@@ -120,15 +122,16 @@ impl ServerNames {
             return None;
         }
         let options = &self.options;
-        match self.service.get() {
-            Some(service) => {
-                self.of_service = names::of_service(&options.service, service, &self.slices);
-            }
-            None => self.tell_missing(&options.service),
+        if let Some(service) = self.service.get() {
+            self.of_service = names::of_service(&options.service, service, &self.slices);
         }
-        match self.internal.get() {
-            Some(service) => self.of_internal = names::inside(&options.internal_service, service),
-            None => self.tell_missing(&options.internal_service),
+        if let Some(service) = self.internal.get() {
+            self.of_internal = names::inside(&options.internal_service, service);
+        }
+        if self.of_service.is_empty() && options.dns.is_empty() && options.ips.is_empty() {
+            // With loopback alone no agent could come; a certificate that is there may name more.
+            self.tell_missing();
+            return None;
         }
         let mut all = names::always(&options.dns, &options.ips);
         for names in [&self.of_service, &self.of_internal] {
@@ -145,12 +148,12 @@ impl ServerNames {
         self.lasting.next_change().map(Instant::from_std)
     }
 
-    fn tell_missing(&self, service: &ObjectName) {
-        let names = self.names_tx.borrow();
-        if names.is_none() {
+    fn tell_missing(&mut self) {
+        if !std::mem::replace(&mut self.told_missing, true) {
             tracing::warn!(
-                %service,
-                "there is no such Service: the server's certificate cannot carry its names",
+                service = %self.options.service,
+                "there is no such Service, so nothing says under which names agents dial this \
+                 server: apply culvert's manifests, or give --cert-ips or --cert-dns-names",
             );
         }
     }
@@ -179,16 +182,32 @@ mod tests {
         watched.hear(Event::InitDone);
     }
 
-    #[tokio::test]
-    async fn names_wait_for_all_that_there_is_to_know_and_do_not_go_with_the_service() {
+    fn names_with(dns: &[&str]) -> (ServerNames, watch::Receiver<Option<CertificateNames>>) {
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let (mut this, names) = ServerNames::new(ServerNamesOptions {
+        ServerNames::new(ServerNamesOptions {
             client: kube::Client::try_from(nowhere).unwrap(),
             service: testing::name(),
             internal_service: "kube-system/x-tunnel-server-internal-svc".parse().unwrap(),
-            dns: vec!["cloud.example".to_owned()],
+            dns: dns.iter().map(ToString::to_string).collect(),
             ips: Vec::new(),
-        });
+        })
+    }
+
+    #[tokio::test]
+    async fn without_a_service_there_are_names_only_if_somebody_gave_some() {
+        for (given, named) in [(&[][..], false), (&["cloud.example"][..], true)] {
+            let (mut this, names) = names_with(given);
+            list(&mut this.service, None);
+            list(&mut this.internal, None);
+            this.slices = testing::slices(&[]);
+            this.publish(Instant::now());
+            assert_eq!(names.borrow().is_some(), named, "{given:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_wait_for_all_that_there_is_to_know_and_do_not_go_with_the_service() {
+        let (mut this, names) = names_with(&["cloud.example"]);
         let now = Instant::now();
         list(
             &mut this.service,

@@ -12,6 +12,8 @@ use super::{AgentConnections, Carried, Certificates, Dials, register_build};
 pub struct AgentMetrics {
     /// Sessions to servers that are open.
     pub sessions: Gauge,
+    /// Servers that there are, as they say; each should have a session.
+    pub servers: Gauge,
     /// Attempts to open a session that failed.
     pub session_failures: Counter,
     /// Connections to targets.
@@ -31,6 +33,7 @@ impl AgentMetrics {
         register_build(registry);
         let metrics = Self {
             sessions: Gauge::default(),
+            servers: Gauge::default(),
             session_failures: Counter::default(),
             connections: AgentConnections::register(registry),
             carried: Carried::register(registry),
@@ -38,6 +41,11 @@ impl AgentMetrics {
             certificates: Certificates::register(registry),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
+        registry.register(
+            "servers",
+            "Servers that there are, as those with a session say",
+            metrics.servers.clone(),
+        );
         registry.register(
             "session_failures",
             "Attempts to open a session that failed",

@@ -67,6 +67,7 @@ fn an_agent_shows_exactly_this() {
     let mut registry = Registry::default();
     let metrics = AgentMetrics::register(&mut registry);
     metrics.sessions.set(1);
+    metrics.servers.set(2);
     metrics.session_failures.inc();
     drop(metrics.connections.open());
     let expected = include_str!("agent.txt").replace("{version}", crate::VERSION);

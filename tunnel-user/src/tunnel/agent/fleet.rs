@@ -174,9 +174,15 @@ impl Fleet {
         if self.answered(server) == Some(Purpose::Search) {
             self.search.in_vain(now);
         }
+        let is_so = self.staying().any(|held| held.server_id == server_id);
         if let Some(address) = self.address(server) {
-            address.backoff.reset();
             address.leads_to = Some(server_id.to_owned());
+            if is_so {
+                address.backoff.reset();
+            } else {
+                // It has ended meanwhile; or the server errs, and is not to be hammered.
+                address.due = now + address.backoff.after(Duration::ZERO);
+            }
         }
         for held in self.sessions.values_mut() {
             if held.server_id == server_id {
@@ -347,7 +353,7 @@ impl Fleet {
 
     /// How many servers there are: the most that one of them says, since the others may not have
     /// heard yet of one that is new.
-    fn count(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         self.staying().map(|held| held.count).max().unwrap_or(1)
     }
 

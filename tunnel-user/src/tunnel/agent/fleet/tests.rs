@@ -208,6 +208,20 @@ fn a_server_that_does_not_answer_is_tried_for_ever_and_not_hammered() {
 }
 
 #[test]
+fn a_server_that_claims_a_session_nobody_has_is_not_hammered() {
+    let mut world = World::new(&[("a", &["s-1"])], 1);
+    let mut dials = 0;
+    for _ in 0..30 {
+        for server in world.fleet.next(world.now).dial {
+            dials += 1;
+            world.fleet.already_held(&server, ("s-9", 1), world.now);
+        }
+        world.now += Duration::from_secs(1);
+    }
+    assert!((4..=10).contains(&dials), "{dials}");
+}
+
+#[test]
 fn of_two_sessions_with_one_server_the_newest_stays() {
     // A server that does not know the question answers with another session.
     let mut world = World::new(&[("a", &["s-1"]), ("b", &["s-1"])], 1);

@@ -133,6 +133,7 @@ impl Running {
     /// Does what is to be done now; says when to look again anyway.
     fn act(&mut self) -> Option<Instant> {
         let step = self.fleet.next(Instant::now());
+        self.options.metrics.servers.set(self.fleet.count().into());
         for link in step.drain {
             tracing::info!(
                 link = link.0,
