@@ -87,7 +87,7 @@ pub(super) fn snapshot(nodes: &[(&str, &str)]) -> Arc<Snapshot> {
 }
 
 impl TestServer {
-    pub(super) async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         let ca = Ca::generate(OffsetDateTime::now_utc()).unwrap();
         Self::with_ca(Arc::new(ca), "server-1", settings).await
     }

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::task::AbortOnDropHandle;
@@ -8,7 +10,7 @@ use crate::{
     observability::metrics::ServerMetrics,
     tunnel::{
         Settings,
-        testing::{PATIENCE, TestAgent, TestServer},
+        testing::{PATIENCE, TestServer},
     },
 };
 
@@ -21,17 +23,16 @@ impl OriginalDsts for Asked {
     }
 }
 
-/// A frontend for clients that asked for `asked`, an address of `edge-1`, whose agent has a
-/// session; services on `loopback_port` listen on its loopback.
+/// A frontend for clients that asked for `asked`, an address of `edge-1`; services on
+/// `loopback_port` listen on its loopback.
 struct Frontend {
     address: SocketAddr,
+    without_session: Arc<AtomicU32>,
     _running: AbortOnDropHandle<()>,
-    _session: (TestServer, TestAgent),
 }
 
 impl Frontend {
-    async fn start(asked: SocketAddr, loopback_port: u16) -> Self {
-        let (server, agent) = TestServer::with_agent(Settings::default()).await;
+    async fn start(server: &TestServer, asked: SocketAddr, loopback_port: u16) -> Self {
         let node = Node {
             name: "edge-1".parse().unwrap(),
             addresses: vec![asked.ip()],
@@ -44,6 +45,8 @@ impl Frontend {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = ServerMetrics::register(&mut Registry::default());
+        let without_session = Arc::<AtomicU32>::default();
+        let counted = Arc::clone(&without_session);
         let transparent = Transparent::new(
             vec![listener],
             TransparentOptions {
@@ -52,6 +55,10 @@ impl Frontend {
                 sessions: server.sessions.clone(),
                 dial_timeout: PATIENCE,
                 patient_until: Instant::now(),
+                on_no_session: Arc::new(move |node| {
+                    assert_eq!(node.as_str(), "edge-1");
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }),
                 heartbeat: Box::new(|| {}),
                 metrics: TransparentMetrics {
                     connections: metrics.connections,
@@ -67,9 +74,17 @@ impl Frontend {
         }));
         Self {
             address,
+            without_session,
             _running: AbortOnDropHandle::new(running),
-            _session: (server, agent),
         }
+    }
+
+    /// How the connection of a client ends that reads at once.
+    async fn refuses(&self) -> io::Error {
+        // A reset that comes this soon may already be the result of the connect.
+        let client = async { TcpStream::connect(self.address).await?.read(&mut [0]).await };
+        let read = timeout(PATIENCE, client).await.unwrap();
+        read.unwrap_err()
     }
 }
 
@@ -79,7 +94,8 @@ async fn a_loopback_port_is_carried_to_the_nodes_loopback_of_the_same_family() {
         let listener = TcpListener::bind((loopback, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = SocketAddr::new(node.parse().unwrap(), port);
-        let frontend = Frontend::start(asked, port).await;
+        let (server, _agent) = TestServer::with_agent(Settings::default()).await;
+        let frontend = Frontend::start(&server, asked, port).await;
         let mut client = TcpStream::connect(frontend.address).await.unwrap();
         let (mut target, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
         client.write_all(b"ask").await.unwrap();
@@ -97,9 +113,20 @@ async fn any_other_port_is_carried_to_the_address_that_was_asked_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-    let frontend = Frontend::start(asked, port ^ 1).await;
-    let mut client = TcpStream::connect(frontend.address).await.unwrap();
+    let (server, _agent) = TestServer::with_agent(Settings::default()).await;
+    let frontend = Frontend::start(&server, asked, port ^ 1).await;
     // The agent may dial its loopback, but not that address.
-    let read = timeout(PATIENCE, client.read(&mut [0])).await.unwrap();
-    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    let error = frontend.refuses().await;
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(frontend.without_session.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_a_node_without_a_session_is_reset_and_somebody_is_told() {
+    let server = TestServer::start(Settings::default()).await;
+    let asked = "192.0.2.1:10250".parse().unwrap();
+    let frontend = Frontend::start(&server, asked, 1).await;
+    let error = frontend.refuses().await;
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(frontend.without_session.load(Ordering::Relaxed), 1);
 }
