@@ -24,6 +24,8 @@ mod rotation;
 mod server_certificate;
 mod services;
 pub mod source;
+#[cfg(test)]
+mod testing;
 mod watch;
 
 pub use access::{Access, AccessError};

@@ -170,3 +170,6 @@ impl Established {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

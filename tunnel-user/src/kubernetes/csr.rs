@@ -8,7 +8,7 @@
 //! restart, finds the request that is under way instead of making another.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/>
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::{
@@ -16,22 +16,19 @@ use k8s_openapi::{
     api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    Api, Client,
-    api::PostParams,
-    runtime::{WatchStreamExt as _, watcher::watch_object},
-};
+use kube::{Api, Client, api::PostParams, runtime::watcher::Event};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _, SanType};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     CertificateNames,
     api_error::{describe, is_status},
     certificate_kind::CertificateKind,
     progress::Progress,
+    watch::{News, Trouble, Watcher, Which, follow},
 };
 
 /// The longest that a single answer of the API server may take.
@@ -51,7 +48,7 @@ pub(super) struct Request<'a> {
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    #[error("the API server does not answer: {0}")]
+    #[error("cannot ask the API server for a certificate: {0}")]
     Api(String),
     #[error("the API server did not answer within {ANSWER_TIME:?}")]
     NoAnswer,
@@ -89,19 +86,29 @@ pub(super) async fn obtain(
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let name = request.name();
     create_or_find(&api, request, &name).await?;
-    let mut states = pin!(watch_object(api, &name).default_backoff());
+    // Not the cheaper one of agents, which may show a time when the request was not there yet.
+    let mut states = follow(api, &Which::Named(name.clone()), Watcher::Server);
+    let mut watching = Trouble::of("the certificate request");
     let mut complaint = Instant::now() + PENDING_TIME;
     let mut progress = Progress::Pending;
+    let mut is_there = true;
     loop {
         tokio::select! {
-            state = states.next() => match state {
-                Some(Ok(Some(csr))) => progress = Progress::of(&csr),
-                Some(Ok(None)) | None => return Err(RequestError::Gone(name)),
-                Some(Err(error)) => {
-                    debug!(request = name, %error, "cannot watch the certificate request");
-                    continue;
+            Some(state) = states.next() => {
+                if let News::Lost(error) = &state {
+                    trouble(format!("cannot follow the certificate request: {error}"));
                 }
-            },
+                match watching.tell(state) {
+                    Some(Event::Apply(csr) | Event::InitApply(csr)) => {
+                        is_there = true;
+                        progress = Progress::of(&csr);
+                    }
+                    Some(Event::Init) => is_there = false,
+                    Some(Event::InitDone) if is_there => {}
+                    Some(Event::InitDone | Event::Delete(_)) => return Err(RequestError::Gone(name)),
+                    None => {}
+                }
+            }
             () = sleep_until(complaint) => {
                 complaint += 6 * PENDING_TIME;
                 let waits = progress.waits_for(&name);
@@ -154,9 +161,8 @@ async fn answer<T>(
 }
 
 impl Request<'_> {
-    /// The same for the same key and content, and different for any other. Whoever looks at the
-    /// requests recognises a node by it.
-    fn name(&self) -> String {
+    /// The same for the same key and content, and different for any other.
+    pub(super) fn name(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.key.subject_public_key_info());
         hash.update(format!("{:?} {:?} {:?}", self.kind, self.names, self.life));
@@ -164,7 +170,7 @@ impl Request<'_> {
         format!("culvert-{}-{hash}", self.kind.role)
     }
 
-    fn to_csr(&self, name: String) -> Result<CertificateSigningRequest, rcgen::Error> {
+    pub(super) fn to_csr(&self, name: String) -> Result<CertificateSigningRequest, rcgen::Error> {
         let labels = [
             ("app.kubernetes.io/name", "culvert"),
             ("app.kubernetes.io/component", self.kind.role),
@@ -207,4 +213,45 @@ fn chain_of(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
         .collect::<Result<_, _>>()
         .ok()?;
     (!chain.is_empty()).then_some(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kubernetes::{
+            certificate_kind::{AGENT, SERVER},
+            testing::names,
+        },
+        pki::new_key,
+    };
+
+    #[test]
+    fn a_request_is_found_again_by_its_key_and_content_alone() {
+        let [key, other_key] = [new_key().unwrap(), new_key().unwrap()];
+        let (edge, other_edge) = (
+            names(&["edge-1"], &["10.0.0.1"]),
+            names(&["edge-1"], &["10.0.0.2"]),
+        );
+        let name = |kind, names, key, life| {
+            Request {
+                kind,
+                names,
+                key,
+                life,
+            }
+            .name()
+        };
+        let first = name(&AGENT, &edge, &key, None);
+        assert!(first.starts_with("culvert-agent-"), "{first}");
+        assert_eq!(first, name(&AGENT, &edge, &key, None));
+        for other in [
+            name(&AGENT, &edge, &other_key, None),
+            name(&AGENT, &other_edge, &key, None),
+            name(&SERVER, &edge, &key, None),
+            name(&AGENT, &edge, &key, Some(PENDING_TIME)),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
 }

@@ -68,3 +68,57 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{
+        ByteString,
+        api::certificates::v1::{
+            CertificateSigningRequestCondition, CertificateSigningRequestStatus,
+        },
+    };
+
+    use super::*;
+
+    fn progress(conditions: &[(&str, &str)], certificate: &[u8]) -> Progress {
+        let conditions =
+            conditions
+                .iter()
+                .map(|(kind, status)| CertificateSigningRequestCondition {
+                    type_: (*kind).to_owned(),
+                    status: (*status).to_owned(),
+                    reason: Some("Because".to_owned()),
+                    message: Some("of that".to_owned()),
+                    ..CertificateSigningRequestCondition::default()
+                });
+        Progress::of(&CertificateSigningRequest {
+            status: Some(CertificateSigningRequestStatus {
+                certificate: Some(ByteString(certificate.to_vec())),
+                conditions: Some(conditions.collect()),
+            }),
+            ..CertificateSigningRequest::default()
+        })
+    }
+
+    #[test]
+    fn conditions_decide_and_refusals_come_with_their_reason() {
+        let because = "Because: of that".to_owned();
+        assert_eq!(
+            Progress::of(&CertificateSigningRequest::default()),
+            Progress::Pending
+        );
+        assert_eq!(progress(&[("Denied", "False")], b""), Progress::Pending);
+        let approved = ("Approved", "True");
+        assert_eq!(progress(&[approved], b""), Progress::Approved);
+        assert_eq!(
+            progress(&[approved], b"pem"),
+            Progress::Issued(b"pem".to_vec())
+        );
+        let failed = progress(&[approved, ("Failed", "True")], b"");
+        assert_eq!(failed, Progress::Failed(because.clone()));
+        assert_eq!(
+            progress(&[("Denied", "True")], b""),
+            Progress::Denied(because)
+        );
+    }
+}

@@ -106,3 +106,6 @@ impl ServerCertificate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

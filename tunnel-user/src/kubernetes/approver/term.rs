@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    pin::pin,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -21,14 +20,7 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{
-    Api,
-    api::PostParams,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
-};
+use kube::{Api, api::PostParams, runtime::watcher::Event};
 use tokio::time::{interval, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -41,6 +33,7 @@ use super::{
 use crate::kubernetes::{
     api_error::{describe, is_status},
     progress::Progress,
+    watch::{Trouble, Watcher, Which, follow},
 };
 
 /// How many decisions are written at the same time.
@@ -90,8 +83,8 @@ impl<'a> Term<'a> {
 
     /// Never ends by itself.
     pub(super) async fn run(mut self) {
-        let mut events =
-            pin!(watcher(self.api.clone(), watcher::Config::default()).default_backoff());
+        let mut news = follow(self.api.clone(), &Which::All, Watcher::Server);
+        let mut watching = Trouble::of("certificate requests");
         let mut writes: FuturesUnordered<BoxFuture<'static, Written>> = FuturesUnordered::new();
         let mut snapshots = self.approver.snapshots.clone();
         let mut names = self.approver.names.clone();
@@ -111,11 +104,11 @@ impl<'a> Term<'a> {
                 }
             };
             tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => self.handle(event),
-                    Some(Err(error)) => warn!(%error, "cannot watch certificate requests"),
-                    None => return,
-                },
+                Some(news) = news.next() => {
+                    if let Some(event) = watching.tell(news) {
+                        self.handle(event);
+                    }
+                }
                 Some(written) = writes.next(), if !writes.is_empty() => self.written(&written),
                 Ok(()) = snapshots.changed() => self.queue.reconsider(),
                 Ok(()) = names.changed() => self.queue.reconsider(),

@@ -13,7 +13,7 @@ use rcgen::{
 
 use super::*;
 use crate::{
-    kubernetes::certificate_kind::AGENT,
+    kubernetes::{certificate_kind::AGENT, csr::Request},
     model::PortSet,
     pki::{AGENT_SUBJECT, new_key},
 };
@@ -199,6 +199,34 @@ fn what_is_right_is_approved() {
         Forge::server().names(one_name),
     ] {
         assert_eq!(right.end(), Decision::Approve);
+    }
+}
+
+#[test]
+fn what_servers_and_agents_ask_for_is_approved() {
+    let key = new_key().unwrap();
+    let names = |dns: &str, ips: &[&str]| CertificateNames {
+        dns: [dns.to_owned()].into(),
+        ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+    };
+    let agent = names("edge-1", &["10.0.0.1", "fd00::1"]);
+    let server = names("tunnel.example", &["192.0.2.1", "::1"]);
+    for (kind, names, asks) in [
+        (&AGENT, agent, Forge::agent()),
+        (&SERVER, server, Forge::server()),
+    ] {
+        let request = Request {
+            kind,
+            names: &names,
+            key: &key,
+            life: None,
+        };
+        let mut csr = request.to_csr(request.name()).unwrap();
+        csr.spec.username = Some(asks.username.to_owned());
+        csr.spec.groups = Some(asks.groups.iter().map(ToString::to_string).collect());
+        let claim = Claim::read(&csr).unwrap();
+        let decided = known(|knowledge| decide(&claim, OLD, knowledge));
+        assert_eq!(decided, Decision::Approve);
     }
 }
 

@@ -1,0 +1,135 @@
+use std::fs;
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use time::OffsetDateTime;
+use tokio::{io::duplex, time::timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::*;
+use crate::{
+    kubernetes::{
+        certificate_kind::AGENT,
+        testing::{ClusterCa, absent_api_server, names},
+    },
+    pki::client_config,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Test {
+    ca: ClusterCa,
+    dir: tempfile::TempDir,
+    names: watch::Sender<Option<CertificateNames>>,
+}
+
+impl Test {
+    fn new() -> Self {
+        Self {
+            ca: ClusterCa::new(),
+            dir: tempfile::tempdir().unwrap(),
+            names: watch::Sender::new(None),
+        }
+    }
+
+    fn store(&self, content: impl AsRef<[u8]>) {
+        fs::write(self.dir.path().join("server.pem"), content).unwrap();
+    }
+
+    fn certificate(&self) -> ServerCertificate {
+        ServerCertificate::new(ServerCertificateOptions {
+            client: absent_api_server(),
+            cas: vec![ClusterCa::new().certificate, self.ca.certificate.clone()],
+            cert_dir: self.dir.path().to_owned(),
+            names: self.names.subscribe(),
+            life: None,
+        })
+        .unwrap()
+    }
+
+    /// An agent of this cluster, which dials the server as `tunnel.example`.
+    fn agent(&self) -> Arc<ClientConfig> {
+        let now = OffsetDateTime::now_utc();
+        let edge = names(&["edge-1"], &["10.0.0.1"]);
+        let credential = self.ca.issue(&AGENT, &edge, (now, HOUR));
+        Arc::new(client_config(&credential, std::slice::from_ref(&self.ca.certificate)).unwrap())
+    }
+
+    async fn handshake(&self, server: &ServerCertificate) -> Result<(), String> {
+        let (near, far) = duplex(64 * 1024);
+        let acceptor = TlsAcceptor::from(server.configs().borrow().clone());
+        let connector = TlsConnector::from(self.agent());
+        let name = ServerName::try_from("tunnel.example").unwrap();
+        let (accepted, connected) =
+            tokio::join!(acceptor.accept(far), connector.connect(name, near));
+        connected.map_err(|error| error.to_string())?;
+        let shown = accepted.map_err(|error| error.to_string())?;
+        assert!(shown.get_ref().1.peer_certificates().is_some());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_stored_certificate_serves_without_an_api_server() {
+    let test = Test::new();
+    let own = names(&["tunnel.example"], &[]);
+    let now = OffsetDateTime::now_utc();
+    test.store(test.ca.issue(&SERVER, &own, (now, HOUR)).to_pem());
+    let server = test.certificate();
+    assert!(server.validities().borrow().is_some());
+    test.handshake(&server).await.unwrap();
+}
+
+#[tokio::test]
+async fn handshakes_fail_until_there_is_a_certificate() {
+    let test = Test::new();
+    let server = test.certificate();
+    assert_eq!(*server.validities().borrow(), None);
+    test.handshake(&server).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn what_is_damaged_over_or_somebody_elses_is_not_used() {
+    let test = Test::new();
+    let own = names(&["tunnel.example"], &[]);
+    let now = OffsetDateTime::now_utc();
+    let good = test.ca.issue(&SERVER, &own, (now, HOUR));
+    let other_key = test.ca.issue(&SERVER, &own, (now, HOUR));
+    let mixed = Credential::new(other_key.key.clone_key(), good.chain.clone()).unwrap();
+    for content in [
+        String::new(),
+        "rubbish".to_owned(),
+        ClusterCa::new().issue(&SERVER, &own, (now, HOUR)).to_pem(),
+        test.ca.issue(&AGENT, &own, (now, HOUR)).to_pem(),
+        test.ca
+            .issue(&SERVER, &own, (now - 2 * HOUR, HOUR))
+            .to_pem(),
+        mixed.to_pem(),
+        good.to_pem().replace("PRIVATE KEY", "NO KEY"),
+    ] {
+        test.store(&content);
+        assert_eq!(*test.certificate().validities().borrow(), None, "{content}");
+    }
+    test.store(good.to_pem());
+    assert!(test.certificate().validities().borrow().is_some());
+}
+
+#[tokio::test]
+async fn what_another_process_got_for_the_new_names_is_taken() {
+    let test = Test::new();
+    let now = OffsetDateTime::now_utc();
+    let old = names(&["old.example"], &[]);
+    let new = names(&["tunnel.example"], &["192.0.2.1"]);
+    let before = now - Duration::from_mins(1);
+    test.store(test.ca.issue(&SERVER, &old, (before, HOUR)).to_pem());
+    let server = test.certificate();
+    let (mut configs, shutdown) = (server.configs(), CancellationToken::new());
+    configs.mark_unchanged();
+    test.store(test.ca.issue(&SERVER, &new, (now, HOUR)).to_pem());
+    test.names.send_replace(Some(new));
+    let running = tokio::spawn(server.run(|_| {}, shutdown.clone()));
+    timeout(PATIENCE, configs.changed()).await.unwrap().unwrap();
+    shutdown.cancel();
+    timeout(PATIENCE, running).await.unwrap().unwrap();
+}
