@@ -10,6 +10,7 @@
 
 mod container_runtime;
 mod control_plane;
+mod culvert;
 mod directory;
 mod host;
 mod images;
@@ -35,6 +36,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 pub use control_plane::API_SERVER;
+pub use culvert::NAMESPACE as CULVERT_NAMESPACE;
 pub use directory::Directory;
 pub use images::{BUSYBOX, archive_path};
 pub use kubectl::wait_until;

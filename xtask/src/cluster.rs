@@ -12,6 +12,8 @@ use crate::{image, programs, setup, shell};
 pub(crate) enum Action {
     /// Bring up a control-plane node and two edge nodes behind NAT, and leave them running
     Up,
+    /// Install Culvert on the cluster that is up, as docs/kubernetes.md tells to
+    Install,
     /// Remove the cluster, also after a crash
     Down,
     /// Run the tests of the cluster tier, on a cluster of their own
@@ -33,11 +35,15 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
             return Ok(true);
         }
         Action::Up => "up",
+        Action::Install => "install",
         Action::Down => "down",
     };
     shell::require_root("a cluster")?;
     if matches!(action, Action::Up) {
         prepare()?;
+    }
+    if matches!(action, Action::Install) {
+        image::ensure_culvert()?;
     }
     shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
     // Replaced, so that a signal reaches the program itself.

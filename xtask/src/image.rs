@@ -59,6 +59,11 @@ pub(crate) fn default_name() -> String {
     format!("localhost/culvert:{}", env!("CARGO_PKG_VERSION"))
 }
 
+/// The image that tests run, of what the sources are now.
+pub(crate) fn ensure_culvert() -> Result<()> {
+    build(Profile::Dev, &default_name(), &culvert_archive())
+}
+
 /// Where archives are.
 pub(crate) fn directory() -> PathBuf {
     shell::target_directory().join("images")

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::{cluster, setup, shell};
+use crate::{cluster, image, setup, shell};
 use tally::Tally;
 
 #[derive(ClapArgs, Default)]
@@ -121,6 +121,7 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
 fn on_a_cluster(args: &Args) -> Result<Tally> {
     shell::require_root("the cluster tier")?;
     cluster::prepare()?;
+    image::ensure_culvert()?;
     build()?;
     let tally = cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args);
     // It goes by itself when the tests have ended; here we wait until it has gone.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use culvert_tests::cluster::{self, Directory};
+use culvert_tests::cluster::{self, Cluster, Directory};
 use culvert_tests::programs;
 
 #[derive(Parser)]
@@ -28,6 +28,8 @@ struct Args {
 enum Command {
     /// Bring a cluster up: one control-plane node and two edge nodes behind NAT
     Up,
+    /// Install Culvert on the cluster that is up
+    Install,
     /// Remove the cluster, also after a crash
     Down,
     /// Make a cluster and keep it until a signal, or until a process ends
@@ -56,6 +58,7 @@ fn run(args: Args) -> Result<()> {
     let directory = Directory::new(directory)?;
     match args.command {
         Command::Up => up::run(&directory),
+        Command::Install => Cluster::open(&directory)?.install_culvert(),
         Command::Down => down(&directory),
         Command::Serve { until } => serve::run(&directory, until),
     }
