@@ -21,6 +21,9 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
+/// The parts of `kube` that log every attempt to reach an API server that is away.
+const ECHOING: [&str; 2] = ["kube_client", "kube_runtime"];
+
 /// Why a text is not a [`LogFilter`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -61,6 +64,13 @@ impl LogFilter {
         Self(format!("{target}={level},{self}"))
     }
 
+    /// The same without what libraries say of each error that they hand to us as well, unless the
+    /// filter names them.
+    fn without_echoes(&self) -> Self {
+        let silence = |filter: Self, library: &&str| filter.with(library, LevelFilter::OFF);
+        ECHOING.iter().fold(self.clone(), silence)
+    }
+
     /// A bare `debug` or `trace` is about culvert: what its libraries say of each frame would bury
     /// it. Who wants that too names the library, as in `debug,h2=debug`.
     fn build(&self) -> Result<EnvFilter, ParseError> {
@@ -91,7 +101,7 @@ impl fmt::Display for LogFilter {
 
 /// Sends this process's logs to stderr from now on. Works once in a process.
 pub fn init(filter: &LogFilter, format: LogFormat) -> anyhow::Result<()> {
-    let filter = filter.build()?;
+    let filter = filter.without_echoes().build()?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -130,6 +140,21 @@ mod tests {
         ] {
             let filter: LogFilter = text.parse().unwrap();
             let filter = filter.with("ebpf", LevelFilter::DEBUG).build().unwrap();
+            assert_eq!(filter.to_string(), built);
+        }
+    }
+
+    #[test]
+    fn an_errors_echo_is_not_logged_unless_it_is_asked_for() {
+        for (text, built) in [
+            ("info", "kube_runtime=off,kube_client=off,info"),
+            (
+                "info,kube_client=debug",
+                "kube_runtime=off,kube_client=debug,info",
+            ),
+        ] {
+            let filter: LogFilter = text.parse().unwrap();
+            let filter = filter.without_echoes().build().unwrap();
             assert_eq!(filter.to_string(), built);
         }
     }
