@@ -9,5 +9,6 @@
 mod clean_up;
 mod observers;
 mod pods;
+mod reach;
 mod stage;
 mod without_culvert;
