@@ -1,14 +1,18 @@
 //! Culvert on a real Kubernetes cluster: kube-apiserver, kubelets, containerd and kubectl as they are. One cluster serves
 //! the whole run; tests take place one after the other (`cargo xtask test --only cluster`). They need root.
+//! They come in the order of their names: those of `bare` are about a cluster on which Culvert is not installed yet.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot go on panics where it stands"
 )]
 
-mod clean_up;
+mod aftermath;
+mod bare;
+mod callers;
 mod observers;
 mod pods;
 mod reach;
 mod stage;
-mod without_culvert;
+mod streams;
+mod transfers;

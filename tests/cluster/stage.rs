@@ -21,20 +21,50 @@ pub(crate) fn cluster() -> &'static Cluster {
         let mut owner = serve(&directory());
         let alive = || matches!(owner.try_wait(), Ok(None));
         if let Err(error) = cluster::wait_for_owner(&directory(), alive) {
-            panic!("{error:#}; it said:\n{}", said());
+            let said = std::fs::read_to_string(log(&directory())).unwrap_or_default();
+            panic!("{error:#}; it said:\n{said}");
         }
         Cluster::open(&directory()).unwrap()
     })
 }
 
+/// The shared cluster with Culvert on it: installed by one command, and nothing approved by anybody.
+pub(crate) fn culvert() -> &'static Cluster {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    let cluster = cluster();
+    INSTALLED.get_or_init(|| cluster.install_culvert().unwrap());
+    cluster
+}
+
+/// What the server has carried so far, both ways.
+pub(crate) fn carried_bytes() -> u64 {
+    metric("culvert_server_carried_bytes_total")
+}
+
+/// The sum of a metric over its labels.
+pub(crate) fn metric(name: &str) -> u64 {
+    let metrics = cluster().culvert_metrics().unwrap();
+    let lines = metrics.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+    });
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    values.sum()
+}
+
 /// Where the tests' clusters are: not where a developer's is.
 pub(crate) fn directory() -> Directory {
-    Directory::new(programs::target_directory().unwrap().join("cluster-test")).unwrap()
+    named("cluster-test")
+}
+
+/// A cluster of its own, beside the shared one.
+pub(crate) fn named(name: &str) -> Directory {
+    Directory::new(programs::target_directory().unwrap().join(name)).unwrap()
 }
 
 /// Starts the process that makes and owns a cluster, and removes it when this process has ended.
 pub(crate) fn serve(directory: &Directory) -> Child {
-    let log = File::create(log()).unwrap();
+    let log = File::create(log(directory)).unwrap();
     let own = std::process::id().to_string();
     Command::new(programs::cluster().unwrap())
         .arg("--directory")
@@ -47,10 +77,6 @@ pub(crate) fn serve(directory: &Directory) -> Child {
         .unwrap()
 }
 
-fn said() -> String {
-    std::fs::read_to_string(log()).unwrap_or_default()
-}
-
-fn log() -> PathBuf {
-    directory().root().with_extension("log")
+fn log(directory: &Directory) -> PathBuf {
+    directory.root().with_extension("log")
 }

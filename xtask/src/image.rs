@@ -88,7 +88,7 @@ pub(crate) fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
 /// Only the last step is another than that of an ordinary build: libc is linked into the program.
 fn build_binary(profile: Profile) -> Result<PathBuf> {
     let target = shell::target_directory();
-    let mut build = shell::cargo([
+    let mut cargo = shell::cargo([
         "rustc",
         "--quiet",
         "--package",
@@ -97,10 +97,10 @@ fn build_binary(profile: Profile) -> Result<PathBuf> {
         "culvert",
     ]);
     if profile == Profile::Release {
-        build.arg("--release");
+        cargo.arg("--release");
     }
-    build.args(["--", "-C", "target-feature=+crt-static"]);
-    shell::run(&mut build)?;
+    cargo.args(["--", "-C", "target-feature=+crt-static"]);
+    shell::run(&mut cargo)?;
     let profile = match profile {
         Profile::Release => "release",
         Profile::Dev => "debug",

@@ -97,6 +97,24 @@ impl Launch {
         Daemon::new(name, child)
     }
 
+    /// Another program in the same place, without arguments.
+    #[must_use]
+    pub fn with_program(&self, program: impl AsRef<Path>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Program and arguments as one would type them, for a shell in the same place; no word may need quoting.
+    pub fn to_shell(&self) -> String {
+        let words = std::iter::once(self.program.as_os_str());
+        let words = words.chain(self.args.iter().map(OsString::as_os_str));
+        let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+        words.join(" ")
+    }
+
     /// Starts it with both streams appended to `log`, in a process group of its own: it outlives its starter.
     pub(crate) fn start_detached(&self, log: &Path) -> Result<Child> {
         let log = File::options()

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Child;
 
-use culvert_tests::cluster::{self, Cluster};
+use culvert_tests::cluster::{self, Cluster, Directory};
 use culvert_tests::until;
 
 use crate::stage::{self, PATIENCE};
@@ -20,8 +20,8 @@ const TUNABLES: [&str; 3] = [
 #[test]
 fn nothing_stays_behind_of_a_cluster_that_was_killed_half_way() {
     let before = tunables();
-    let mut owner = stage::serve(&stage::directory());
-    let logs = stage::directory().logs();
+    let mut owner = stage::serve(&directory());
+    let logs = directory().logs();
     until("the API server has started", PATIENCE, || {
         Ok(logs.join("kube-apiserver.log").exists().then_some(()))
     })
@@ -32,19 +32,23 @@ fn nothing_stays_behind_of_a_cluster_that_was_killed_half_way() {
 #[test]
 fn nothing_stays_behind_of_a_whole_cluster_that_was_killed() {
     let before = tunables();
-    let mut owner = stage::serve(&stage::directory());
+    let mut owner = stage::serve(&directory());
     let alive = || matches!(owner.try_wait(), Ok(None));
-    cluster::wait_for_owner(&stage::directory(), alive).unwrap();
-    let cluster = Cluster::open(&stage::directory()).unwrap();
+    cluster::wait_for_owner(&directory(), alive).unwrap();
+    let cluster = Cluster::open(&directory()).unwrap();
     crate::pods::sleeping(&cluster, "left", "edge-1");
     comes_down_after_a_kill(&mut owner, &before);
+}
+
+fn directory() -> Directory {
+    stage::named("cluster-killed")
 }
 
 fn comes_down_after_a_kill(owner: &mut Child, before: &[String]) {
     owner.kill().unwrap();
     owner.wait().unwrap();
     let prefix = format!("cvt-{}-", owner.id());
-    let directory = stage::directory();
+    let directory = directory();
     let there = traces(&prefix, directory.root());
     for kind in ["cgroup", "namespace", "process"] {
         let found = there.iter().any(|trace| trace.starts_with(kind));
@@ -55,6 +59,7 @@ fn comes_down_after_a_kill(owner: &mut Child, before: &[String]) {
     assert!(!directory.root().exists());
     assert_eq!(tunables(), before);
     assert!(!cluster::down(&directory).unwrap(), "it was down already");
+    fs::remove_file(directory.root().with_extension("log")).unwrap();
 }
 
 /// Everything on this machine that belongs to the cluster: by the names that its process gave, or by its directory.
