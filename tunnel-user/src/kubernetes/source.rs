@@ -7,30 +7,37 @@
 //! ```
 //! A snapshot never waits for the API server: without it the last one stays, over a restart too.
 
+mod changes;
 mod finding;
 mod health;
 mod index;
 mod node;
 mod ports;
 mod ports_config;
+mod publication;
 mod saved;
 mod selector;
 #[cfg(test)]
 mod testing;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, runtime::watcher::Event};
 use time::OffsetDateTime;
-use tokio::{
-    sync::watch as latest,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch as latest, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::{
+    changes::Changes,
+    finding::Teller,
+    index::{Index, Rules, View},
+    node::NodeObject,
+    publication::Publication,
+    saved::{Saved, SavedFile},
+};
 pub use self::{
     finding::Finding,
     health::{Origin, SourceHealth, WatchHealth},
@@ -38,22 +45,12 @@ pub use self::{
     ports::{BadValues, PortsProblem},
     selector::{InvalidNodeSelector, NodeSelector},
 };
-use self::{
-    finding::Teller,
-    index::{Index, Rules, View},
-    node::NodeObject,
-    saved::{Saved, SavedFile},
-};
 use super::{
     ObjectName,
     events::Events,
     watch::{News, Watcher, Which, follow},
 };
-use crate::model::{Node, NodeName, PortSet, Snapshot, SnapshotReader, SnapshotWriter};
-
-/// Between two snapshots: a list of ten thousand nodes is walked for each. The first change after a
-/// quiet time does not wait.
-const SETTLE: Duration = Duration::from_millis(50);
+use crate::model::{PortSet, Snapshot, SnapshotReader, SnapshotWriter};
 
 /// What the source needs.
 pub struct SourceOptions {
@@ -97,13 +94,6 @@ struct State {
     saved_tx: latest::Sender<Option<Arc<Saved>>>,
     teller: Teller,
     leading: bool,
-}
-
-/// When the next snapshot is due.
-#[derive(Default)]
-struct Publication {
-    last: Option<Instant>,
-    due: Option<Instant>,
 }
 
 impl Source {
@@ -270,7 +260,7 @@ impl State {
             if **current == snapshot {
                 return false;
             }
-            log_changes(current, &snapshot);
+            Changes::between(current, &snapshot).log();
             *current = Arc::new(snapshot);
             true
         });
@@ -289,60 +279,6 @@ impl State {
         }
         self.leading = leading;
     }
-}
-
-impl Publication {
-    fn ask(&mut self, now: Instant) {
-        let earliest = self.last.map_or(now, |last| now.max(last + SETTLE));
-        self.due.get_or_insert(earliest);
-    }
-
-    fn published(&mut self, now: Instant) {
-        *self = Self {
-            last: Some(now),
-            due: None,
-        };
-    }
-
-    async fn due(&self) {
-        match self.due {
-            Some(due) => sleep_until(due).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-fn log_changes(old: &Snapshot, new: &Snapshot) {
-    let only_in = |a: &Snapshot, b: &Snapshot| -> Vec<NodeName> {
-        let names = a.nodes().keys().filter(|name| b.node(name).is_none());
-        names.cloned().collect()
-    };
-    for node in only_in(new, old) {
-        info!(%node, "node is tunnelled");
-    }
-    for node in only_in(old, new) {
-        info!(%node, "node is no longer tunnelled");
-    }
-    for (node, now) in new.nodes() {
-        if let Some(before) = old.node(node).filter(|before| *before != now) {
-            let addresses = |node: &Node| node.addresses.clone();
-            info!(%node, before = ?addresses(before), now = ?addresses(now), "node has changed");
-        }
-    }
-    let added: Vec<u16> = new
-        .ports()
-        .difference(old.ports())
-        .map(|port| port.number())
-        .collect();
-    let removed: Vec<u16> = old
-        .ports()
-        .difference(new.ports())
-        .map(|port| port.number())
-        .collect();
-    if !added.is_empty() || !removed.is_empty() {
-        info!(?added, ?removed, "the tunnelled ports have changed");
-    }
-    debug!(nodes = new.nodes().len(), "published a snapshot");
 }
 
 #[cfg(test)]

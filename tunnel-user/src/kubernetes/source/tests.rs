@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use super::*;
@@ -90,21 +92,4 @@ async fn without_api_server_the_snapshot_is_the_saved_one() {
     shutdown.cancel();
     running.await.unwrap();
     assert_eq!(**snapshots.borrow(), saved);
-}
-
-#[test]
-fn the_first_change_is_published_at_once_and_a_crowd_in_one() {
-    let start = Instant::now();
-    let mut publication = Publication::default();
-    publication.ask(start);
-    assert_eq!(publication.due, Some(start));
-    publication.published(start);
-    assert_eq!(publication.due, None);
-    publication.ask(start + SETTLE / 4);
-    publication.ask(start + SETTLE / 2);
-    assert_eq!(publication.due, Some(start + SETTLE));
-    publication.published(start + SETTLE);
-    let later = start + 3 * SETTLE;
-    publication.ask(later);
-    assert_eq!(publication.due, Some(later));
 }

@@ -1,0 +1,61 @@
+//! When the next snapshot is due.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Between two snapshots: a list of ten thousand nodes is walked for each. The first change after a
+/// quiet time does not wait.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Turns changes into moments to publish.
+#[derive(Default)]
+pub(super) struct Publication {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Publication {
+    /// Something has changed.
+    pub(super) fn ask(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| now.max(last + SETTLE));
+        self.due.get_or_insert(earliest);
+    }
+
+    pub(super) fn published(&mut self, now: Instant) {
+        *self = Self {
+            last: Some(now),
+            due: None,
+        };
+    }
+
+    /// Waits until a snapshot is due; for ever while nothing has changed.
+    pub(super) async fn due(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_change_is_published_at_once_and_a_crowd_in_one() {
+        let start = Instant::now();
+        let mut publication = Publication::default();
+        publication.ask(start);
+        assert_eq!(publication.due, Some(start));
+        publication.published(start);
+        assert_eq!(publication.due, None);
+        publication.ask(start + SETTLE / 4);
+        publication.ask(start + SETTLE / 2);
+        assert_eq!(publication.due, Some(start + SETTLE));
+        publication.published(start + SETTLE);
+        let later = start + 3 * SETTLE;
+        publication.ask(later);
+        assert_eq!(publication.due, Some(later));
+    }
+}
