@@ -67,8 +67,9 @@ pub(super) enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the next request needs another key, for this one's name is taken.
-    pub(super) fn spends_the_key(&self) -> bool {
+    /// Whether it will not be signed. The next request needs another key then, for this one's name
+    /// is taken.
+    pub(super) fn is_refusal(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Failed { .. } | Self::Foreign(_) | Self::NotPem(_) => true,
             Self::Api(_) | Self::NoAnswer | Self::Gone(_) | Self::Make(_) => false,

@@ -144,9 +144,9 @@ impl<T: 'static> KeptCertificate<T> {
         match asked {
             Ok(credential) => Some(self.hold(credential, names.clone())),
             Err(error) => {
-                let again = self
-                    .rotation
-                    .failed(OffsetDateTime::now_utc(), rand::random());
+                let refused = error.downcast_ref().is_none_or(RequestError::is_refusal);
+                let now = OffsetDateTime::now_utc();
+                let again = self.rotation.failed(refused, now, rand::random());
                 let error = chain(error.as_ref());
                 let expires = self
                     .in_use
@@ -178,7 +178,7 @@ impl<T: 'static> KeptCertificate<T> {
             life: self.signing.life,
         };
         let issued = obtain(&self.signing.client, &request, trouble).await;
-        if issued.as_ref().is_ok() || issued.as_ref().is_err_and(RequestError::spends_the_key) {
+        if issued.as_ref().is_ok() || issued.as_ref().is_err_and(RequestError::is_refusal) {
             self.store.forget_pending_key()?;
         }
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));

@@ -10,6 +10,8 @@ use crate::pki::{RenewalSchedule, Validity};
 /// Waits after a request that came to nothing: from the first, doubling, to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// The longest, where nobody has refused anything: the API server is away.
+const LONGEST_OUTAGE_WAIT: Duration = Duration::from_secs(30);
 
 /// Decides, over the certificate in use and the names that it should have.
 #[derive(Debug)]
@@ -72,10 +74,15 @@ impl Rotation {
 
     /// A request came to nothing: the next one comes later, each time twice as late. `jitter` in
     /// 0..1 is random. Returns the wait.
-    pub(super) fn failed(&mut self, now: OffsetDateTime, jitter: f64) -> Duration {
+    pub(super) fn failed(&mut self, refused: bool, now: OffsetDateTime, jitter: f64) -> Duration {
+        let longest = if refused {
+            LONGEST_WAIT
+        } else {
+            LONGEST_OUTAGE_WAIT
+        };
         let wait = FIRST_WAIT
             .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_WAIT)
+            .min(longest)
             .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + wait);
@@ -174,13 +181,15 @@ mod tests {
     fn what_fails_is_tried_again_ever_later_and_at_once_with_other_names() {
         let mut rotation = Rotation::new(&AGENT);
         let wanted = names(&["10.0.0.1"]);
-        let waits: Vec<_> = (0..10).map(|_| rotation.failed(at(0), 1.0)).collect();
+        let waits: Vec<_> = (0..10).map(|_| rotation.failed(true, at(0), 1.0)).collect();
         assert_eq!(waits[..3], [5, 10, 20].map(Duration::from_secs));
         assert_eq!(waits[9], LONGEST_WAIT);
         assert_eq!(
             rotation.next(Some(&wanted), at(1)),
             Next::Wait(Duration::from_secs(299))
         );
+        let outage = rotation.failed(false, at(0), 1.0);
+        assert_eq!(outage, LONGEST_OUTAGE_WAIT);
         let later = rotation.next(Some(&wanted), at(300));
         assert_eq!(later, Next::Request(Why::First));
         rotation.names_changed();

@@ -48,7 +48,7 @@ pub(crate) struct TestServer {
     pub(super) settings: Settings,
     /// What it tells agents about how many servers there are.
     pub(super) server_count: watch::Sender<u32>,
-    ca: Arc<Ca>,
+    pub(super) ca: Arc<Ca>,
     _accepting: watch::Sender<bool>,
     running: AbortOnDropHandle<()>,
     shutdown: CancellationToken,
@@ -89,15 +89,37 @@ pub(super) fn snapshot(nodes: &[(&str, &str)]) -> Arc<Snapshot> {
 impl TestServer {
     pub(crate) async fn start(settings: Settings) -> Self {
         let ca = Ca::generate(OffsetDateTime::now_utc()).unwrap();
-        Self::with_ca(Arc::new(ca), "server-1", settings).await
+        Self::with_ca(Arc::new(ca), "server-1", settings, AgentProof::Enrolment).await
+    }
+
+    /// One that goes by the subjects of a cluster's certificates, and knows `edge-1`.
+    pub(super) async fn in_cluster(settings: Settings) -> Self {
+        let ca = Arc::new(Ca::generate(OffsetDateTime::now_utc()).unwrap());
+        let server = Self::with_ca(ca, "server-1", settings, AgentProof::ClusterSubject).await;
+        let node = Node {
+            name: name("edge-1"),
+            addresses: Vec::new(),
+            extra_ports: PortSet::new(),
+            closed_gate: None,
+            admits: None,
+        };
+        let snapshot = Snapshot::new([node], PortSet::new());
+        server.snapshots.send_replace(Arc::new(snapshot));
+        server
     }
 
     /// Another server of the same control plane.
     pub(super) async fn beside(&self, id: &str) -> Self {
-        Self::with_ca(Arc::clone(&self.ca), id, self.settings).await
+        Self::with_ca(
+            Arc::clone(&self.ca),
+            id,
+            self.settings,
+            AgentProof::Enrolment,
+        )
+        .await
     }
 
-    async fn with_ca(ca: Arc<Ca>, id: &str, settings: Settings) -> Self {
+    async fn with_ca(ca: Arc<Ca>, id: &str, settings: Settings, proof: AgentProof) -> Self {
         let now = OffsetDateTime::now_utc();
         let key = new_key().unwrap();
         let leaf = ca
@@ -118,7 +140,7 @@ impl TestServer {
             ListenerOptions {
                 tls,
                 settings,
-                proof: AgentProof::Enrolment,
+                proof,
                 server_id: id.to_owned(),
                 server_count: counts,
                 sessions: sessions.clone(),

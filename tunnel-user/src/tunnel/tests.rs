@@ -1,3 +1,4 @@
+mod cluster_identity;
 mod several_servers;
 
 use std::{io, net::SocketAddr, time::Duration};
