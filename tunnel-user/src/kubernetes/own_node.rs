@@ -8,7 +8,10 @@ use kube::{Api, runtime::watcher::Event};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::watch::{Trouble, Watcher, Which, follow};
+use super::{
+    source::usable_addresses,
+    watch::{Trouble, Watcher, Which, follow},
+};
 use crate::model::NodeName;
 
 /// Follows one Node. Needs `list` and `watch` of `nodes`.
@@ -76,11 +79,10 @@ fn internal_addresses(node: &Node) -> BTreeSet<IpAddr> {
     let status = node.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref());
     let internal = addresses.unwrap_or_default().iter();
-    internal
+    let internal = internal
         .filter(|address| address.type_ == "InternalIP")
-        .filter_map(|address| address.address.parse::<IpAddr>().ok())
-        .map(|ip| ip.to_canonical())
-        .collect()
+        .map(|address| address.address.as_str());
+    usable_addresses(internal).0.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -112,6 +114,8 @@ mod tests {
         own.hear(Event::InitApply(node(&json!([
             {"type": "InternalIP", "address": "10.78.0.12"},
             {"type": "InternalIP", "address": "fd00:78::12"},
+            {"type": "InternalIP", "address": "fe80::1"},
+            {"type": "InternalIP", "address": "127.0.0.1"},
             {"type": "ExternalIP", "address": "203.0.113.5"},
             {"type": "Hostname", "address": "e1"},
         ]))));

@@ -30,6 +30,7 @@ use tokio::{sync::watch as latest, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub(super) use self::node::usable_addresses;
 use self::{
     changes::Changes,
     finding::Teller,

@@ -146,25 +146,7 @@ impl NodeFacts {
     }
 
     fn read_addresses(&mut self, object: &NodeObject) {
-        for text in object.addresses_of(&[INTERNAL]) {
-            let Ok(address) = text.parse::<IpAddr>() else {
-                let text = text.chars().take(64).collect();
-                self.problems.push(NodeProblem::InvalidAddress(text));
-                continue;
-            };
-            let address = address.to_canonical();
-            if let Some(unfit) = UnfitAddress::check(address) {
-                let problem = NodeProblem::UnfitAddress(address, unfit);
-                self.problems.push(problem);
-            } else if self.addresses.len() == MOST_ADDRESSES {
-                let most = MOST_ADDRESSES;
-                self.problems.push(NodeProblem::TooManyAddresses { most });
-                break;
-            } else if !self.addresses.contains(&address) {
-                self.addresses.push(address);
-            }
-        }
-        self.problems.truncate(MOST_ADDRESSES);
+        (self.addresses, self.problems) = usable_addresses(object.addresses_of(&[INTERNAL]));
         if self.addresses.is_empty() {
             self.problems.push(NodeProblem::NoAddress);
         }
@@ -190,6 +172,35 @@ impl NodeFacts {
         };
         self.problems.push(problem);
     }
+}
+
+/// Those of a Node's `InternalIP`s that count, in order, and what is wrong with the others. The
+/// agent's certificate names what this makes of them, and the approver allows what this makes of
+/// them.
+pub(in crate::kubernetes) fn usable_addresses<'a>(
+    internal: impl Iterator<Item = &'a str>,
+) -> (Vec<IpAddr>, Vec<NodeProblem>) {
+    let mut addresses = Vec::new();
+    let mut problems = Vec::new();
+    for text in internal {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            let text = text.chars().take(64).collect();
+            problems.push(NodeProblem::InvalidAddress(text));
+            continue;
+        };
+        let address = address.to_canonical();
+        if let Some(unfit) = UnfitAddress::check(address) {
+            problems.push(NodeProblem::UnfitAddress(address, unfit));
+        } else if addresses.len() == MOST_ADDRESSES {
+            let most = MOST_ADDRESSES;
+            problems.push(NodeProblem::TooManyAddresses { most });
+            break;
+        } else if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    problems.truncate(MOST_ADDRESSES);
+    (addresses, problems)
 }
 
 impl From<Wire> for NodeObject {
