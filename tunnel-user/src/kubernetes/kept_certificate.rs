@@ -108,10 +108,13 @@ impl<T: 'static> KeptCertificate<T> {
                         return credential;
                     }
                 }
-                (Next::Wait(wait), _) => tokio::select! {
-                    () = sleep(wait.min(CLOCK_CHECK)) => {}
-                    () = changed(&mut self.wanted.source) => self.rotation.names_changed(),
-                },
+                (Next::Wait(wait), _) => {
+                    let Wanted { source, names: of } = &mut self.wanted;
+                    tokio::select! {
+                        () = sleep(wait.min(CLOCK_CHECK)) => {}
+                        () = until_other(source, of, names.as_ref()) => self.rotation.names_changed(),
+                    }
+                }
                 (Next::AwaitNames | Next::Request(_), _) => {
                     trouble(format!(
                         "the names for the {}'s certificate are not known yet",
@@ -136,7 +139,7 @@ impl<T: 'static> KeptCertificate<T> {
         let mut source = self.wanted.source.clone();
         let asked = tokio::select! {
             asked = self.request(names, trouble) => asked,
-            () = until_other(&mut source, &self.wanted.names, names) => {
+            () = until_other(&mut source, &self.wanted.names, Some(names)) => {
                 self.rotation.names_changed();
                 return None;
             }
@@ -243,9 +246,9 @@ async fn changed<T>(source: &mut watch::Receiver<T>) {
 async fn until_other<T>(
     source: &mut watch::Receiver<T>,
     names: &NamesOf<T>,
-    asked: &CertificateNames,
+    now: Option<&CertificateNames>,
 ) {
-    let is_other = |content: &T| names(content).is_some_and(|wanted| wanted != *asked);
+    let is_other = |content: &T| names(content).is_some_and(|wanted| Some(&wanted) != now);
     if source.wait_for(is_other).await.is_err() {
         std::future::pending::<()>().await;
     }
