@@ -8,11 +8,13 @@
 )]
 
 mod aftermath;
+mod api;
 mod bare;
 mod callers;
 mod observers;
 mod pods;
 mod reach;
+mod source;
 mod stage;
 mod streams;
 mod transfers;

@@ -2,7 +2,6 @@
 //! control plane's network, with objects of a namespace of their own.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::time::Duration;
 
 use culvert_tests::cluster::API_SERVER;
@@ -16,37 +15,12 @@ use tunnel_user::kubernetes::{
     ServerNames, ServerNamesOptions,
 };
 
+use crate::api::{Place, access, in_control_plane, until};
 use crate::stage::{PATIENCE, cluster};
 
-/// A namespace of a test, gone with it.
-struct Place {
-    namespace: String,
-}
-
 impl Place {
-    fn new(namespace: &str) -> Self {
-        cluster()
-            .kubectl(["create", "namespace", namespace])
-            .unwrap();
-        Self {
-            namespace: namespace.to_owned(),
-        }
-    }
-
     fn service(&self) -> ObjectName {
         format!("{}/servers", self.namespace).parse().unwrap()
-    }
-
-    /// Creates or changes an object of this namespace.
-    fn apply(&self, kind: &str, name: &str, mut object: Value) {
-        let file = cluster().directory().root().join(format!("{name}.json"));
-        object["kind"] = kind.into();
-        object["metadata"]["name"] = name.into();
-        object["metadata"]["namespace"] = self.namespace.as_str().into();
-        std::fs::write(&file, object.to_string()).unwrap();
-        cluster()
-            .kubectl(["apply", "-f", file.to_str().unwrap()])
-            .unwrap();
     }
 
     fn patch_status(&self, status: &Value) {
@@ -62,42 +36,6 @@ impl Place {
         let how = ["-n", namespace, "-p", &patch];
         cluster().kubectl([what.as_slice(), &how].concat()).unwrap();
     }
-
-    fn delete(&self, what: &str) {
-        let words = format!("delete {what} -n {}", self.namespace);
-        cluster().kubectl(words.split(' ')).unwrap();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // The cluster may be in whatever state the test left it in.
-        let _ = cluster().kubectl(["delete", "namespace", &self.namespace, "--wait=false"]);
-    }
-}
-
-/// Runs in the control plane's network, where the API server is.
-fn in_control_plane<T: Send>(work: impl Future<Output = T> + Send) -> T {
-    let control = cluster().lab().control();
-    control.run(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build();
-        runtime.unwrap().block_on(work)
-    })
-}
-
-async fn access() -> Access {
-    let kubeconfig = cluster().directory().kubeconfig("admin");
-    Access::new(Some(&kubeconfig)).await.unwrap()
-}
-
-async fn until<T: Debug>(what: &str, values: &mut watch::Receiver<T>, wanted: impl Fn(&T) -> bool) {
-    let seen = timeout(PATIENCE, values.wait_for(wanted))
-        .await
-        .map(|seen| drop(seen.unwrap()));
-    assert!(seen.is_ok(), "{what}: {:?}", values.borrow());
 }
 
 struct Member {
