@@ -208,11 +208,22 @@ impl State {
             &mut health.ports_config
         });
         match news {
-            News::Event(event) => self.index.hear_config(event),
+            News::Event(event) => self.hear_config_event(event),
             // Nodes that wait for the ports need not wait any longer.
             News::Lost(_) => !self.index.heard_config(),
             News::Back => false,
         }
+    }
+
+    fn hear_config_event(&mut self, event: Event<ConfigMap>) -> bool {
+        let heard_before = self.index.heard_config();
+        let changed = self.index.hear_config(event);
+        if !heard_before && self.index.heard_config() && !self.index.has_config() {
+            info!(
+                "there is no ConfigMap of the ports: the kubelet's are tunnelled, and those of --ports"
+            );
+        }
+        changed
     }
 
     fn note<K>(

@@ -118,6 +118,11 @@ impl Index {
         self.config.heard
     }
 
+    /// Whether there is a `ConfigMap`, or has been one.
+    pub(super) fn has_config(&self) -> bool {
+        self.config.last.is_some()
+    }
+
     /// What is worth keeping on disk.
     pub(super) fn to_save(&self) -> (Vec<NodeFacts>, Option<PortsConfig>) {
         let nodes = self.nodes.facts.values().cloned();
