@@ -14,6 +14,7 @@ mod callers;
 mod observers;
 mod pods;
 mod reach;
+mod second_server;
 mod source;
 mod stage;
 mod streams;

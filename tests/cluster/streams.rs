@@ -60,11 +60,7 @@ fn exec_has_a_terminal_where_one_is_asked_for_and_an_exit_code() {
             .words("exec shell -- sh -c")
             .arg("tty; echo out; echo err >&2; exit 7");
         let mut piped = start(&piped);
-        assert_eq!(
-            piped.wait(PATIENCE).unwrap().code(),
-            Some(7),
-            "{protocol}"
-        );
+        assert_eq!(piped.wait(PATIENCE).unwrap().code(), Some(7), "{protocol}");
         let said = piped.output();
         assert!(
             said.contains("not a tty") && said.contains("out") && said.contains("err"),

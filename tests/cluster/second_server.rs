@@ -1,0 +1,186 @@
+//! Two servers behind one address, as behind a load balancer: every agent has a session with each, and nobody was
+//! restarted for it. The second one runs on the control plane's machine as if that were another: ports, programs and
+//! captured processes are its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
+use culvert_tests::{Cgroup, Daemon, Launch, PinRoot, programs};
+use serde_json::{Value, json};
+use tunnel_user::observability::status::StatusReport;
+
+use crate::stage::{PATIENCE, culvert};
+
+const BALANCED: &str = "10.77.0.1:10500";
+const ANNOTATION: &str = "x-tunnel-server-external-addr";
+
+/// Sends agents to either server in turn, and tells them of it by the Service's annotation.
+struct Balancer<'a>(&'a Cluster);
+
+struct Second<'a> {
+    cluster: &'a Cluster,
+    cgroup: Cgroup,
+    pins: PinRoot,
+}
+
+impl<'a> Balancer<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let rules = "table ip balancer {
+            chain balance {
+                type nat hook prerouting priority -150;
+                tcp dport 10500 dnat to 10.77.0.1 : numgen inc mod 2 map { 0 : 10262, 1 : 10362 }
+            }
+        }";
+        cluster.lab().control().nft(rules).unwrap();
+        annotate(cluster, &format!("{ANNOTATION}={BALANCED}"));
+        Self(cluster)
+    }
+}
+
+impl Drop for Balancer<'_> {
+    fn drop(&mut self) {
+        annotate(self.0, &format!("{ANNOTATION}-"));
+        self.0
+            .lab()
+            .control()
+            .nft("delete table ip balancer")
+            .unwrap();
+    }
+}
+
+fn annotate(cluster: &Cluster, annotation: &str) {
+    let service = "annotate --overwrite service x-tunnel-server-svc -n";
+    let words = service.split(' ').chain([CULVERT_NAMESPACE, annotation]);
+    cluster.kubectl(words).unwrap();
+}
+
+impl<'a> Second<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let this = Self {
+            cluster,
+            cgroup: Cgroup::new("second").unwrap(),
+            pins: PinRoot::new().unwrap(),
+        };
+        fs::create_dir_all(this.path("")).unwrap();
+        fs::write(this.path("kubeconfig"), this.kubeconfig().to_string()).unwrap();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.cluster.directory().root().join("second").join(name)
+    }
+
+    /// It is the servers' service account, on another machine.
+    fn kubeconfig(&self) -> Value {
+        let token = ["create", "token", "culvert-server", "-n", CULVERT_NAMESPACE];
+        let token = self.cluster.kubectl(token).unwrap();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": "https://10.77.0.1:6443",
+                "certificate-authority": self.cluster.directory().pki().join("ca.crt"),
+            }}],
+            "users": [{ "name": "server", "user": { "token": token.trim() } }],
+            "contexts": [{ "name": "lab", "context": {
+                "cluster": "lab", "user": "server", "namespace": CULVERT_NAMESPACE,
+            }}],
+            "current-context": "lab",
+        })
+    }
+
+    fn launch(&self, program: PathBuf) -> Launch {
+        Launch::new(self.cluster.lab().control(), program).cgroup(&self.cgroup)
+    }
+
+    fn start(&self) -> Daemon {
+        let server = self
+            .launch(programs::culvert().unwrap())
+            .words("server --kubernetes --node-name second --redirect-address 10.77.0.1")
+            .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365")
+            .arg("--kubeconfig")
+            .arg(self.path("kubeconfig"))
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            .arg("--run-dir")
+            .arg(self.path("run"))
+            .arg("--cgroup")
+            .arg(self.cgroup.path())
+            .arg("--pin-root")
+            .arg(self.pins.path());
+        let mut server = server.start().unwrap();
+        server.wait_for_line("redirecting", PATIENCE).unwrap();
+        server
+    }
+
+    fn status(&self) -> anyhow::Result<StatusReport> {
+        let status = Launch::offline(programs::culvert()?)
+            .words("status --json --run-dir")
+            .arg(self.path("run"));
+        Ok(serde_json::from_str(&status.start()?.succeed(PATIENCE)?)?)
+    }
+
+    fn until_it_has_both_agents(&self) {
+        wait_until("both agents come to the second server", PATIENCE, || {
+            Ok((sessions(&self.status()?).len() == 2).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+/// Who has a session, and since when.
+fn sessions(status: &StatusReport) -> BTreeMap<String, i64> {
+    let sessions = status.sessions.iter();
+    let since = |at: time::OffsetDateTime| at.unix_timestamp();
+    sessions
+        .map(|one| (one.node.to_string(), since(one.connected_at)))
+        .collect()
+}
+
+/// Waits until each agent knows of so many servers, and has a session with each.
+fn until_agents_count(cluster: &Cluster, servers: usize) {
+    for edge in [cluster.edge(0), cluster.edge(1)] {
+        let curl = edge
+            .launch("curl")
+            .words("-sSf http://127.0.0.1:10266/metrics");
+        wait_until("the agent counts servers", PATIENCE, || {
+            let metrics = curl.start()?.succeed(PATIENCE)?;
+            let says = |name: &str| metrics.contains(&format!("culvert_agent_{name} {servers}\n"));
+            Ok((says("servers") && says("sessions")).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes() {
+    let cluster = culvert();
+    let first = || serde_json::from_value(cluster.culvert_status().unwrap()).unwrap();
+    until_agents_count(cluster, 1);
+    let before = sessions(&first());
+    let second = Second::new(cluster);
+    let mut server = second.start();
+    let _balancer = Balancer::new(cluster);
+    second.until_it_has_both_agents();
+    until_agents_count(cluster, 2);
+    let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";
+    let curl = second.launch("curl".into()).words(kubelet);
+    assert_eq!(
+        curl.start().unwrap().succeed(PATIENCE).unwrap().trim(),
+        "401"
+    );
+    // Nobody who had a session was asked for another one.
+    assert_eq!(sessions(&first()), before);
+
+    assert!(server.stop(PATIENCE).unwrap().success());
+    until_agents_count(cluster, 1);
+    let mut server = second.start();
+    second.until_it_has_both_agents();
+    until_agents_count(cluster, 2);
+    // One that is killed cannot say so.
+    server.kill().unwrap();
+    until_agents_count(cluster, 1);
+    assert_eq!(sessions(&first()), before);
+}
