@@ -67,7 +67,11 @@ pub(crate) async fn access() -> Access {
     Access::new(Some(&kubeconfig)).await.unwrap()
 }
 
-pub(crate) async fn until<T: Debug>(what: &str, values: &mut watch::Receiver<T>, wanted: impl Fn(&T) -> bool) {
+pub(crate) async fn until<T: Debug>(
+    what: &str,
+    values: &mut watch::Receiver<T>,
+    wanted: impl Fn(&T) -> bool,
+) {
     let seen = timeout(PATIENCE, values.wait_for(wanted))
         .await
         .map(|seen| drop(seen.unwrap()));

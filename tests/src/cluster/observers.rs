@@ -162,7 +162,7 @@ fn rights(name: &str, rules: &Value) -> Value {
         }),
         binding(
             "ClusterRoleBinding",
-            json!({ "name": role }),
+            &json!({ "name": role }),
             "ClusterRole",
             &role,
             user,
@@ -176,17 +176,17 @@ fn rights(name: &str, rules: &Value) -> Value {
         let cluster_wide = json!({ "name": format!("{role}:{delegator}") });
         objects.push(binding(
             "ClusterRoleBinding",
-            cluster_wide,
+            &cluster_wide,
             "ClusterRole",
             delegator,
             user,
         ));
-        objects.push(binding("RoleBinding", meta(reader), "Role", reader, user));
+        objects.push(binding("RoleBinding", &meta(reader), "Role", reader, user));
     }
     list(&objects)
 }
 
-fn binding(kind: &str, metadata: Value, role_kind: &str, role: &str, user: &str) -> Value {
+fn binding(kind: &str, metadata: &Value, role_kind: &str, role: &str, user: &str) -> Value {
     let group = "rbac.authorization.k8s.io";
     json!({
         "apiVersion": format!("{group}/v1"), "kind": kind, "metadata": metadata,

@@ -15,11 +15,11 @@ mod wind_down;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::{
     net::TcpStream,
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,8 @@ use crate::{
 
 /// How long a successor waits for the agents of its predecessor before it takes clients.
 const AGENTS_COME: Duration = Duration::from_secs(10);
+/// How long a successor waits until it knows the nodes: its predecessor has patience for a minute.
+const NODES_KNOWN: Duration = Duration::from_secs(30);
 /// How long after its start a server waits for agents that are still on their way, rather than
 /// refuse their clients: as long as an agent may pause between two attempts, and some.
 const START_UP: Duration = Duration::from_secs(15);
@@ -84,6 +86,13 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         redirect::refuse_in_use(&redirect_options(&args))?;
     }
     let mut server = Server::start(args, &mut offer, predecessor.is_some()).await?;
+    if !server
+        .until_nodes_are_known(predecessor.is_some(), &stop)
+        .await?
+    {
+        tracing::info!("told to stop before the nodes were known");
+        return Ok(());
+    }
     if predecessor.is_some() {
         server.until_agents_come(&offer.nodes, &stop).await;
         if stop.graceful.is_cancelled() {
@@ -131,7 +140,7 @@ impl Server {
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
         let ends = Ends::default();
         let in_charge = watch::Sender::new(true);
-        let parts = Parts::new(&args, in_charge.subscribe(), &ends.everything).await?;
+        let parts = Parts::new(&args, in_charge.subscribe(), &ends).await?;
         let sockets = Sockets::bind(&args, offer, &parts).await?;
         let clients = parts.readiness.register("redirect");
         let sharing = if takes_over {
@@ -212,6 +221,32 @@ impl Server {
             drop(gone);
         });
         Ok(())
+    }
+
+    /// A table that is written before would take every node away that a server before this one
+    /// had. False if this server is told to stop meanwhile.
+    async fn until_nodes_are_known(
+        &mut self,
+        takes_over: bool,
+        stop: &Stop,
+    ) -> anyhow::Result<bool> {
+        let known = self.parts.known();
+        let given_up = async {
+            if takes_over {
+                sleep(NODES_KNOWN).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = known => Ok(true),
+            () = given_up => bail!(
+                "nothing says which nodes there are ({}): the server that runs goes on",
+                self.parts.readiness.report(),
+            ),
+            () = stop.graceful.cancelled() => Ok(false),
+            error = self.tasks.failed() => Err(error),
+        }
     }
 
     async fn until_agents_come(&self, nodes: &[NodeName], stop: &Stop) {

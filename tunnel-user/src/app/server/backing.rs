@@ -35,6 +35,8 @@ pub(super) type OnNoSession = Arc<dyn Fn(&NodeName) + Send + Sync>;
 pub(super) struct Backing {
     /// Which nodes exist.
     pub(super) snapshots: SnapshotReader,
+    /// Resolves once that is known; the snapshot is empty until then.
+    pub(super) known: BoxFuture<'static, ()>,
     /// The identity of the agent port.
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// Whom the server's certificate names.
@@ -64,6 +66,8 @@ pub(super) struct Foundation<'a> {
     pub(super) addresses: &'a AddressWatch,
     pub(super) readiness: &'a Readiness,
     pub(super) metrics: &'a ServerMetrics,
+    /// This server takes no more clients.
+    pub(super) leaving: &'a CancellationToken,
     /// Ends the backing's tasks.
     pub(super) end: &'a CancellationToken,
 }

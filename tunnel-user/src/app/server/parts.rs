@@ -2,13 +2,19 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::backing::{Backing, Foundation, OnNoSession, ReadValidity};
+use super::{
+    backing::{Backing, Foundation, OnNoSession, ReadValidity},
+    wind_down::Ends,
+};
 use crate::{
     app::{node_table::SharedRedirect, tasks::Tasks},
     model::SnapshotReader,
@@ -40,6 +46,7 @@ pub(super) struct Parts {
     server_count: watch::Receiver<u32>,
     proof: AgentProof,
     unary: UnaryService,
+    known: Shared<BoxFuture<'static, ()>>,
     registry: Option<Registry>,
     runnable: Option<Runnable>,
 }
@@ -51,11 +58,11 @@ struct Runnable {
 }
 
 impl Parts {
-    /// Prepares them; what they run ends with `end`.
+    /// Prepares them; what they run ends with everything.
     pub(super) async fn new(
         args: &ServerArgs,
         in_charge: watch::Receiver<bool>,
-        end: &CancellationToken,
+        ends: &Ends,
     ) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
@@ -64,6 +71,7 @@ impl Parts {
         let server_id = format!("{:032x}", rand::random::<u128>());
         let Backing {
             snapshots,
+            known,
             tls,
             subject,
             validity,
@@ -81,7 +89,8 @@ impl Parts {
             addresses: &addresses,
             readiness: &readiness,
             metrics: &metrics,
-            end,
+            leaving: &ends.clients,
+            end: &ends.everything,
         })
         .await?;
         if let Some(ca) = authority {
@@ -99,6 +108,7 @@ impl Parts {
                 backing: tasks,
             }),
             snapshots,
+            known: known.shared(),
             tls,
             subject,
             validity,
@@ -110,6 +120,11 @@ impl Parts {
             cluster,
             metrics,
         })
+    }
+
+    /// Resolves once it is known which nodes there are.
+    pub(super) fn known(&self) -> impl Future<Output = ()> + use<> {
+        self.known.clone()
     }
 
     /// The metrics, the kernel's counters included; once.

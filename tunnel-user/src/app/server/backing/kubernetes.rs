@@ -60,6 +60,16 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
+    let mut followed = health.clone();
+    let known = Box::pin(async move {
+        if followed
+            .wait_for(|health| health.ready().is_ok())
+            .await
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+    });
     let view = ClusterView {
         health,
         leading,
@@ -69,6 +79,7 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     };
     Ok(Backing {
         snapshots,
+        known,
         tls,
         subject: SERVER_SUBJECT.to_string(),
         validity: Arc::new(move || *validities.borrow()),
@@ -203,7 +214,16 @@ impl Member<'_> {
             server_id: self.foundation.server_id.to_owned(),
         });
         let in_charge = self.foundation.in_charge.clone();
-        self.run("counting servers", |end| members.run(in_charge, end));
+        let (leaving, end) = (self.foundation.leaving, self.foundation.end);
+        let counting = members.run(in_charge, leaving.clone());
+        let end = end.clone();
+        self.tasks.push((
+            "counting servers",
+            Box::pin(async move {
+                counting.await;
+                end.cancelled().await;
+            }),
+        ));
         server_count
     }
 

@@ -51,6 +51,7 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
         proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,
+        known: Box::pin(async {}),
         on_no_session: Arc::new(|_| {}),
         cluster: None,
         tasks: vec![
