@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use culvert_tests::cluster::{self, Cluster, Directory};
+use culvert_tests::cluster::{self, Cluster, Directory, Machine};
 use culvert_tests::programs;
 
 /// How long a pod or the like may take on a machine that does much else; no test waits it out.
@@ -34,6 +34,35 @@ pub(crate) fn culvert() -> &'static Cluster {
     let cluster = cluster();
     INSTALLED.get_or_init(|| cluster.install_culvert().unwrap());
     cluster
+}
+
+/// The processes of that name on a machine, pods included.
+pub(crate) fn processes(machine: &Machine, name: &str) -> Vec<i32> {
+    let cgroup = machine
+        .cgroup()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let is_one = |pid: &i32| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+        read("comm").is_ok_and(|comm| comm.trim_end() == name)
+            && read("cgroup").is_ok_and(|groups| groups.contains(&format!("/{cgroup}/")))
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_one)
+        .collect()
+}
+
+/// Kills the one process of that name on a machine.
+pub(crate) fn kill(machine: &Machine, name: &str) {
+    let processes = processes(machine, name);
+    assert_eq!(processes.len(), 1, "{name} on {}", machine.name());
+    let process = rustix::process::Pid::from_raw(processes[0]).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
 }
 
 /// What the server has carried so far, both ways.

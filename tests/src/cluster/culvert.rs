@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{Cluster, Machine, archive_path, directory};
+use super::{Cluster, Machine, archive_path, directory, wait_until};
 use crate::cgroup;
 
 /// Where Culvert's objects are.
@@ -56,13 +56,19 @@ impl Cluster {
         curl.words(url).start()?.succeed(Duration::from_secs(10))
     }
 
+    /// `kubectl rollout status` would wait for the old server's pod as well, which ends what it carries.
     fn rolled_out(&self, daemon_set: &str) -> Result<()> {
-        let name = format!("daemonset/{daemon_set}");
-        let kubectl = self
-            .kubectl_launch()?
-            .words("rollout status --timeout=110s");
-        let mut rollout = kubectl.args(["-n", NAMESPACE, &name]).start()?;
-        rollout.succeed(PATIENCE).map(drop)
+        wait_until(&format!("{daemon_set} is rolled out"), PATIENCE, || {
+            let set = self.get(&format!("-n {NAMESPACE} daemonset {daemon_set}"))?;
+            let selector = format!("-l app.kubernetes.io/name={daemon_set}");
+            let pods = self.get(&format!("-n {NAMESPACE} pods {selector}"))?;
+            let generation = &set["metadata"]["annotations"][GENERATION];
+            let pods = pods["items"].as_array().into_iter().flatten();
+            let ready = pods.filter(|pod| is_ready(pod, generation)).count();
+            let known = set["status"]["observedGeneration"] == set["metadata"]["generation"];
+            let wanted = &set["status"]["desiredNumberScheduled"];
+            Ok((known && *wanted != 0 && *wanted == ready).then_some(()))
+        })
     }
 
     /// What the pods last said, as far as the API server can have it.
@@ -92,6 +98,17 @@ impl Cluster {
         directory::write_json(&overlay.join("kustomization.yaml"), &kustomization)?;
         Ok(overlay)
     }
+}
+
+/// Which template a pod is of: an annotation of the `DaemonSet`, a label of the pod.
+const GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn is_ready(pod: &Value, generation: &Value) -> bool {
+    let meta = &pod["metadata"];
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    let is_new = meta["labels"]["pod-template-generation"] == *generation;
+    is_new && meta["deletionTimestamp"].is_null() && conditions.any(ready)
 }
 
 fn server_patch(machine: &Machine) -> Result<Value> {

@@ -1,0 +1,54 @@
+//! Single connects from the control plane, and what became of them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use culvert_tests::cluster::Cluster;
+use culvert_tests::report::{Connects, parse};
+use culvert_tests::{Daemon, programs};
+
+use crate::stage::PATIENCE;
+
+/// What happens to a connect that nothing captures: the control plane has no route to the edge.
+pub(crate) const NOT_CAPTURED: &str = "connect ENETUNREACH";
+
+/// How a connect from the control plane that echoes a byte fails, and after how long.
+pub(crate) fn failure(cluster: &Cluster, to: &str) -> (String, Duration) {
+    let started = Instant::now();
+    let report = connect(cluster, to, "--echo");
+    let cause = report.failed.into_keys().next();
+    (cause.unwrap_or_else(|| "none".into()), started.elapsed())
+}
+
+/// True if nothing captures connects to this target.
+pub(crate) fn is_not_captured(cluster: &Cluster, to: &str) -> bool {
+    connect(cluster, to, "").failed.contains_key(NOT_CAPTURED)
+}
+
+fn connect(cluster: &Cluster, to: &str, flags: &str) -> Connects {
+    let probe = cluster.control_plane().launch(programs::probe().unwrap());
+    let probe = probe.words("connect --to").arg(to).words(flags);
+    let said = probe.start().unwrap().succeed(PATIENCE).unwrap();
+    parse(&said).unwrap()
+}
+
+/// GETs a plain URL from the control plane.
+pub(crate) fn get(cluster: &Cluster, url: &str) -> Result<String> {
+    let curl = cluster.control_plane().launch("curl");
+    let curl = curl
+        .words("--silent --show-error --fail --max-time 5")
+        .arg(url);
+    curl.start()?.succeed(PATIENCE)
+}
+
+/// A server that echoes, on the first edge.
+pub(crate) fn echo(cluster: &Cluster, bind: &str) -> Daemon {
+    let probe = cluster.edge(0).launch(programs::probe().unwrap());
+    let mut echo = probe
+        .words("echo --seconds 1000 --bind")
+        .arg(bind)
+        .start()
+        .unwrap();
+    echo.wait_for_line("listening", PATIENCE).unwrap();
+    echo
+}

@@ -1,0 +1,101 @@
+//! Nodes come, go and change while Culvert runs.
+
+use std::time::{Duration, Instant};
+
+use culvert_tests::cluster::{Cluster, wait_until};
+use culvert_tests::{scale, until};
+
+use crate::dials::{NOT_CAPTURED, failure, get, is_not_captured};
+use crate::objects::{EDGE_LABEL, Ghost, events};
+use crate::stage::{PATIENCE, culvert, metric};
+
+/// How long a change may take to reach the kernel's table, as the manual says.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Waits until the kernel's table has so many addresses, at most as long as a change may take.
+fn wait_for_entries(wanted: u64) {
+    until("the table follows", AT_ONCE, || {
+        Ok((metric("culvert_server_redirect_entries") == wanted).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_node_is_captured_as_long_as_it_is_labelled_and_by_the_address_that_it_has() {
+    let cluster = culvert();
+    let entries = metric("culvert_server_redirect_entries");
+    let ghost = Ghost::new(cluster, "ghost", "10.78.0.77");
+    assert!(is_not_captured(cluster, "10.78.0.77:10250"));
+    ghost.label(EDGE_LABEL);
+    wait_for_entries(entries + 1);
+    assert!(!is_not_captured(cluster, "10.78.0.77:10250"));
+    ghost.move_to("10.78.0.78");
+    until("the address has changed", AT_ONCE, || {
+        let moved = is_not_captured(cluster, "10.78.0.77:10250")
+            && !is_not_captured(cluster, "10.78.0.78:10250");
+        Ok(moved.then_some(()))
+    })
+    .unwrap();
+    ghost.label("openyurt.io/is-edge-worker-");
+    wait_for_entries(entries);
+    assert!(is_not_captured(cluster, "10.78.0.78:10250"));
+    ghost.label("openyurt.io/edge-enable-reverseTunnel-client=true");
+    wait_for_entries(entries + 1);
+    drop(ghost);
+    wait_for_entries(entries);
+}
+
+#[test]
+fn a_node_without_agent_fails_at_once_and_an_event_says_why() {
+    let cluster = culvert();
+    let ghost = Ghost::new(cluster, "agentless", "10.78.0.79");
+    ghost.label(EDGE_LABEL);
+    // A server that has just started waits a little for agents that are on their way.
+    let cause = until("it is captured and fails at once", PATIENCE, || {
+        let (cause, took) = failure(cluster, "10.78.0.79:10250");
+        Ok((cause != NOT_CAPTURED && took < scale::patience(AT_ONCE)).then_some(cause))
+    })
+    .unwrap();
+    assert!(cause.contains("ECONNRESET"), "{cause}");
+    wait_until("an Event tells", PATIENCE, || {
+        let told = events(cluster, "Node", "agentless", "NoTunnelAgent")?;
+        Ok((!told.is_empty()).then_some(()))
+    })
+    .unwrap();
+}
+
+#[test]
+fn of_two_nodes_with_one_address_neither_is_captured_and_events_tell_both() {
+    let cluster = culvert();
+    let url = "http://10.78.0.12:10255/healthz";
+    get(cluster, url).unwrap();
+    let twin = Ghost::new(cluster, "twin", "10.78.0.12");
+    twin.label(EDGE_LABEL);
+    until("neither is captured", AT_ONCE, || {
+        Ok(is_not_captured(cluster, "10.78.0.12:10255").then_some(()))
+    })
+    .unwrap();
+    // By its other address the edge node is reached as before.
+    get(cluster, "http://[fd00:78::12]:10255/healthz").unwrap();
+    for node in ["twin", "edge-2"] {
+        let other = if node == "twin" { "edge-2" } else { "twin" };
+        wait_until("an Event tells", PATIENCE, || {
+            let told = events(cluster, "Node", node, SHARED)?;
+            Ok(told.iter().any(|note| note.contains(other)).then_some(()))
+        })
+        .unwrap();
+    }
+    drop(twin);
+    reachable_again(cluster, url);
+}
+
+const SHARED: &str = "SharedNodeAddress";
+
+fn reachable_again(cluster: &Cluster, url: &str) {
+    let started = Instant::now();
+    until("the node is captured again", PATIENCE, || {
+        get(cluster, url).map(Some)
+    })
+    .unwrap();
+    assert!(started.elapsed() < scale::patience(2 * AT_ONCE));
+}
