@@ -12,6 +12,7 @@ mod api;
 mod bare;
 mod callers;
 mod dials;
+mod forged;
 mod nodes;
 mod objects;
 mod observers;
