@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use culvert_tests::cluster::{Cluster, Machine, wait_until};
 use culvert_tests::{Launch, command};
 
-use crate::observers;
 use crate::stage::{PATIENCE, carried_bytes, culvert};
+use crate::{observers, pods};
 
 /// A curl on the control plane that checks the kubelet's certificate and prints the answer with its status.
 fn curl(cluster: &Cluster, user: Option<&str>, address: IpAddr, path: &str) -> Launch {
@@ -133,4 +133,24 @@ fn top_and_prometheus_see_every_node() {
     assert_eq!(pods.matches("culvert-agent").count(), 2, "{pods}");
     cluster.stop("prometheus").unwrap();
     cluster.stop("metrics-server").unwrap();
+}
+
+#[test]
+fn a_prometheus_in_a_pod_sees_every_node() {
+    let cluster = culvert();
+    let name = "prometheus-pod";
+    cluster.start_prometheus_pod(name).unwrap();
+    for job in ["kubelet", "cadvisor"] {
+        wait_until("Prometheus sees every node from its pod", PATIENCE, || {
+            let pod = cluster.get(&format!("pod {name}"))?;
+            let Some(address) = pod["status"]["podIP"].as_str() else {
+                return Ok(None);
+            };
+            let up = observers::up_at(cluster, &format!("http://{address}:9090"), job)?;
+            let all = up.len() == cluster.machines().len() && up.values().all(|up| *up);
+            Ok(all.then_some(()))
+        })
+        .unwrap();
+    }
+    pods::delete(cluster, name);
 }

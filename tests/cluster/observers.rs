@@ -9,12 +9,17 @@ use serde_json::Value;
 
 /// By node, whether the last scrape of `job` went well.
 pub(crate) fn up(cluster: &Cluster, job: &str) -> Result<BTreeMap<String, bool>> {
+    up_at(cluster, PROMETHEUS_URL, job)
+}
+
+/// The same of a Prometheus that answers elsewhere.
+pub(crate) fn up_at(cluster: &Cluster, url: &str, job: &str) -> Result<BTreeMap<String, bool>> {
     let query = format!("query=up{{job=\"{job}\"}}");
     let curl = cluster.control_plane().launch("curl");
     let mut curl = curl
         .words("--silent --show-error --fail --get --data-urlencode")
         .arg(query)
-        .arg(format!("{PROMETHEUS_URL}/api/v1/query"))
+        .arg(format!("{url}/api/v1/query"))
         .start()?;
     let said = curl.succeed(Duration::from_secs(10))?;
     let answer: Value = serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))?;

@@ -24,6 +24,12 @@ fn start(launch: &Launch) -> Daemon {
     launch.start().unwrap()
 }
 
+/// What `seq` prints.
+fn numbers(last: u32) -> String {
+    let numbers: Vec<_> = (1..=last).map(|number| number.to_string()).collect();
+    numbers.join("\n") + "\n"
+}
+
 #[test]
 fn logs_of_an_edge_pod_are_whole_and_followed_as_they_come() {
     let cluster = culvert();
@@ -35,7 +41,7 @@ fn logs_of_an_edge_pod_are_whole_and_followed_as_they_come() {
         Ok(logs.ends_with("\n20000\n").then_some(()))
     })
     .unwrap();
-    let expected: String = (1..=20000).map(|number| format!("{number}\n")).collect();
+    let expected = numbers(20_000);
     assert_eq!(logs, expected);
     assert!(carried_bytes() - before > expected.len() as u64);
 
@@ -102,7 +108,7 @@ fn a_forwarded_port_serves_many_connections() {
     let cluster = culvert();
     let line = "seq 100000 >/tmp/numbers; cd /tmp; httpd -f -p 8080";
     pods::running(cluster, "serves", "edge-1", line);
-    let expected: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    let expected = numbers(100_000);
     for (protocol, websockets) in PROTOCOLS {
         let kubectl = kubectl_over(cluster, websockets);
         let mut forward = start(&kubectl.words("port-forward pod/serves 18080:8080"));

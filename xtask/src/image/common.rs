@@ -1,6 +1,7 @@
 //! The images that a cluster needs besides Culvert's: one that holds a pod's namespaces, and one with tools.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -15,7 +16,12 @@ const BUSYBOX: &str = "bin/busybox";
 
 /// Makes them where they are missing.
 pub(crate) fn ensure() -> Result<()> {
-    for (file, make) in [("pause.tar", pause as fn() -> _), ("busybox.tar", busybox)] {
+    let images: [(_, fn() -> _); 3] = [
+        ("pause.tar", pause),
+        ("busybox.tar", busybox),
+        ("prometheus.tar", prometheus),
+    ];
+    for (file, make) in images {
         let output = directory().join(file);
         if !output.exists() {
             write(&make()?, &output)?;
@@ -32,7 +38,7 @@ fn pause() -> Result<Image> {
         labels: Vec::new(),
         files: Layer::default()
             .directory("bin", 0o755)
-            .file(BUSYBOX, 0o755, program()?),
+            .file(BUSYBOX, 0o755, program("busybox")?),
     })
 }
 
@@ -42,7 +48,7 @@ fn busybox() -> Result<Image> {
         .directory("etc", 0o755)
         .directory("tmp", 0o1777)
         .file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n".into())
-        .file(BUSYBOX, 0o755, program()?);
+        .file(BUSYBOX, 0o755, program("busybox")?);
     let tools = shell::output(Command::new("busybox").arg("--list"))?;
     let tools = tools.lines().filter(|tool| *tool != "busybox");
     let files = tools.fold(files, |files, tool| {
@@ -56,7 +62,35 @@ fn busybox() -> Result<Image> {
     })
 }
 
-fn program() -> Result<Vec<u8>> {
-    let path = shell::find("busybox").context("busybox is missing (cargo xtask setup)")?;
-    fs::read(&path).with_context(|| format!("read {}", path.display()))
+/// Debian's, with the libraries that it asks for where it asks for them.
+fn prometheus() -> Result<Image> {
+    let path = shell::find("prometheus").context("prometheus is missing (cargo xtask setup)")?;
+    let libraries = shell::output(Command::new("ldd").arg(&path))?;
+    let libraries = libraries
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let mut files = Layer::default().file("bin/prometheus", 0o755, program("prometheus")?);
+    for library in libraries {
+        files = files.file(
+            library.trim_start_matches('/'),
+            0o755,
+            read(Path::new(library))?,
+        );
+    }
+    Ok(Image {
+        name: "culvert.dev/prometheus:1".into(),
+        entrypoint: vec!["/bin/prometheus".into()],
+        labels: Vec::new(),
+        files,
+    })
+}
+
+fn program(name: &str) -> Result<Vec<u8>> {
+    let path =
+        shell::find(name).with_context(|| format!("{name} is missing (cargo xtask setup)"))?;
+    read(&path)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read {}", path.display()))
 }

@@ -1,0 +1,118 @@
+//! A Prometheus that scrapes kubelet and `cAdvisor` of every node by IP: on the control plane itself, or in a pod there.
+//! Debian's knows nothing of Kubernetes and is told the addresses that it would else read from the Nodes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::control_plane::pki_file;
+use super::observers::rights;
+use super::program::Program;
+use super::{Cluster, Machine, archive_path, directory};
+
+pub(super) const NAME: &str = "prometheus";
+pub(super) const USER: &str = "prometheus";
+/// Debian's in an image.
+const IMAGE: &str = "culvert.dev/prometheus:1";
+const PORT: u16 = 9090;
+
+/// Where the one on the control plane answers.
+pub const PROMETHEUS_URL: &str = "http://127.0.0.1:9090";
+
+impl Cluster {
+    /// Starts one on the control plane; [`Cluster::stop`] ends it.
+    pub fn start_prometheus(&self) -> Result<()> {
+        let machine = self.control_plane();
+        let config = self.configure_prometheus()?;
+        let program = Program::on(machine, NAME, PathBuf::from(NAME))
+            .flag("config.file", config.display())
+            .flag("storage.tsdb.path", home(machine).join("data").display())
+            .flag("web.listen-address", format_args!("127.0.0.1:{PORT}"));
+        self.start(&program)
+    }
+
+    /// Starts one in a pod of that name on the control plane, with a network of its own; it answers at the pod's
+    /// address.
+    pub fn start_prometheus_pod(&self, name: &str) -> Result<()> {
+        let machine = self.control_plane();
+        self.import(machine, &archive_path("prometheus.tar")?)?;
+        let config = self.configure_prometheus()?;
+        self.apply(name, &pod(name, machine, self.directory().root(), &config))
+    }
+
+    /// Writes the configuration and gives the user its right.
+    fn configure_prometheus(&self) -> Result<PathBuf> {
+        let rules =
+            json!([{ "apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"] }]);
+        self.apply("prometheus-rights", &rights(NAME, USER, &rules))?;
+        let home = home(self.control_plane());
+        directory::make(&home)?;
+        let config = home.join("prometheus.json");
+        directory::write_json(&config, &self::config(self))?;
+        Ok(config)
+    }
+}
+
+fn home(machine: &Machine) -> PathBuf {
+    machine.directory().join(NAME)
+}
+
+/// Its files are where they are on the control plane, so that both read the same configuration.
+fn pod(name: &str, machine: &Machine, files: &Path, config: &Path) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name },
+        "spec": {
+            "nodeName": machine.name(),
+            "tolerations": [{ "operator": "Exists" }],
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main",
+                "image": IMAGE,
+                "args": [
+                    format!("--config.file={}", config.display()),
+                    "--storage.tsdb.path=/data",
+                    format!("--web.listen-address=0.0.0.0:{PORT}"),
+                ],
+                "volumeMounts": [
+                    { "name": "files", "mountPath": files, "readOnly": true },
+                    { "name": "data", "mountPath": "/data" },
+                ],
+            }],
+            "volumes": [
+                { "name": "files", "hostPath": { "path": files, "type": "Directory" } },
+                { "name": "data", "emptyDir": {} },
+            ],
+        },
+    })
+}
+
+fn config(cluster: &Cluster) -> Value {
+    let directory = cluster.directory();
+    let config = directory.kubeconfig(NAME);
+    let targets: Vec<_> = cluster.machines().iter().map(kubelet_target).collect();
+    let job = |name: &str, path: &str| {
+        json!({
+            "job_name": name,
+            "scheme": "https",
+            "metrics_path": path,
+            "static_configs": targets,
+            "tls_config": {
+                "ca_file": pki_file(directory, "ca.crt"),
+                "cert_file": config.with_extension("crt"),
+                "key_file": config.with_extension("key"),
+            },
+        })
+    };
+    json!({
+        "global": { "scrape_interval": "5s", "scrape_timeout": "4s" },
+        "scrape_configs": [job("kubelet", "/metrics"), job("cadvisor", "/metrics/cadvisor")],
+    })
+}
+
+fn kubelet_target(machine: &Machine) -> Value {
+    let target = format!("{}:10250", machine.addresses()[0]);
+    json!({ "targets": [target], "labels": { "node": machine.name() } })
+}
