@@ -14,9 +14,14 @@ use super::Directory;
 
 const FILE: &str = "host.json";
 
-/// What kubelets set, see `setupKernelTunables` in
+/// Three kubelets and containerds in one kernel, and who follows their pods' logs, need more than its default of 128.
+const INOTIFY: &str = "fs/inotify/max_user_instances";
+const INOTIFY_INSTANCES: u32 = 1024;
+
+/// What is changed: the above by us, the others by kubelets, see `setupKernelTunables` in
 /// [container_manager_linux.go](https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/kubelet/cm/container_manager_linux.go).
-const TUNABLES: [&str; 6] = [
+const TUNABLES: [&str; 7] = [
+    INOTIFY,
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     "kernel/panic",
@@ -61,6 +66,21 @@ impl Host {
             absent: absent.collect(),
         };
         directory.write(FILE, &host)
+    }
+
+    /// Makes room for what the programs of three machines ask of one kernel.
+    pub(super) fn make_room() -> Result<()> {
+        let path = tunable(INOTIFY);
+        let read = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        if read
+            .trim()
+            .parse::<u32>()
+            .is_ok_and(|now| now < INOTIFY_INSTANCES)
+        {
+            fs::write(&path, INOTIFY_INSTANCES.to_string())
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Makes it so again, as far as it was noted.

@@ -46,6 +46,7 @@ impl Cluster {
 
     fn make(directory: &Directory) -> Result<Self> {
         Host::note(directory)?;
+        Host::make_room()?;
         let mut lab = Lab::nat_with(EDGES)?;
         let names = lab.keep();
         let machines = Machine::all(directory, &lab, EDGES)?;

@@ -56,7 +56,7 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     let (snapshots, health) = member.nodes(&events, leading.clone())?;
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
-    let server_count = member.server_count();
+    let server_count = member.server_count(certificate.validities());
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
@@ -206,7 +206,11 @@ impl Member<'_> {
         });
     }
 
-    fn server_count(&mut self) -> watch::Receiver<u32> {
+    /// Agents look for a server as soon as it is counted: not before it can take them.
+    fn server_count(
+        &mut self,
+        mut validities: watch::Receiver<Option<Validity>>,
+    ) -> watch::Receiver<u32> {
         let (members, server_count) = Members::new(MembersOptions {
             client: self.client(),
             namespace: self.access.namespace.clone(),
@@ -214,16 +218,17 @@ impl Member<'_> {
             server_id: self.foundation.server_id.to_owned(),
         });
         let in_charge = self.foundation.in_charge.clone();
-        let (leaving, end) = (self.foundation.leaving, self.foundation.end);
-        let counting = members.run(in_charge, leaving.clone());
-        let end = end.clone();
-        self.tasks.push((
-            "counting servers",
-            Box::pin(async move {
-                counting.await;
-                end.cancelled().await;
-            }),
-        ));
+        let leaving = self.foundation.leaving.clone();
+        self.run("counting servers", |end| async move {
+            let has_certificate = tokio::select! {
+                has_one = validities.wait_for(Option::is_some) => has_one.is_ok(),
+                () = leaving.cancelled() => false,
+            };
+            if has_certificate {
+                members.run(in_charge, leaving).await;
+            }
+            end.cancelled().await;
+        });
         server_count
     }
 
