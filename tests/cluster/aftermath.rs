@@ -79,6 +79,8 @@ fn traces(prefix: &str, root: &Path) -> BTreeSet<String> {
     let namespaces = Path::new("/run/netns");
     traces.extend(names(namespaces, prefix).map(|name| format!("namespace {name}")));
     traces.extend(names(Path::new("/sys/fs/bpf"), prefix).map(|name| format!("pin {name}")));
+    let networks = Path::new("/var/lib/cni/results");
+    traces.extend(names(networks, prefix).map(|name| format!("network {name}")));
     for process in names(Path::new("/proc"), "") {
         let command = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
         if command.contains(root) {

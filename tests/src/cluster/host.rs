@@ -1,7 +1,11 @@
-//! What a cluster changes of the machine that it runs on, outside its directory: noted before, undone after.
+//! What clusters change of the machine that they run on, outside their directories: noted before the first of them,
+//! undone after the last.
 //!
 //! kubelets set kernel parameters that no namespace has; kubelet, containerd and CNI have a few directories
 //! that no flag moves.
+
+mod shared_directories;
+mod users;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,39 +15,26 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Directory;
+use super::owner::Owner;
+use users::Users;
 
-const FILE: &str = "host.json";
-
-/// Three kubelets and containerds in one kernel, and who follows their pods' logs, need more than its default of 128.
-const INOTIFY: &str = "fs/inotify/max_user_instances";
-const INOTIFY_INSTANCES: u32 = 1024;
-
-/// What is changed: the above by us, the others by kubelets, see `setupKernelTunables` in
+/// What kubelets set, see `setupKernelTunables` in
 /// [container_manager_linux.go](https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/kubelet/cm/container_manager_linux.go).
 const TUNABLES: [&str; 7] = [
-    INOTIFY,
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     "kernel/panic",
     "kernel/panic_on_oops",
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
+    WATCHERS,
 ];
 
-/// Directories that are used under these names whatever one configures.
-const DIRECTORIES: [&str; 6] = [
-    "/run/containerd",
-    "/run/runc",
-    "/var/lib/cni",
-    "/var/lib/kubelet",
-    CONTAINER_LOGS,
-    "/opt/containerd",
-];
+/// All of root's programs share it; the programs of one cluster need about forty, the default is 128.
+const WATCHERS: &str = "fs/inotify/max_user_instances";
+const ENOUGH_WATCHERS: u32 = 8192;
 
-/// The kubelet puts a link to each container's log there.
-const CONTAINER_LOGS: &str = "/var/log/containers";
-
-/// The machine as it was before.
+/// The machine as it was before there was a cluster.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Host {
     tunables: BTreeMap<String, String>,
@@ -51,79 +42,62 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Notes how it is.
-    pub(super) fn note(directory: &Directory) -> Result<()> {
+    /// Notes how it is, unless there are clusters already, and makes it fit for one more.
+    pub(super) fn prepare(owner: Owner) -> Result<()> {
+        let mut users = Users::lock()?;
+        users.add(owner, Self::now)?;
+        let path = tunable(WATCHERS);
+        let now: u32 = read(&path)?
+            .trim()
+            .parse()
+            .context("a number of watchers")?;
+        if now < ENOUGH_WATCHERS {
+            write(&path, &ENOUGH_WATCHERS.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the cluster left in shared directories. After the last cluster everything is as it was.
+    pub(super) fn restore(directory: &Directory, owner: Owner) -> Result<()> {
+        let mut users = Users::lock()?;
+        shared_directories::remove_traces(directory, owner);
+        if let Some(before) = users.remove(owner)? {
+            before.put_back()?;
+        }
+        Ok(())
+    }
+
+    fn now() -> Self {
         let tunables = TUNABLES.into_iter().filter_map(|name| {
             let value = fs::read_to_string(tunable(name)).ok()?;
             Some((name.to_owned(), value))
         });
-        let absent = DIRECTORIES
-            .into_iter()
-            .map(PathBuf::from)
-            .filter(|path| !path.exists());
-        let host = Self {
+        Self {
             tunables: tunables.collect(),
-            absent: absent.collect(),
-        };
-        directory.write(FILE, &host)
-    }
-
-    /// Makes room for what the programs of three machines ask of one kernel.
-    pub(super) fn make_room() -> Result<()> {
-        let path = tunable(INOTIFY);
-        let read = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        if read
-            .trim()
-            .parse::<u32>()
-            .is_ok_and(|now| now < INOTIFY_INSTANCES)
-        {
-            fs::write(&path, INOTIFY_INSTANCES.to_string())
-                .with_context(|| format!("write {}", path.display()))?;
+            absent: shared_directories::absent(),
         }
-        Ok(())
     }
 
-    /// Makes it so again, as far as it was noted.
-    pub(super) fn restore(directory: &Directory) -> Result<()> {
-        let Some(host) = directory.read::<Self>(FILE)? else {
-            return Ok(());
-        };
-        for (name, value) in &host.tunables {
+    fn put_back(&self) -> Result<()> {
+        for (name, value) in &self.tunables {
             let path = tunable(name);
-            if fs::read_to_string(&path).is_ok_and(|now| now != *value) {
-                fs::write(&path, value).with_context(|| format!("write {}", path.display()))?;
+            if read(&path)? != *value {
+                write(&path, value)?;
             }
         }
-        remove_log_links(directory.root());
-        for path in &host.absent {
-            remove_empty(path);
-        }
+        shared_directories::remove_empty(&self.absent);
         Ok(())
-    }
-}
-
-/// Another cluster may use the directory by now.
-fn remove_empty(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_empty(&entry.path());
-        }
-    }
-    // Refused if anything is left in it.
-    let _ = fs::remove_dir(directory);
-}
-
-/// Where there were logs of other containers before, only ours go.
-fn remove_log_links(ours: &Path) {
-    for entry in fs::read_dir(CONTAINER_LOGS).into_iter().flatten().flatten() {
-        let link = entry.path();
-        if fs::read_link(&link).is_ok_and(|target| target.starts_with(ours)) {
-            // What another process removed in between is gone as well.
-            let _ = fs::remove_file(link);
-        }
     }
 }
 
 fn tunable(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn write(path: &Path, value: &str) -> Result<()> {
+    fs::write(path, value).with_context(|| format!("write {}", path.display()))
 }

@@ -31,7 +31,8 @@ impl Cluster {
         }
         teardown::remove(directory)?;
         directory.make()?;
-        Owner::claim(directory)?;
+        let owner = Owner::claim(directory)?;
+        Host::prepare(owner)?;
         process::adopt_orphans()?;
         let cluster = Self::make(directory).and_then(|cluster| {
             cluster.start_all()?;
@@ -45,8 +46,6 @@ impl Cluster {
     }
 
     fn make(directory: &Directory) -> Result<Self> {
-        Host::note(directory)?;
-        Host::make_room()?;
         let mut lab = Lab::nat_with(EDGES)?;
         let names = lab.keep();
         let machines = Machine::all(directory, &lab, EDGES)?;

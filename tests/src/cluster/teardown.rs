@@ -42,7 +42,7 @@ pub(super) fn dismantle(directory: &Directory) -> Result<()> {
         // It is gone already where its shim ended in order.
         let _ = fs::remove_file(socket);
     }
-    Host::restore(directory)
+    Host::restore(directory, owner)
 }
 
 /// The same, and the files.
