@@ -10,7 +10,7 @@ use culvert_tests::cluster::{self, Cluster, Directory, Machine};
 use culvert_tests::programs;
 
 /// How long a pod or the like may take on a machine that does much else; no test waits it out.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The shared cluster, up and Ready.
 pub(crate) fn cluster() -> &'static Cluster {
