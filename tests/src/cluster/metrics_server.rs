@@ -85,8 +85,10 @@ fn own_rights() -> Value {
     let reader = "extension-apiserver-authentication-reader";
     let meta = json!({ "name": format!("{NAME}:{reader}"), "namespace": "kube-system" });
     let cluster_wide = json!({ "name": format!("{NAME}:{delegator}") });
+    let [role, bound] = rights(NAME, USER, &rules);
     list(&[
-        rights(NAME, USER, &rules),
+        role,
+        bound,
         binding(
             "ClusterRoleBinding",
             &cluster_wide,

@@ -12,9 +12,9 @@ pub(super) const USERS: [(&str, &str); 2] = [
 ];
 
 /// A role with these rules, and the user bound to it.
-pub(super) fn rights(name: &str, user: &str, rules: &Value) -> Value {
+pub(super) fn rights(name: &str, user: &str, rules: &Value) -> [Value; 2] {
     let role = format!("observer:{name}");
-    list(&[
+    [
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": { "name": role }, "rules": rules,
@@ -25,7 +25,7 @@ pub(super) fn rights(name: &str, user: &str, rules: &Value) -> Value {
             ("ClusterRole", &role),
             user,
         ),
-    ])
+    ]
 }
 
 /// Binds a user to a role, named by kind and name.
@@ -39,7 +39,7 @@ pub(super) fn binding(kind: &str, metadata: &Value, role: (&str, &str), user: &s
     })
 }
 
-/// Several objects, or lists of them, as one that kubectl takes.
+/// Several objects as one that kubectl takes.
 pub(super) fn list(objects: &[Value]) -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "items": objects })
 }

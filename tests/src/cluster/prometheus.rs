@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::control_plane::pki_file;
-use super::observers::rights;
+use super::observers::{list, rights};
 use super::program::Program;
 use super::{Cluster, Machine, archive_path, directory};
 
@@ -45,7 +45,7 @@ impl Cluster {
     fn configure_prometheus(&self) -> Result<PathBuf> {
         let rules =
             json!([{ "apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"] }]);
-        self.apply("prometheus-rights", &rights(NAME, USER, &rules))?;
+        self.apply("prometheus-rights", &list(&rights(NAME, USER, &rules)))?;
         let home = home(self.control_plane());
         directory::make(&home)?;
         let config = home.join("prometheus.json");
