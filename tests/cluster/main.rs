@@ -20,6 +20,7 @@ mod outages;
 mod pods;
 mod ports;
 mod reach;
+mod rollouts;
 mod second_server;
 mod source;
 mod stage;

@@ -172,6 +172,19 @@ pub(crate) fn peer(socket: &Socket) -> Result<SocketAddr, Failure> {
     Ok(SocketAddr::new(canonical(peer.ip()), peer.port()))
 }
 
+/// Asks for a path as the one request of this connection; the answer has to be whole, and a good one.
+pub(crate) fn get(mut socket: &Socket, path: &str) -> Result<(), Failure> {
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    socket.write_all(request.as_bytes()).at("request")?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).at("answer")?;
+    match answer.split(|byte| *byte == b' ').nth(1) {
+        Some(b"200") => Ok(()),
+        Some(_) => Err(io::Error::other("not the status 200")).at("answer"),
+        None => Err(io::ErrorKind::UnexpectedEof.into()).at("answer"),
+    }
+}
+
 /// The line that the server sends by itself, and nothing of what comes after it.
 pub(crate) fn greeting(mut socket: &Socket) -> Result<String, Failure> {
     let mut line = Vec::new();
