@@ -26,6 +26,7 @@ mod rollouts;
 mod second_server;
 mod source;
 mod stage;
+mod stalled;
 mod streams;
 mod transfers;
 mod upgrades;
