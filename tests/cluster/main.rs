@@ -23,6 +23,7 @@ mod ports;
 mod reach;
 mod requests;
 mod rollouts;
+mod rotations;
 mod second_server;
 mod source;
 mod stage;

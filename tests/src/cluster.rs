@@ -34,11 +34,12 @@ mod teardown;
 use std::ffi::OsStr;
 use std::process::Child;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-pub use control_plane::API_SERVER;
+pub use control_plane::{API_SERVER, CONTROLLERS};
 pub use culvert::NAMESPACE as CULVERT_NAMESPACE;
 pub use directory::Directory;
 pub use images::{BUSYBOX, archive_path};
@@ -149,6 +150,18 @@ impl Cluster {
         let machine = self.control_plane();
         self.start(&control_plane::api_server(&self.directory, machine)?)?;
         self.wait_for_api_server()
+    }
+
+    /// Starts the controllers, after [`Self::stop`]. What they sign lives so long, or a year.
+    pub fn start_controllers(&self, life: Option<Duration>) -> Result<()> {
+        let controllers = control_plane::controllers(&self.directory, self.control_plane())?;
+        self.start(&match life {
+            Some(life) => {
+                let seconds = format!("{}s", life.as_secs());
+                controllers.flag("cluster-signing-duration", seconds)
+            }
+            None => controllers,
+        })
     }
 
     /// The name of a machine's kubelet, for [`Self::stop`].

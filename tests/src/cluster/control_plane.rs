@@ -9,10 +9,11 @@ use super::program::Program;
 use super::{Directory, Machine};
 use crate::programs;
 
-/// The names of the four, in the order in which they need each other.
+/// For [`super::Cluster::stop`].
 pub const API_SERVER: &str = "kube-apiserver";
+/// For [`super::Cluster::stop`]. They sign certificates, among much else.
+pub const CONTROLLERS: &str = "kube-controller-manager";
 const ETCD: &str = "etcd";
-const CONTROLLERS: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
 
 const ETCD_URL: &str = "http://127.0.0.1:2379";
