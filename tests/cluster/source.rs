@@ -94,7 +94,7 @@ impl Running {
         .unwrap();
         let end = CancellationToken::new();
         let tasks = [
-            AbortOnDropHandle::new(tokio::spawn(source.run(end.clone()))),
+            AbortOnDropHandle::new(tokio::spawn(source.run(end.clone(), end.clone()))),
             AbortOnDropHandle::new(tokio::spawn(writer.run(end))),
         ];
         Self {

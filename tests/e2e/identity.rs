@@ -209,7 +209,7 @@ fn a_removed_node_loses_its_connections_its_capture_and_its_agent() {
     says(
         &line,
         &[
-            "node edge-1 is not registered here, or was removed",
+            "node edge-1 is not among the nodes of this server",
             "new token",
         ],
     );

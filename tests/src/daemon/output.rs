@@ -118,7 +118,8 @@ fn follow(stream: impl Read + Send + 'static, shared: Arc<Shared>) -> JoinHandle
 }
 
 fn copy_to(name: &str) -> Result<Option<File>> {
-    let Some(directory) = std::env::var_os("CULVERT_TEST_LOGS") else {
+    let directory = std::env::var_os("CULVERT_TEST_LOGS");
+    let Some(directory) = directory.filter(|directory| !directory.is_empty()) else {
         return Ok(None);
     };
     let path = std::path::Path::new(&directory).join(unique::name(name));

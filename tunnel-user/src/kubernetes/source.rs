@@ -146,8 +146,9 @@ impl Source {
         Ok((source, reader, health_reader))
     }
 
-    /// Follows the cluster until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Follows the cluster until `shutdown`; keeps what is known on disk until `in_service` ends,
+    /// when that is a successor's business.
+    pub async fn run(self, in_service: CancellationToken, shutdown: CancellationToken) {
         let Self {
             client,
             ports_config: ObjectName { namespace, name },
@@ -162,7 +163,7 @@ impl Source {
             &Which::Named(name),
             Watcher::Server,
         );
-        let keeping = file.keep(saved, state.saved_tx.subscribe(), shutdown.clone());
+        let keeping = file.keep(saved, state.saved_tx.subscribe(), in_service);
         tokio::join!(state.run(nodes, config, leading, shutdown), keeping);
     }
 }

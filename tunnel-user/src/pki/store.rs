@@ -275,9 +275,13 @@ fn claim(
         });
     }
     if is_open_to_others(metadata) {
-        warn!(path = %path.display(), found = format!("{:04o}", mode(metadata)),
-            now = format!("{wanted:04o}"),
-            "others had access to private state; took it away, but they may have read it");
+        // A kubelet, say, has just made it.
+        let empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        if !empty {
+            warn!(path = %path.display(), found = format!("{:04o}", mode(metadata)),
+                now = format!("{wanted:04o}"),
+                "others had access to private state; took it away, but they may have read it");
+        }
         opened
             .set_permissions(Permissions::from_mode(wanted))
             .map_err(failed("change the mode of", path))?;

@@ -96,6 +96,11 @@ pub struct ServerKubernetesArgs {
     )]
     pub agent_service_account: ObjectName,
 
+    /// Namespace of the servers' Leases: who leads, how many there are [default: that of this pod,
+    /// or of the kubeconfig]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
     /// Name of the machine that this server runs on; `NODE_NAME` in the environment serves too
     /// [default: the host name]
     #[arg(long, value_name = "NAME")]

@@ -26,7 +26,10 @@ pub enum Refusal {
         address: IpAddr,
     },
     /// Nobody knows the node.
-    #[error("node {0} is not registered here, or was removed: enrol it with a new token")]
+    #[error(
+        "node {0} is not among the nodes of this server: without a cluster it has to enrol, with a new \
+         token; in one its Node object, or the label that makes it an edge node, is missing"
+    )]
     UnknownNode(NodeName),
     /// The node exists, but belongs to another enrolment.
     #[error(

@@ -345,7 +345,7 @@ async fn an_agent_registers_only_what_the_server_knows_it_by() {
     let server = TestServer::start(Settings::default()).await;
     let policy = || Policy::new(Vec::new(), Vec::new());
     let stranger = server.agent("edge-2", "k", policy());
-    assert!(refusal(&stranger).await.contains("is not registered here"));
+    assert!(refusal(&stranger).await.contains("is not among the nodes"));
     let former = server.agent("edge-1", "former", policy());
     assert!(refusal(&former).await.contains("was enrolled anew"));
     assert!(server.sessions.nodes().is_empty());

@@ -117,7 +117,13 @@ impl SavedFile {
         shutdown: CancellationToken,
     ) {
         let mut failing = false;
-        while saved_rx.changed().await.is_ok() {
+        loop {
+            tokio::select! {
+                // What came before the end is still written.
+                biased;
+                changed = saved_rx.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
             let Some(saved) = saved_rx.borrow_and_update().clone() else {
                 continue;
             };

@@ -55,7 +55,7 @@ async fn without_api_server_and_disk_there_is_an_empty_snapshot_and_the_reason()
             .contains("no snapshot yet")
     );
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(source.run(shutdown.clone()));
+    let running = tokio::spawn(source.run(shutdown.clone(), shutdown.clone()));
     let refused = |health: &SourceHealth| {
         let reason = health.ready().err();
         reason.is_some_and(|reason| reason.contains("Connection refused"))
@@ -76,7 +76,7 @@ async fn without_api_server_the_snapshot_is_the_saved_one() {
     let (source, snapshots, mut health) = start(dir.path());
     assert_eq!(**snapshots.borrow(), saved);
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(source.run(shutdown.clone()));
+    let running = tokio::spawn(source.run(shutdown.clone(), shutdown.clone()));
     let lost = |health: &SourceHealth| matches!(health.nodes, WatchHealth::Lost { .. });
     let patience = Duration::from_secs(10);
     let told = tokio::time::timeout(patience, health.wait_for(lost)).await;

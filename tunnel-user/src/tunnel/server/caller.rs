@@ -222,7 +222,7 @@ impl Serving {
                     tracing::warn!(%peer, left_out, "refused a caller without a certificate");
                 }
                 let status = Status::unauthenticated(
-                    "a client certificate is required: enrol this node with a token first",
+                    "a client certificate is required: an agent gets one by enrolment, or from its cluster",
                 );
                 refuse(respond, status);
             }

@@ -107,6 +107,24 @@ impl Member<'_> {
         self.access.client.clone()
     }
 
+    fn lease_namespace(&self) -> String {
+        let given = self.settings.lease_namespace.clone();
+        given.unwrap_or_else(|| self.access.namespace.clone())
+    }
+
+    /// Runs what speaks for this machine's server, until it takes no more clients: then its
+    /// successor does.
+    fn run_in_service<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = task(self.foundation.leaving.clone());
+        self.run(name, |end| async move {
+            task.await;
+            end.cancelled().await;
+        });
+    }
+
     fn run<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -117,18 +135,18 @@ impl Member<'_> {
 
     fn election(&mut self) -> (Leading, watch::Receiver<Option<String>>) {
         let lease = ObjectName {
-            namespace: self.access.namespace.clone(),
+            namespace: self.lease_namespace(),
             name: LEADER_LEASE.to_owned(),
         };
         let election = Election::new(self.client(), lease, self.machine.as_str());
         let (leading, leader) = (election.leading(), election.leader());
-        self.run("electing a leader", |end| election.run(end));
+        self.run_in_service("electing a leader", |end| election.run(end));
         (leading, leader)
     }
 
     fn events(&mut self) -> Events {
         let (events, writer) = Events::new(self.client(), self.machine.as_str());
-        self.run("writing Events", |end| writer.run(end));
+        self.run_in_service("writing Events", |end| writer.run(end));
         events
     }
 
@@ -149,7 +167,10 @@ impl Member<'_> {
             leading,
         })
         .context("cannot keep what is known of the cluster in --state-dir")?;
-        self.run("following the cluster's nodes", |end| source.run(end));
+        let in_service = self.foundation.leaving.clone();
+        self.run("following the cluster's nodes", |end| {
+            source.run(in_service, end)
+        });
         let known = self.foundation.readiness.register("nodes");
         let followed = health.clone();
         self.run("watching whether nodes are known", |end| {
@@ -198,7 +219,7 @@ impl Member<'_> {
                 awaited.not_ready(reason);
             }
         };
-        self.run("keeping the server's certificate", |end| {
+        self.run_in_service("keeping the server's certificate", |end| {
             certificate.run(trouble, end)
         });
         self.run("watching whether there is a certificate", |end| {
@@ -213,21 +234,19 @@ impl Member<'_> {
     ) -> watch::Receiver<u32> {
         let (members, server_count) = Members::new(MembersOptions {
             client: self.client(),
-            namespace: self.access.namespace.clone(),
+            namespace: self.lease_namespace(),
             machine: self.machine.clone(),
             server_id: self.foundation.server_id.to_owned(),
         });
         let in_charge = self.foundation.in_charge.clone();
-        let leaving = self.foundation.leaving.clone();
-        self.run("counting servers", |end| async move {
+        self.run_in_service("counting servers", |end| async move {
             let has_certificate = tokio::select! {
                 has_one = validities.wait_for(Option::is_some) => has_one.is_ok(),
-                () = leaving.cancelled() => false,
+                () = end.cancelled() => false,
             };
             if has_certificate {
-                members.run(in_charge, leaving).await;
+                members.run(in_charge, end).await;
             }
-            end.cancelled().await;
         });
         server_count
     }
@@ -251,7 +270,7 @@ impl Member<'_> {
             leading,
             counts: counts.clone(),
         });
-        self.run("approving certificates", |end| approver.run(end));
+        self.run_in_service("approving certificates", |end| approver.run(end));
         Some(counts)
     }
 }
