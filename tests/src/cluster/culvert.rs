@@ -147,7 +147,7 @@ fn patch(daemon_set: &str, pod: &Value) -> Value {
     let patch = json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": { "name": daemon_set },
+        "metadata": { "name": daemon_set, "namespace": NAMESPACE },
         "spec": { "template": { "spec": pod } },
     });
     json!({ "patch": patch.to_string() })
