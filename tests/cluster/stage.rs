@@ -1,8 +1,6 @@
 //! The cluster that the tests share, made by a process that removes it when the tests have ended, however they end.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -21,7 +19,8 @@ pub(crate) fn cluster() -> &'static Cluster {
         let mut owner = serve(&directory());
         let alive = || matches!(owner.try_wait(), Ok(None));
         if let Err(error) = cluster::wait_for_owner(&directory(), alive) {
-            let said = std::fs::read_to_string(log(&directory())).unwrap_or_default();
+            let said =
+                std::fs::read_to_string(cluster::serve_log(&directory())).unwrap_or_default();
             panic!("{error:#}; it said:\n{said}");
         }
         Cluster::open(&directory()).unwrap()
@@ -93,19 +92,5 @@ pub(crate) fn named(name: &str) -> Directory {
 
 /// Starts the process that makes and owns a cluster, and removes it when this process has ended.
 pub(crate) fn serve(directory: &Directory) -> Child {
-    let log = File::create(log(directory)).unwrap();
-    let own = std::process::id().to_string();
-    Command::new(programs::cluster().unwrap())
-        .arg("--directory")
-        .arg(directory.root())
-        .args(["serve", "--until", &own])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
-}
-
-fn log(directory: &Directory) -> PathBuf {
-    directory.root().with_extension("log")
+    cluster::serve(directory).unwrap()
 }

@@ -25,8 +25,10 @@ mod nodes;
 mod observers;
 mod owner;
 mod pki;
+mod pods;
 mod program;
 mod prometheus;
+mod serving;
 mod start;
 mod stored;
 mod teardown;
@@ -47,6 +49,7 @@ pub use kubectl::wait_until;
 pub use machine::{Machine, Role};
 pub use program::Program;
 pub use prometheus::PROMETHEUS_URL;
+pub use serving::{serve, serve_log};
 pub use start::wait_for_owner;
 pub use teardown::down;
 

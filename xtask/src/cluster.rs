@@ -24,6 +24,12 @@ pub(crate) enum Action {
     },
     /// Build the programs and images, and start nothing
     Build,
+    /// Measure Yurt-Tunnel and Culvert, each on a cluster of its own, and print them side by side
+    Compare {
+        /// Handed on to the comparison: --only ROW, --tunnel NAME
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
 }
 
 /// True unless tests have failed.
@@ -34,6 +40,7 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
             prepare()?;
             return Ok(true);
         }
+        Action::Compare { rest } => return compare(rest).map(|()| true),
         Action::Up => "up",
         Action::Install => "install",
         Action::Down => "down",
@@ -50,6 +57,22 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
     let cluster = shell::target_directory().join("debug").join("cluster");
     let error = Command::new(&cluster).arg(verb).exec();
     Err(error).with_context(|| format!("start {}", cluster.display()))
+}
+
+/// Both tunnels as they are shipped: what is measured is built for release.
+fn compare(rest: &[String]) -> Result<()> {
+    shell::require_root("a cluster")?;
+    prepare()?;
+    programs::ensure(programs::OPENYURT)?;
+    image::build(
+        image::Profile::Release,
+        &image::default_name(),
+        &image::culvert_archive(),
+    )?;
+    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    let compare = shell::target_directory().join("debug").join("compare");
+    let error = Command::new(&compare).args(rest).exec();
+    Err(error).with_context(|| format!("start {}", compare.display()))
 }
 
 /// Waits until the cluster of the tests is gone.

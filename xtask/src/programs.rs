@@ -39,6 +39,12 @@ pub(crate) const METRICS_SERVER: Module = Module {
     versions: &["k8s.io/client-go/pkg/version.gitVersion=v0.7.2"],
 };
 
+/// The tunnel that Culvert is compared with.
+pub(crate) const OPENYURT: Module = Module {
+    name: "openyurt",
+    versions: &["github.com/openyurtio/openyurt/pkg/projectinfo.gitVersion=v1.5.0"],
+};
+
 /// Builds the module's programs if they are missing or of another state.
 pub(crate) fn ensure(module: Module) -> Result<()> {
     let source = shell::root().join("tests/programs").join(module.name);

@@ -1,9 +1,11 @@
 //! A Prometheus that scrapes kubelet and `cAdvisor` of every node by IP: on the control plane itself, or in a pod there.
 //! Debian's knows nothing of Kubernetes and is told the addresses that it would else read from the Nodes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::control_plane::pki_file;
@@ -39,6 +41,26 @@ impl Cluster {
         self.import(machine, &archive_path("prometheus.tar")?)?;
         let config = self.configure_prometheus()?;
         self.apply(name, &pod(name, machine, self.directory().root(), &config))
+    }
+
+    /// Asks the one that answers at `url`: by node, whether its last scrape of `job` went well.
+    pub fn scraped(&self, url: &str, job: &str) -> Result<BTreeMap<String, bool>> {
+        let query = format!("query=up{{job=\"{job}\"}}");
+        let curl = self.control_plane().launch("curl");
+        let mut curl = curl
+            .words("--silent --show-error --fail --get --data-urlencode")
+            .arg(query)
+            .arg(format!("{url}/api/v1/query"))
+            .start()?;
+        let said = curl.succeed(Duration::from_secs(10))?;
+        let answer: Value =
+            serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))?;
+        let results = answer["data"]["result"].as_array().context("no result")?;
+        let one = |result: &Value| {
+            let node = result["metric"]["node"].as_str()?.to_owned();
+            Some((node, result["value"][1] == "1"))
+        };
+        Ok(results.iter().filter_map(one).collect())
     }
 
     /// Writes the configuration and gives the user its right.

@@ -1,0 +1,45 @@
+//! Pods that somebody talks to.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::kubectl::wait_until;
+use super::{BUSYBOX, Cluster};
+
+/// How long a pod may take on a machine that does much else.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+impl Cluster {
+    /// A pod that runs a line of shell, Running on `node`; with `host_network` in the node's own network.
+    pub fn run_pod(&self, name: &str, node: &str, line: &str, host_network: bool) -> Result<()> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name },
+            "spec": {
+                "nodeName": node,
+                "hostNetwork": host_network,
+                "tolerations": [{ "operator": "Exists" }],
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "main",
+                    "image": BUSYBOX,
+                    "command": ["sh", "-c", line],
+                }],
+            },
+        });
+        self.apply(name, &pod)?;
+        wait_until(&format!("pod {name} runs"), PATIENCE, || {
+            let pod = self.get(&format!("pod {name}"))?;
+            Ok((pod["status"]["phase"] == "Running").then_some(()))
+        })
+    }
+
+    /// Removes a pod, whether its kubelet answers or not.
+    pub fn delete_pod(&self, name: &str) -> Result<()> {
+        let words = ["delete", "pod", name, "--force", "--grace-period=0"];
+        self.kubectl(words).map(drop)
+    }
+}
