@@ -51,6 +51,13 @@ pub(super) struct Requester {
     pub(super) pod_node: Vec<String>,
 }
 
+/// Whose requests wait in one line: one user, on one node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Asker {
+    pub(super) username: String,
+    pub(super) pod_node: Vec<String>,
+}
+
 /// Where the API server tells the node of a service account's token (1.30 and newer; see
 /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#additional-metadata-in-pod-bound-tokens>).
 const NODE_NAME_KEY: &str = "authentication.kubernetes.io/node-name";
@@ -112,6 +119,13 @@ impl ClaimedNames {
 }
 
 impl Requester {
+    pub(super) fn asker(&self) -> Asker {
+        Asker {
+            username: self.username.clone(),
+            pod_node: self.pod_node.clone(),
+        }
+    }
+
     fn read(spec: &CertificateSigningRequestSpec) -> Self {
         let extra = spec.extra.as_ref();
         let pod_node = extra.and_then(|extra| extra.get(NODE_NAME_KEY));

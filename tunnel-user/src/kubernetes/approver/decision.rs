@@ -101,6 +101,34 @@ pub(super) enum Doubt {
     Names(CertificateNames),
 }
 
+/// What has to change before a doubt can be settled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Concern {
+    /// What the snapshot says of this node.
+    Node(NodeName),
+    OwnUser,
+    /// The names that servers have.
+    Names,
+    /// The requester has to make another request.
+    Request,
+}
+
+impl Doubt {
+    pub(super) fn concern(&self) -> Concern {
+        match self {
+            Self::UnknownNode(node) | Self::Addresses { node, .. } => Concern::Node(node.clone()),
+            Self::PodWithoutNode(_) => Concern::Request,
+            Self::OwnUser => Concern::OwnUser,
+            Self::NoNames | Self::Names(_) => Concern::Names,
+        }
+    }
+
+    /// Whether it becomes a denial once the request is older than [`CHANGE_TIME`].
+    pub(super) fn is_short(&self) -> bool {
+        matches!(self, Self::Addresses { .. } | Self::Names(_))
+    }
+}
+
 /// Decides on a request of this age.
 pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) -> Decision {
     let decided = well_formed(claim).and_then(|names| {

@@ -1,16 +1,20 @@
-//! Requests that wait for a decision, the oldest first.
+//! Requests that wait for a decision: every requester's turn comes, and of one the oldest first.
 //!
 //! ```text
 //!  ready --next--> asked --> (gone, once the API server shows the decision)
 //!    ^               |  \--failed--> again, later
 //!    \--reconsider-- left
 //! ```
-//! One that has to wait never holds up those behind it.
+//! One that has to wait never holds up those behind it, and costs nothing until what it waits for
+//! changes: a single node can make any number of requests that cannot be decided.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Bound,
     time::{Duration, Instant},
 };
+
+use super::{claim::Asker, decision::Concern};
 
 /// Waits after a failed answer: from the first, doubling, to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -19,13 +23,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Requests by name, each with what has to be known of it.
 #[derive(Debug)]
 pub(super) struct Queue<O, T> {
+    waiting: HashMap<String, Entry<O, T>>,
     /// In order of creation; the name tells apart what was created in one second.
-    waiting: BTreeMap<(O, String), Entry<T>>,
-    created: HashMap<String, O>,
+    ready: BTreeMap<Asker, BTreeSet<(O, String)>>,
+    left: BTreeMap<Concern, HashSet<String>>,
+    left_count: usize,
+    due: BTreeSet<(Instant, String)>,
+    /// Whose turn it was; whoever follows in order is next.
+    served: Option<Asker>,
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Entry<O, T> {
+    created: O,
+    asker: Asker,
     request: T,
     state: State,
     failures: u32,
@@ -33,52 +44,57 @@ struct Entry<T> {
     said: Option<String>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum State {
     Ready,
     Asked,
-    Left,
+    /// Until this changes, or the time has come.
+    Left(Concern, Option<Instant>),
     Again(Instant),
 }
 
 impl<O: Ord + Clone, T> Queue<O, T> {
     pub(super) fn new() -> Self {
         Self {
-            waiting: BTreeMap::new(),
-            created: HashMap::new(),
+            waiting: HashMap::new(),
+            ready: BTreeMap::new(),
+            left: BTreeMap::new(),
+            left_count: 0,
+            due: BTreeSet::new(),
+            served: None,
         }
     }
 
     /// A request is there, or has changed.
-    pub(super) fn put(&mut self, name: &str, created: O, request: T) {
-        let key = (created.clone(), name.to_owned());
-        if let Some(entry) = self.waiting.get_mut(&key) {
+    pub(super) fn put(&mut self, name: &str, created: O, asker: Asker, request: T) {
+        let known = self.waiting.get_mut(name);
+        if let Some(entry) = known.filter(|entry| entry.created == created) {
             entry.request = request;
             return;
         }
         self.remove(name);
-        self.created.insert(name.to_owned(), created);
         let entry = Entry {
+            created,
+            asker,
             request,
-            state: State::Ready,
+            state: State::Asked,
             failures: 0,
             said: None,
         };
-        self.waiting.insert(key, entry);
+        self.waiting.insert(name.to_owned(), entry);
+        self.turn(name, State::Ready);
     }
 
     /// A request is decided or gone.
     pub(super) fn remove(&mut self, name: &str) {
-        if let Some(created) = self.created.remove(name) {
-            self.waiting.remove(&(created, name.to_owned()));
-        }
+        self.turn(name, State::Asked);
+        self.waiting.remove(name);
     }
 
     /// No request exists but these.
     pub(super) fn retain(&mut self, names: &HashSet<String>) {
-        let gone: Vec<_> = self
-            .created
-            .keys()
+        let known = self.waiting.keys();
+        let gone: Vec<_> = known
             .filter(|name| !names.contains(*name))
             .cloned()
             .collect();
@@ -87,25 +103,34 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         }
     }
 
-    /// The oldest request whose turn it is. It is not handed out again before its answer.
+    /// The oldest request of the requester whose turn it is. It is not handed out again before its
+    /// answer.
     pub(super) fn next(&mut self, now: Instant) -> Option<(String, &T)> {
-        let is_due = |state: &State| match state {
-            State::Ready => true,
-            State::Again(due) => *due <= now,
-            State::Asked | State::Left => false,
-        };
-        let mut waiting = self.waiting.iter_mut();
-        let ((_, name), entry) = waiting.find(|(_, entry)| is_due(&entry.state))?;
-        entry.state = State::Asked;
-        Some((name.clone(), &entry.request))
+        while let Some((_, name)) = self.due.first().filter(|(due, _)| *due <= now) {
+            let name = name.clone();
+            self.turn(&name, State::Ready);
+        }
+        let asker = self.next_asker()?;
+        let (_, name) = self.ready.get(&asker)?.first()?.clone();
+        self.served = Some(asker);
+        self.turn(&name, State::Asked);
+        let entry = self.waiting.get(&name)?;
+        Some((name, &entry.request))
     }
 
-    /// It cannot be decided yet, for this reason; whether that is news.
-    pub(super) fn leave(&mut self, name: &str, reason: String) -> bool {
-        let Some(entry) = self.entry(name) else {
+    /// It cannot be decided before this changes, or that moment has come, for this reason; whether
+    /// that is news.
+    pub(super) fn leave(
+        &mut self,
+        name: &str,
+        concern: Concern,
+        until: Option<Instant>,
+        reason: String,
+    ) -> bool {
+        self.turn(name, State::Left(concern, until));
+        let Some(entry) = self.waiting.get_mut(name) else {
             return false;
         };
-        entry.state = State::Left;
         let is_news = entry.said.as_ref() != Some(&reason);
         entry.said = Some(reason);
         is_news
@@ -113,112 +138,95 @@ impl<O: Ord + Clone, T> Queue<O, T> {
 
     /// The decision could not be written: it is made again, each time later.
     pub(super) fn failed(&mut self, name: &str, now: Instant) {
-        if let Some(entry) = self.entry(name) {
+        if let Some(entry) = self.waiting.get_mut(name) {
             let wait = FIRST_WAIT
                 .saturating_mul(1 << entry.failures.min(16))
                 .min(LONGEST_WAIT);
             entry.failures = entry.failures.saturating_add(1);
-            entry.state = State::Again(now + wait);
+            self.turn(name, State::Again(now + wait));
         }
     }
 
-    /// What was left may be decided now.
-    pub(super) fn reconsider(&mut self) {
-        for entry in self.waiting.values_mut() {
-            if entry.state == State::Left {
-                entry.state = State::Ready;
-            }
+    /// What was left because of such a thing may be decided now.
+    pub(super) fn reconsider(&mut self, has_changed: impl Fn(&Concern) -> bool) {
+        let changed: Vec<_> = self
+            .left
+            .iter()
+            .filter(|(concern, _)| has_changed(concern))
+            .flat_map(|(_, names)| names.iter().cloned())
+            .collect();
+        for name in changed {
+            self.turn(&name, State::Ready);
         }
     }
 
-    /// When the next failed one is due again.
+    /// When the next one is due whose time was named.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = self.waiting.values().filter_map(|entry| match entry.state {
-            State::Again(due) => Some(due),
-            State::Ready | State::Asked | State::Left => None,
-        });
-        due.min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// How many are left undecided.
     pub(super) fn left(&self) -> usize {
-        self.waiting
-            .values()
-            .filter(|entry| entry.state == State::Left)
-            .count()
+        self.left_count
     }
 
-    fn entry(&mut self, name: &str) -> Option<&mut Entry<T>> {
-        let created = self.created.get(name)?.clone();
-        self.waiting.get_mut(&(created, name.to_owned()))
+    fn next_asker(&self) -> Option<Asker> {
+        let after = self
+            .served
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let mut following = self.ready.range((after, Bound::Unbounded));
+        let next = following.next().or_else(|| self.ready.first_key_value());
+        next.map(|(asker, _)| asker.clone())
+    }
+
+    /// The only place where a state changes, so that the orders agree with it.
+    fn turn(&mut self, name: &str, state: State) {
+        let Some(entry) = self.waiting.get_mut(name) else {
+            return;
+        };
+        let name = name.to_owned();
+        let place = (entry.created.clone(), name.clone());
+        let before = std::mem::replace(&mut entry.state, state.clone());
+        match before {
+            State::Ready => {
+                if let Some(ready) = self.ready.get_mut(&entry.asker) {
+                    ready.remove(&place);
+                    if ready.is_empty() {
+                        self.ready.remove(&entry.asker);
+                    }
+                }
+            }
+            State::Left(concern, until) => {
+                self.left_count -= 1;
+                if let Some(left) = self.left.get_mut(&concern) {
+                    left.remove(&name);
+                    if left.is_empty() {
+                        self.left.remove(&concern);
+                    }
+                }
+                if let Some(due) = until {
+                    self.due.remove(&(due, name.clone()));
+                }
+            }
+            State::Again(due) => drop(self.due.remove(&(due, name.clone()))),
+            State::Asked => {}
+        }
+        match state {
+            State::Ready => {
+                let ready = self.ready.entry(entry.asker.clone()).or_default();
+                ready.insert(place);
+            }
+            State::Left(concern, until) => {
+                self.left_count += 1;
+                self.due.extend(until.map(|due| (due, name.clone())));
+                self.left.entry(concern).or_default().insert(name);
+            }
+            State::Again(due) => drop(self.due.insert((due, name))),
+            State::Asked => {}
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(names: &[(&str, u32)]) -> Queue<u32, ()> {
-        let mut queue = Queue::new();
-        for (name, created) in names {
-            queue.put(name, *created, ());
-        }
-        queue
-    }
-
-    fn next(queue: &mut Queue<u32, ()>, now: Instant) -> Option<String> {
-        queue.next(now).map(|(name, ())| name)
-    }
-
-    #[test]
-    fn the_oldest_comes_first_and_each_once() {
-        let now = Instant::now();
-        let mut queue = queue(&[("c", 2), ("a", 3), ("b", 2)]);
-        let order: Vec<_> = std::iter::from_fn(|| next(&mut queue, now)).collect();
-        assert_eq!(order, ["b", "c", "a"]);
-        queue.put("b", 2, ());
-        assert_eq!(next(&mut queue, now), None, "asked already");
-    }
-
-    #[test]
-    fn who_is_left_or_fails_does_not_hold_up_the_others_and_comes_back() {
-        let now = Instant::now();
-        let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
-        for _ in 0..2 {
-            next(&mut queue, now);
-        }
-        assert!(queue.leave("a", "why".to_owned()));
-        queue.failed("b", now);
-        assert_eq!(queue.due(), Some(now + FIRST_WAIT));
-        assert_eq!(next(&mut queue, now).as_deref(), Some("c"));
-        assert_eq!(queue.left(), 1);
-
-        queue.reconsider();
-        assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
-        assert!(!queue.leave("a", "why".to_owned()), "said before");
-        assert_eq!(next(&mut queue, now + FIRST_WAIT).as_deref(), Some("b"));
-        queue.failed("b", now);
-        assert_eq!(queue.due(), Some(now + 2 * FIRST_WAIT));
-    }
-
-    #[test]
-    fn what_is_gone_is_not_asked_for() {
-        let now = Instant::now();
-        let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
-        queue.remove("a");
-        queue.retain(&["c".to_owned()].into());
-        queue.failed("a", now);
-        assert_eq!(next(&mut queue, now).as_deref(), Some("c"));
-        assert_eq!(next(&mut queue, now), None);
-    }
-
-    #[test]
-    fn a_new_request_of_an_old_name_takes_its_place() {
-        let now = Instant::now();
-        let mut queue = queue(&[("a", 1), ("b", 2)]);
-        queue.put("a", 3, ());
-        assert_eq!(next(&mut queue, now).as_deref(), Some("b"));
-        assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
-        assert_eq!(next(&mut queue, now), None);
-    }
-}
+mod tests;

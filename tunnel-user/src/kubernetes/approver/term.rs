@@ -21,27 +21,33 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, api::PostParams, runtime::watcher::Event};
-use tokio::time::{interval, sleep_until, timeout};
+use tokio::{
+    task::coop::consume_budget,
+    time::{interval, sleep_until, timeout},
+};
 use tracing::{info, warn};
 
 use super::{
     Approver,
     claim::Claim,
-    decision::{Decision, Knowledge, decide},
+    decision::{CHANGE_TIME, Concern, Decision, Doubt, Knowledge, decide},
     queue::Queue,
 };
-use crate::kubernetes::{
-    api_error::{describe, is_status},
-    progress::Progress,
-    watch::{Trouble, Watcher, Which, follow},
+use crate::{
+    kubernetes::{
+        api_error::{describe, is_status},
+        progress::Progress,
+        watch::{Trouble, Watcher, Which, follow},
+    },
+    model::Snapshot,
 };
 
 /// How many decisions are written at the same time.
 const MOST_WRITES: usize = 8;
 /// The longest that one answer of the API server may take.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
-/// How often what was left is looked at again, besides whenever nodes or names change.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often the API server is asked who this server is, until it tells.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) struct Term<'a> {
     approver: &'a Approver,
@@ -87,11 +93,12 @@ impl<'a> Term<'a> {
         let mut watching = Trouble::of("certificate requests");
         let mut writes: FuturesUnordered<BoxFuture<'static, Written>> = FuturesUnordered::new();
         let mut snapshots = self.approver.snapshots.clone();
+        let mut snapshot = snapshots.borrow_and_update().clone();
         let mut names = self.approver.names.clone();
-        let mut again = interval(LOOK_AGAIN);
+        let mut again = interval(ASK_AGAIN);
         loop {
             while writes.len() < MOST_WRITES
-                && let Some(write) = self.next()
+                && let Some(write) = self.next().await
             {
                 writes.push(write);
             }
@@ -110,12 +117,15 @@ impl<'a> Term<'a> {
                     }
                 }
                 Some(written) = writes.next(), if !writes.is_empty() => self.written(&written),
-                Ok(()) = snapshots.changed() => self.queue.reconsider(),
-                Ok(()) = names.changed() => self.queue.reconsider(),
-                _ = again.tick() => {
-                    self.learn_own_user().await;
-                    self.queue.reconsider();
+                Ok(()) = snapshots.changed() => {
+                    let newer = snapshots.borrow_and_update().clone();
+                    self.queue.reconsider(|concern| differs(concern, &snapshot, &newer));
+                    snapshot = newer;
                 }
+                Ok(()) = names.changed() => {
+                    self.queue.reconsider(|concern| *concern == Concern::Names);
+                }
+                _ = again.tick() => self.learn_own_user().await,
                 () = due => {}
             }
         }
@@ -146,27 +156,37 @@ impl<'a> Term<'a> {
             .then(|| Claim::read(&csr))
             .flatten();
         match (claim, created) {
-            (Some(claim), Some(created)) => self.queue.put(&name, created, Pending { csr, claim }),
+            (Some(claim), Some(created)) => {
+                let asker = claim.requester.asker();
+                self.queue
+                    .put(&name, created, asker, Pending { csr, claim });
+            }
             (_, _) => self.queue.remove(&name),
         }
     }
 
-    /// Decides until there is something to write.
-    fn next(&mut self) -> Option<BoxFuture<'static, Written>> {
+    /// Decides until there is something to write. Thousands may have to be left before that: others
+    /// have their turn on this thread in between.
+    async fn next(&mut self) -> Option<BoxFuture<'static, Written>> {
         loop {
+            consume_budget().await;
             let snapshot = self.approver.snapshots.borrow().clone();
             let names = self.approver.names.borrow().clone();
-            let (name, pending) = self.queue.next(Instant::now())?;
+            let now = Instant::now();
+            let (name, pending) = self.queue.next(now)?;
+            let age = age(&pending.csr);
             let knowledge = Knowledge {
                 snapshot: &snapshot,
                 own_user: self.own_user.as_deref(),
                 names: names.as_ref(),
                 agents: &self.approver.agents,
             };
-            match decide(&pending.claim, age(&pending.csr), &knowledge) {
+            match decide(&pending.claim, age, &knowledge) {
                 Decision::Leave(doubt) => {
                     let reason = doubt.to_string();
-                    if self.queue.leave(&name, reason.clone()) {
+                    let until = denied_at(&doubt, age, now);
+                    let concern = doubt.concern();
+                    if self.queue.leave(&name, concern, until, reason.clone()) {
                         info!(request = name, reason, "left a certificate request pending");
                     }
                 }
@@ -220,6 +240,8 @@ impl<'a> Term<'a> {
             Ok(Ok(review)) => {
                 let user = review.status.and_then(|status| status.user_info);
                 self.own_user = user.and_then(|user| user.username);
+                self.queue
+                    .reconsider(|concern| *concern == Concern::OwnUser);
             }
             Ok(Err(error)) => warn!(
                 error = describe(&error),
@@ -281,6 +303,21 @@ async fn write(
         decision,
         outcome,
     }
+}
+
+/// Whether these snapshots say different things of what a doubt is about.
+fn differs(concern: &Concern, one: &Snapshot, other: &Snapshot) -> bool {
+    match concern {
+        Concern::Node(node) => one.node(node) != other.node(node),
+        Concern::OwnUser | Concern::Names | Concern::Request => false,
+    }
+}
+
+/// When a doubt about a request of this age becomes a denial, if it does.
+fn denied_at(doubt: &Doubt, age: Duration, now: Instant) -> Option<Instant> {
+    doubt
+        .is_short()
+        .then(|| now + CHANGE_TIME.saturating_sub(age))
 }
 
 fn age(csr: &CertificateSigningRequest) -> Duration {

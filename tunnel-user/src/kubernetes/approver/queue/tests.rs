@@ -1,0 +1,138 @@
+use super::*;
+
+fn asker(name: &str) -> Asker {
+    Asker {
+        username: name.to_owned(),
+        pod_node: Vec::new(),
+    }
+}
+
+fn queue(names: &[(&str, u32)]) -> Queue<u32, ()> {
+    let mut queue = Queue::new();
+    for (name, created) in names {
+        queue.put(name, *created, asker("one"), ());
+    }
+    queue
+}
+
+fn next(queue: &mut Queue<u32, ()>, now: Instant) -> Option<String> {
+    queue.next(now).map(|(name, ())| name)
+}
+
+fn all(queue: &mut Queue<u32, ()>, now: Instant) -> Vec<String> {
+    std::iter::from_fn(|| next(queue, now)).collect()
+}
+
+fn node(name: &str) -> Concern {
+    Concern::Node(name.parse().unwrap())
+}
+
+#[test]
+fn the_oldest_comes_first_and_each_once() {
+    let now = Instant::now();
+    let mut queue = queue(&[("c", 2), ("a", 3), ("b", 2)]);
+    assert_eq!(all(&mut queue, now), ["b", "c", "a"]);
+    queue.put("b", 2, asker("one"), ());
+    assert_eq!(next(&mut queue, now), None, "asked already");
+}
+
+#[test]
+fn who_asks_much_and_early_delays_nobody_else() {
+    let now = Instant::now();
+    let mut queue = queue(&[("m1", 1), ("m2", 2), ("m3", 3), ("m4", 4)]);
+    queue.put("x1", 10, asker("other"), ());
+    queue.put("x2", 11, asker("other"), ());
+    queue.put("z1", 12, asker("third"), ());
+    let order = ["m1", "x1", "z1", "m2", "x2", "m3", "m4"];
+    assert_eq!(all(&mut queue, now), order);
+}
+
+#[test]
+fn the_turn_passes_on_while_one_keeps_asking() {
+    let now = Instant::now();
+    let mut queue = queue(&[("m", 1)]);
+    queue.put("x", 100, asker("other"), ());
+    queue.put("a", 100, asker("another"), ());
+    let mut seen = HashSet::new();
+    for created in 2..5 {
+        let name = next(&mut queue, now).unwrap();
+        queue.put(&format!("m{created}"), created, asker("one"), ());
+        seen.insert(name);
+    }
+    assert_eq!(seen, ["m", "x", "a"].map(str::to_owned).into());
+}
+
+#[test]
+fn who_is_left_or_fails_does_not_hold_up_the_others_and_comes_back() {
+    let now = Instant::now();
+    let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
+    for _ in 0..2 {
+        next(&mut queue, now);
+    }
+    assert!(queue.leave("a", Concern::Names, None, "why".to_owned()));
+    queue.failed("b", now);
+    assert_eq!(queue.due(), Some(now + FIRST_WAIT));
+    assert_eq!(next(&mut queue, now).as_deref(), Some("c"));
+    assert_eq!(queue.left(), 1);
+
+    queue.reconsider(|concern| *concern == Concern::Names);
+    assert_eq!(queue.left(), 0);
+    assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
+    let is_news = queue.leave("a", Concern::Names, None, "why".to_owned());
+    assert!(!is_news, "said before");
+    assert_eq!(next(&mut queue, now + FIRST_WAIT).as_deref(), Some("b"));
+    queue.failed("b", now);
+    assert_eq!(queue.due(), Some(now + 2 * FIRST_WAIT));
+}
+
+#[test]
+fn only_what_waits_for_the_change_is_decided_again() {
+    let now = Instant::now();
+    let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
+    all(&mut queue, now);
+    queue.leave("a", node("e1"), None, "why".to_owned());
+    queue.leave("b", node("e2"), None, "why".to_owned());
+    queue.leave("c", Concern::Request, None, "why".to_owned());
+    queue.reconsider(|concern| *concern == node("e2"));
+    assert_eq!(all(&mut queue, now), ["b"]);
+    assert_eq!(queue.left(), 2);
+}
+
+#[test]
+fn what_is_left_until_a_time_comes_back_then_and_only_once() {
+    let now = Instant::now();
+    let later = now + LONGEST_WAIT;
+    let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
+    all(&mut queue, now);
+    for name in ["a", "b", "c"] {
+        queue.leave(name, node("e1"), Some(later), "why".to_owned());
+    }
+    assert_eq!(queue.due(), Some(later));
+    assert_eq!(next(&mut queue, now), None);
+    queue.remove("c");
+    queue.reconsider(|_| true);
+    assert_eq!(queue.due(), None, "ready before its time");
+    assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
+    queue.leave("a", node("e1"), Some(later), "why".to_owned());
+    assert_eq!(all(&mut queue, later), ["a", "b"]);
+    assert_eq!((queue.left(), queue.due()), (0, None));
+}
+
+#[test]
+fn what_is_gone_is_not_asked_for() {
+    let now = Instant::now();
+    let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
+    queue.remove("a");
+    queue.retain(&["c".to_owned()].into());
+    queue.failed("a", now);
+    assert_eq!(next(&mut queue, now).as_deref(), Some("c"));
+    assert_eq!(next(&mut queue, now), None);
+}
+
+#[test]
+fn a_new_request_of_an_old_name_takes_its_place() {
+    let now = Instant::now();
+    let mut queue = queue(&[("a", 1), ("b", 2)]);
+    queue.put("a", 3, asker("one"), ());
+    assert_eq!(all(&mut queue, now), ["b", "a"]);
+}
