@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// How long a name may be asked for that we do not know: who asks may have seen a change sooner.
+/// It counts from when this leader saw the request, for the clock of another machine may be wrong.
 pub(super) const CHANGE_TIME: Duration = Duration::from_mins(1);
 
 /// What the approver knows when it decides.
@@ -123,13 +124,13 @@ impl Doubt {
         }
     }
 
-    /// Whether it becomes a denial once the request is older than [`CHANGE_TIME`].
+    /// Whether it becomes a denial once the request has been known for [`CHANGE_TIME`].
     pub(super) fn is_short(&self) -> bool {
         matches!(self, Self::Addresses { .. } | Self::Names(_))
     }
 }
 
-/// Decides on a request of this age.
+/// Decides on a request that has been known for so long.
 pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) -> Decision {
     let decided = well_formed(claim).and_then(|names| {
         if *claim.kind == SERVER {

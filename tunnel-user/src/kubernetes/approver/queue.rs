@@ -37,6 +37,8 @@ pub(super) struct Queue<O, T> {
 struct Entry<O, T> {
     created: O,
     asker: Asker,
+    /// When it was put here first.
+    seen: Instant,
     request: T,
     state: State,
     failures: u32,
@@ -66,7 +68,13 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     }
 
     /// A request is there, or has changed.
-    pub(super) fn put(&mut self, name: &str, created: O, asker: Asker, request: T) {
+    pub(super) fn put(
+        &mut self,
+        name: &str,
+        (created, asker): (O, Asker),
+        request: T,
+        now: Instant,
+    ) {
         let known = self.waiting.get_mut(name);
         if let Some(entry) = known.filter(|entry| entry.created == created) {
             entry.request = request;
@@ -76,6 +84,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         let entry = Entry {
             created,
             asker,
+            seen: now,
             request,
             state: State::Asked,
             failures: 0,
@@ -103,9 +112,9 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         }
     }
 
-    /// The oldest request of the requester whose turn it is. It is not handed out again before its
-    /// answer.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(String, &T)> {
+    /// The oldest request of the requester whose turn it is, and how long it has been here. It is
+    /// not handed out again before its answer.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(String, &T, Duration)> {
         while let Some((_, name)) = self.due.first().filter(|(due, _)| *due <= now) {
             let name = name.clone();
             self.turn(&name, State::Ready);
@@ -115,7 +124,8 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         self.served = Some(asker);
         self.turn(&name, State::Asked);
         let entry = self.waiting.get(&name)?;
-        Some((name, &entry.request))
+        let age = now.saturating_duration_since(entry.seen);
+        Some((name, &entry.request, age))
     }
 
     /// It cannot be decided before this changes, or that moment has come, for this reason; whether

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use futures_util::{
@@ -158,8 +158,9 @@ impl<'a> Term<'a> {
         match (claim, created) {
             (Some(claim), Some(created)) => {
                 let asker = claim.requester.asker();
+                let pending = Pending { csr, claim };
                 self.queue
-                    .put(&name, created, asker, Pending { csr, claim });
+                    .put(&name, (created, asker), pending, Instant::now());
             }
             (_, _) => self.queue.remove(&name),
         }
@@ -173,8 +174,7 @@ impl<'a> Term<'a> {
             let snapshot = self.approver.snapshots.borrow().clone();
             let names = self.approver.names.borrow().clone();
             let now = Instant::now();
-            let (name, pending) = self.queue.next(now)?;
-            let age = age(&pending.csr);
+            let (name, pending, age) = self.queue.next(now)?;
             let knowledge = Knowledge {
                 snapshot: &snapshot,
                 own_user: self.own_user.as_deref(),
@@ -313,15 +313,9 @@ fn differs(concern: &Concern, one: &Snapshot, other: &Snapshot) -> bool {
     }
 }
 
-/// When a doubt about a request of this age becomes a denial, if it does.
+/// When a doubt about a request known for so long becomes a denial, if it does.
 fn denied_at(doubt: &Doubt, age: Duration, now: Instant) -> Option<Instant> {
     doubt
         .is_short()
         .then(|| now + CHANGE_TIME.saturating_sub(age))
-}
-
-fn age(csr: &CertificateSigningRequest) -> Duration {
-    let created = csr.metadata.creation_timestamp.as_ref();
-    let created = created.map_or(SystemTime::UNIX_EPOCH, |created| created.0.into());
-    created.elapsed().unwrap_or_default()
 }

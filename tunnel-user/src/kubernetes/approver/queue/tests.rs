@@ -10,13 +10,13 @@ fn asker(name: &str) -> Asker {
 fn queue(names: &[(&str, u32)]) -> Queue<u32, ()> {
     let mut queue = Queue::new();
     for (name, created) in names {
-        queue.put(name, *created, asker("one"), ());
+        queue.put(name, (*created, asker("one")), (), Instant::now());
     }
     queue
 }
 
 fn next(queue: &mut Queue<u32, ()>, now: Instant) -> Option<String> {
-    queue.next(now).map(|(name, ())| name)
+    queue.next(now).map(|(name, (), _)| name)
 }
 
 fn all(queue: &mut Queue<u32, ()>, now: Instant) -> Vec<String> {
@@ -32,7 +32,7 @@ fn the_oldest_comes_first_and_each_once() {
     let now = Instant::now();
     let mut queue = queue(&[("c", 2), ("a", 3), ("b", 2)]);
     assert_eq!(all(&mut queue, now), ["b", "c", "a"]);
-    queue.put("b", 2, asker("one"), ());
+    queue.put("b", (2, asker("one")), (), Instant::now());
     assert_eq!(next(&mut queue, now), None, "asked already");
 }
 
@@ -40,9 +40,9 @@ fn the_oldest_comes_first_and_each_once() {
 fn who_asks_much_and_early_delays_nobody_else() {
     let now = Instant::now();
     let mut queue = queue(&[("m1", 1), ("m2", 2), ("m3", 3), ("m4", 4)]);
-    queue.put("x1", 10, asker("other"), ());
-    queue.put("x2", 11, asker("other"), ());
-    queue.put("z1", 12, asker("third"), ());
+    queue.put("x1", (10, asker("other")), (), Instant::now());
+    queue.put("x2", (11, asker("other")), (), Instant::now());
+    queue.put("z1", (12, asker("third")), (), Instant::now());
     let order = ["m1", "x1", "z1", "m2", "x2", "m3", "m4"];
     assert_eq!(all(&mut queue, now), order);
 }
@@ -51,12 +51,17 @@ fn who_asks_much_and_early_delays_nobody_else() {
 fn the_turn_passes_on_while_one_keeps_asking() {
     let now = Instant::now();
     let mut queue = queue(&[("m", 1)]);
-    queue.put("x", 100, asker("other"), ());
-    queue.put("a", 100, asker("another"), ());
+    queue.put("x", (100, asker("other")), (), Instant::now());
+    queue.put("a", (100, asker("another")), (), Instant::now());
     let mut seen = HashSet::new();
     for created in 2..5 {
         let name = next(&mut queue, now).unwrap();
-        queue.put(&format!("m{created}"), created, asker("one"), ());
+        queue.put(
+            &format!("m{created}"),
+            (created, asker("one")),
+            (),
+            Instant::now(),
+        );
         seen.insert(name);
     }
     assert_eq!(seen, ["m", "x", "a"].map(str::to_owned).into());
@@ -133,6 +138,20 @@ fn what_is_gone_is_not_asked_for() {
 fn a_new_request_of_an_old_name_takes_its_place() {
     let now = Instant::now();
     let mut queue = queue(&[("a", 1), ("b", 2)]);
-    queue.put("a", 3, asker("one"), ());
+    queue.put("a", (3, asker("one")), (), Instant::now());
     assert_eq!(all(&mut queue, now), ["b", "a"]);
+}
+
+#[test]
+fn the_age_counts_from_the_first_sight_also_of_what_is_listed_anew() {
+    let start = Instant::now();
+    let mut queue: Queue<u32, ()> = Queue::new();
+    queue.put("a", (1, asker("one")), (), start);
+    queue.put("a", (1, asker("one")), (), start + FIRST_WAIT);
+    let next = queue.next(start + LONGEST_WAIT);
+    assert_eq!(next, Some(("a".to_owned(), &(), LONGEST_WAIT)));
+
+    queue.put("a", (2, asker("one")), (), start + LONGEST_WAIT);
+    let next = queue.next(start + LONGEST_WAIT);
+    assert_eq!(next, Some(("a".to_owned(), &(), Duration::ZERO)), "another");
 }
