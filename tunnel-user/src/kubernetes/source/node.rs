@@ -128,7 +128,8 @@ impl NodeFacts {
             facts.read_kubelet_port(object, reserved);
         } else {
             let taken = object.addresses_of(&[INTERNAL, EXTERNAL]);
-            facts.addresses = taken.filter_map(|text| text.parse().ok()).collect();
+            // Nobody dials them, so what is wrong with them is no problem.
+            (facts.addresses, _) = usable_addresses(taken);
         }
         facts.addresses.shrink_to_fit();
         Ok(facts)
@@ -174,7 +175,7 @@ impl NodeFacts {
     }
 }
 
-/// Those of a Node's `InternalIP`s that count, in order, and what is wrong with the others. The
+/// Those of a Node's addresses that count, in order, and what is wrong with the others. The
 /// agent's certificate names what this makes of them, and the approver allows what this makes of
 /// them.
 pub(in crate::kubernetes) fn usable_addresses<'a>(

@@ -56,6 +56,26 @@ fn another_node_keeps_all_its_addresses_to_itself_and_is_nobodys_problem() {
 }
 
 #[test]
+fn another_node_takes_no_more_than_its_share_and_each_address_in_one_form() {
+    let addresses = [
+        ("InternalIP", "::ffff:10.0.0.1"),
+        ("InternalIP", "10.0.0.1"),
+        ("ExternalIP", "127.0.0.1"),
+        ("ExternalIP", "::ffff:192.0.2.1"),
+    ];
+    let facts = read(&node("cloud", &[], &addresses));
+    assert_eq!(facts.addresses, ips(&["10.0.0.1", "192.0.2.1"]));
+
+    let many: Vec<String> = (0..1000)
+        .map(|n| format!("10.0.{}.{}", n / 250, n % 250))
+        .collect();
+    let many: Vec<_> = many.iter().map(|ip| ("InternalIP", ip.as_str())).collect();
+    let facts = read(&node("cloud", &[], &many));
+    assert_eq!(facts.addresses.len(), MOST_ADDRESSES);
+    assert_eq!(facts.problems, []);
+}
+
+#[test]
 fn addresses_that_lead_nowhere_are_left_out_and_named() {
     let facts = read(&edge(
         "edge-1",
