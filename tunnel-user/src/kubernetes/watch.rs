@@ -27,6 +27,8 @@ const WATCH_SECONDS: u32 = 30;
 const SELDOM_WATCH_SECONDS: u32 = 290;
 /// Objects of a list that are in memory at once, as the API server wrote them.
 const PAGE: u32 = 200;
+/// A watch that expires sooner after its list did not expire of old age.
+const LASTING: Duration = Duration::from_mins(1);
 /// HTTP 410, see
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#410-gone-responses>.
 const EXPIRED: u16 = 410;
@@ -71,7 +73,16 @@ struct Watch<K> {
     probe: ListParams,
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
     backoff: Backoff,
+    expiries: Expiries,
     state: State,
+}
+
+/// Expired watches, each of which costs a list of everything.
+#[derive(Debug, Default)]
+struct Expiries {
+    /// When the newest list was complete.
+    listed: Option<Instant>,
+    again: bool,
 }
 
 enum State {
@@ -113,6 +124,7 @@ where
         api,
         probe,
         backoff: Backoff::default(),
+        expiries: Expiries::default(),
         state: State::working(),
     };
     stream::unfold(watch, |mut watch| async {
@@ -177,8 +189,18 @@ where
     async fn hear(&mut self, since: Instant) -> News<K> {
         loop {
             match self.events.next().await {
-                Some(Ok(event)) => return News::Event(event),
-                Some(Err(error)) if is_expired(&error) => sleep(LIST_PAUSE).await,
+                Some(Ok(event)) => {
+                    if matches!(event, Event::InitDone) {
+                        self.expiries.listed(Instant::now());
+                    }
+                    return News::Event(event);
+                }
+                Some(Err(error)) if is_expired(&error) => {
+                    if self.expiries.is_trouble(Instant::now()) {
+                        return self.lost(describe(&error), Duration::ZERO);
+                    }
+                    sleep(LIST_PAUSE).await;
+                }
                 Some(Err(error)) => return self.lost(describe(&error), since.elapsed()),
                 // The watcher has no end.
                 None => std::future::pending().await,
@@ -211,9 +233,82 @@ fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchError(status) if status.code == EXPIRED)
 }
 
+impl Expiries {
+    fn listed(&mut self, now: Instant) {
+        self.listed = Some(now);
+    }
+
+    /// A watch has expired: whether that has become the rule, so that listing anew is of no use. One
+    /// right after a list is not yet, for that may have taken long.
+    fn is_trouble(&mut self, now: Instant) -> bool {
+        let listed = self.listed;
+        let early = listed.is_some_and(|listed| now.saturating_duration_since(listed) < LASTING);
+        std::mem::replace(&mut self.again, early) && early
+    }
+}
+
 impl State {
     fn working() -> Self {
         let since = Instant::now();
         Self::Working { since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use kube::core::{Status, response::StatusSummary};
+
+    use super::*;
+    use crate::kubernetes::testing::absent_api_server;
+
+    fn expired() -> Result<Event<Node>, watcher::Error> {
+        Err(watcher::Error::WatchError(Box::new(Status {
+            code: EXPIRED,
+            status: Some(StatusSummary::Failure),
+            message: "too old resource version".to_owned(),
+            ..Status::default()
+        })))
+    }
+
+    fn watch(
+        events: impl futures_util::Stream<Item = Result<Event<Node>, watcher::Error>> + Send + 'static,
+    ) -> Watch<Node> {
+        Watch {
+            api: Api::all(absent_api_server()),
+            probe: ListParams::default(),
+            events: events.boxed(),
+            backoff: Backoff::default(),
+            expiries: Expiries::default(),
+            state: State::working(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_always_expires_is_trouble_and_not_listed_again_and_again() {
+        let round = || stream::iter([Ok(Event::Init), Ok(Event::InitDone), expired()]);
+        let mut watch = watch(round().chain(round()));
+        for _ in 0..2 {
+            assert!(matches!(watch.next().await, News::Event(Event::Init)));
+            assert!(matches!(watch.next().await, News::Event(Event::InitDone)));
+        }
+        let News::Lost(error) = watch.next().await else {
+            panic!("it goes on listing");
+        };
+        assert!(error.contains("too old"), "{error}");
+        assert!(matches!(watch.state, State::Broken { wait } if !wait.is_zero()));
+    }
+
+    #[test]
+    fn a_watch_that_expires_once_in_a_while_is_no_trouble() {
+        let mut expiries = Expiries::default();
+        let mut now = Instant::now();
+        for lasted in [LASTING, LASTING / 2, LASTING, LASTING / 2] {
+            expiries.listed(now);
+            now += lasted;
+            assert!(!expiries.is_trouble(now));
+        }
+        expiries.listed(now);
+        assert!(expiries.is_trouble(now), "the second in a row");
     }
 }
