@@ -30,6 +30,7 @@ use super::{
     progress::Progress,
     watch::{News, Trouble, Watcher, Which, follow},
 };
+use crate::pki::Purpose;
 
 /// The longest that a single answer of the API server may take.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
@@ -87,8 +88,8 @@ pub(super) async fn obtain(
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let name = request.name();
     create_or_find(&api, request, &name).await?;
-    // Not the cheaper one of agents, which may show a time when the request was not there yet.
-    let mut states = follow(api, &Which::Named(name.clone()), Watcher::Server);
+    let which = Which::Named(name.clone());
+    let mut states = follow(api, &which, watcher_for(request.kind));
     let mut watching = Trouble::of("the certificate request");
     let mut complaint = Instant::now() + PENDING_TIME;
     let mut progress = Progress::Pending;
@@ -123,6 +124,14 @@ pub(super) async fn obtain(
             Progress::Denied(reason) => return Err(RequestError::Denied { name, reason }),
             Progress::Failed(reason) => return Err(RequestError::Failed { name, reason }),
         }
+    }
+}
+
+/// Ten thousand agents may wait for hours where nobody approves.
+fn watcher_for(kind: &CertificateKind) -> Watcher {
+    match kind.purpose {
+        Purpose::Server => Watcher::Server,
+        Purpose::Client => Watcher::Creator,
     }
 }
 

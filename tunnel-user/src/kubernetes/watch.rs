@@ -55,6 +55,8 @@ pub(super) enum Watcher {
     Server,
     /// One of thousands: lists come from the API server's memory, which may be a moment old.
     Agent,
+    /// One of thousands that has just made what it watches: a list must not be older than that.
+    Creator,
 }
 
 /// What is heard of objects of one kind.
@@ -101,11 +103,7 @@ pub(super) fn follow<K>(
 where
     K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
-    let mut config = watcher::Config::default().page_size(PAGE);
-    config = match watcher_is {
-        Watcher::Server => config.timeout(WATCH_SECONDS),
-        Watcher::Agent => config.timeout(SELDOM_WATCH_SECONDS).any_semantic(),
-    };
+    let mut config = watcher_is.config();
     let mut probe = ListParams::default().limit(1);
     match which {
         Which::All => {}
@@ -169,6 +167,17 @@ impl Trouble {
             }
         }
         None
+    }
+}
+
+impl Watcher {
+    fn config(self) -> watcher::Config {
+        let config = watcher::Config::default().page_size(PAGE);
+        match self {
+            Self::Server => config.timeout(WATCH_SECONDS),
+            Self::Agent => config.timeout(SELDOM_WATCH_SECONDS).any_semantic(),
+            Self::Creator => config.timeout(SELDOM_WATCH_SECONDS),
+        }
     }
 }
 
@@ -297,6 +306,13 @@ mod tests {
         };
         assert!(error.contains("too old"), "{error}");
         assert!(matches!(watch.state, State::Broken { wait } if !wait.is_zero()));
+    }
+
+    #[test]
+    fn who_has_made_what_it_watches_watches_long_but_lists_exactly() {
+        let config = Watcher::Creator.config();
+        assert_eq!(config.timeout, Some(SELDOM_WATCH_SECONDS));
+        assert_eq!(config.list_semantic, watcher::ListSemantic::MostRecent);
     }
 
     #[test]
