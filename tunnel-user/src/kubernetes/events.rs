@@ -9,6 +9,7 @@
 //! The server needs, in the namespace of the object that an event is about and in `default` for
 //! Nodes: `events` of `events.k8s.io`, verbs `create` and `patch`.
 
+mod budget;
 mod writer;
 
 use std::{
@@ -25,12 +26,17 @@ use tokio::sync::mpsc;
 
 pub use writer::EventWriter;
 
+use self::budget::Budget;
 use crate::model::NodeName;
 
 /// A crowd of findings at once is written; what is beyond that nobody would read.
 const NOTICES: usize = 256;
 /// A node without an agent is told of this often, however often it is asked for.
 const NO_SESSION_PERIOD: Duration = Duration::from_mins(1);
+/// Of all nodes without an agent, so many at once and then one a period are told of: less than what
+/// can be written, so that findings, which are told once, do not get lost among them.
+const NO_SESSION_BURST: u32 = 50;
+const NO_SESSION_PACE: Duration = Duration::from_secs(2);
 /// So many nodes are remembered before those that have been silent for a period are forgotten.
 const REMEMBERED: usize = 1024;
 
@@ -55,10 +61,14 @@ pub struct Notice {
     pub note: String,
 }
 
-#[derive(Default)]
 struct Shared {
     lost: AtomicU64,
-    no_session: Mutex<HashMap<NodeName, Instant>>,
+    no_session: Mutex<NoSession>,
+}
+
+struct NoSession {
+    told: HashMap<NodeName, Instant>,
+    budget: Budget,
 }
 
 impl Events {
@@ -66,7 +76,7 @@ impl Events {
     /// writes them.
     pub fn new(client: kube::Client, instance: &str) -> (Self, EventWriter) {
         let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(Shared::new(Instant::now()));
         let writer = EventWriter::new(client, instance, notice_rx, Arc::clone(&shared));
         (Self { notice_tx, shared }, writer)
     }
@@ -75,7 +85,7 @@ impl Events {
     #[cfg(test)]
     pub(super) fn received() -> (Self, mpsc::Receiver<Notice>) {
         let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
-        let shared = Arc::default();
+        let shared = Arc::new(Shared::new(Instant::now()));
         (Self { notice_tx, shared }, notice_rx)
     }
 
@@ -108,16 +118,27 @@ impl Events {
 }
 
 impl Shared {
+    fn new(now: Instant) -> Self {
+        Self {
+            lost: AtomicU64::new(0),
+            no_session: Mutex::new(NoSession {
+                told: HashMap::new(),
+                budget: Budget::new(NO_SESSION_BURST, NO_SESSION_PACE, now),
+            }),
+        }
+    }
+
     fn lose(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     fn tell_no_session(&self, node: &NodeName, now: Instant) -> bool {
         let recent = |told: &Instant| now.saturating_duration_since(*told) < NO_SESSION_PERIOD;
-        let mut told = self
+        let mut no_session = self
             .no_session
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let NoSession { told, budget } = &mut *no_session;
         if told.get(node).is_some_and(recent) {
             return false;
         }
@@ -125,7 +146,11 @@ impl Shared {
             told.retain(|_, told| recent(told));
         }
         told.insert(node.clone(), now);
-        true
+        let is_affordable = budget.take(now).is_ok();
+        if !is_affordable {
+            self.lose();
+        }
+        is_affordable
     }
 }
 
@@ -148,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_node_without_an_agent_is_told_of_once_in_a_while() {
-        let shared = Shared::default();
         let start = Instant::now();
+        let shared = Shared::new(start);
         let (one, other) = ("e1".parse().unwrap(), "e2".parse().unwrap());
         assert!(shared.tell_no_session(&one, start));
         assert!(!shared.tell_no_session(&one, start + NO_SESSION_PERIOD / 2));
@@ -160,10 +185,10 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_busy_writer_and_what_is_lost_is_counted() {
         let (events, mut notices) = Events::received();
-        let nodes = 0..NOTICES + 3;
-        nodes.for_each(|n| events.no_session(&format!("e{n}").parse().unwrap()));
-        assert_eq!(events.lost(), 3);
+        events.no_session(&"e0".parse().unwrap());
         let first = notices.try_recv().unwrap();
+        (0..NOTICES + 3).for_each(|_| events.write(first.clone()));
+        assert_eq!(events.lost(), 3);
         assert_eq!(first.about.name.as_deref(), Some("e0"));
         assert!(
             first.note.contains("no agent of the node"),
@@ -173,14 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_of_nodes_without_agents_leaves_room_for_findings() {
+        let (events, mut notices) = Events::received();
+        let nodes = 0..3000;
+        nodes.for_each(|n| events.no_session(&format!("e{n}").parse().unwrap()));
+        let told = std::iter::from_fn(|| notices.try_recv().ok()).count();
+        assert!((50..60).contains(&told), "{told}");
+        assert_eq!(usize::try_from(events.lost()).unwrap(), 3000 - told);
+    }
+
+    #[test]
     fn nodes_that_were_told_of_long_ago_are_forgotten() {
-        let shared = Shared::default();
         let mut now = Instant::now();
+        let shared = Shared::new(now);
         for n in 0..3 * REMEMBERED {
             let node = format!("e{n}").parse().unwrap();
-            assert!(shared.tell_no_session(&node, now));
+            shared.tell_no_session(&node, now);
             now += NO_SESSION_PERIOD / 512;
         }
-        assert!(shared.no_session.lock().unwrap().len() <= REMEMBERED + 512);
+        assert!(shared.no_session.lock().unwrap().told.len() <= REMEMBERED + 512);
     }
 }

@@ -10,13 +10,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Notice, Shared};
+use super::{Notice, Shared, budget::Budget};
 use crate::kubernetes::api_error::describe;
 
 /// Shown by `kubectl describe` as where an Event is from.
 const CONTROLLER: &str = "culvert";
-/// Between two Events: a crowd of them must not keep the API server from its work.
-const PAUSE: Duration = Duration::from_millis(20);
+/// So many Events at once, and then one a period.
+const BURST: u32 = 100;
+const PERIOD: Duration = Duration::from_secs(1);
 /// An API server that takes longer is away.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A notice that comes again within this time raises the count of its Event.
@@ -57,12 +58,18 @@ impl EventWriter {
 
     /// Writes until `shutdown`. What is in hand then is lost.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut budget = Budget::new(BURST, PERIOD, Instant::now().into_std());
         while let Some(Some(notice)) = shutdown.run_until_cancelled(self.notice_rx.recv()).await {
+            // What comes meanwhile waits, up to the channel's length; the rest is lost.
+            while let Err(wait) = budget.take(Instant::now().into_std()) {
+                if shutdown.run_until_cancelled(sleep(wait)).await.is_none() {
+                    break;
+                }
+            }
             let written = shutdown.run_until_cancelled(self.write(notice)).await;
             if written != Some(true) {
                 self.shared.lose();
             }
-            shutdown.run_until_cancelled(sleep(PAUSE)).await;
         }
     }
 
