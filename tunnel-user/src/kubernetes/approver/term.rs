@@ -319,3 +319,43 @@ fn denied_at(doubt: &Doubt, age: Duration, now: Instant) -> Option<Instant> {
         .is_short()
         .then(|| now + CHANGE_TIME.saturating_sub(age))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Node, NodeName, PortSet};
+
+    fn snapshot(nodes: &[(&str, &str)]) -> Snapshot {
+        let nodes = nodes.iter().map(|(name, address)| Node {
+            name: name.parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
+            extra_ports: PortSet::new(),
+            closed_gate: None,
+            admits: None,
+        });
+        Snapshot::new(nodes, PortSet::new())
+    }
+
+    #[test]
+    fn a_doubt_about_a_node_is_looked_at_again_when_that_node_changes() {
+        let before = snapshot(&[("e1", "10.0.0.1"), ("e2", "10.0.0.2")]);
+        let after = snapshot(&[("e1", "10.0.0.1"), ("e2", "10.0.0.9"), ("e3", "10.0.0.3")]);
+        for (node, changes) in [("e1", false), ("e2", true), ("e3", true), ("e4", false)] {
+            let concern = Concern::Node(node.parse().unwrap());
+            assert_eq!(differs(&concern, &before, &after), changes, "{node}");
+        }
+        assert!(!differs(&Concern::Names, &before, &after));
+    }
+
+    #[test]
+    fn a_doubt_that_time_settles_is_looked_at_again_when_it_becomes_a_denial() {
+        let (now, age) = (Instant::now(), Duration::from_secs(20));
+        let node: NodeName = "e1".parse().unwrap();
+        let unknown = Doubt::UnknownNode(node.clone());
+        let addresses = vec!["10.0.0.9".parse().unwrap()];
+        let address = Doubt::Addresses { node, addresses };
+        assert_eq!(denied_at(&unknown, age, now), None);
+        let at = Some(now + CHANGE_TIME.checked_sub(age).unwrap());
+        assert_eq!(denied_at(&address, age, now), at);
+    }
+}
