@@ -1,5 +1,6 @@
 //! Who asks for a certificate that is not his gets none, and who comes with one that is no agent's gets no session.
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,8 @@ impl Askers<'_> {
         let few = ["digital signature", "client auth"];
         let serving = ["digital signature", "key encipherment", "server auth"];
         let masters = ["system:nodes", MASTERS];
+        let groups = ["openyurt:yurttunnel", "operators"];
+        let subject = "the subject must be exactly";
         vec![
             (kubelet, self.of_other("other-node"), not_of_node),
             (agent, self.of_other("other-pod"), not_of_node),
@@ -141,10 +144,12 @@ impl Askers<'_> {
                 Request::server("admin-as-server"),
                 "only the server itself may",
             ),
+            (server, Request::server("masters-too").of(&masters), subject),
+            (kubelet, self.own("groups").of(&groups), subject),
             (
-                server,
-                Request::server("masters-too").of(&masters),
-                "the subject must be exactly",
+                kubelet,
+                self.own("authority").of_authority(),
+                "it asks for more than names",
             ),
         ]
     }
@@ -208,14 +213,22 @@ fn a_forged_request_is_denied_with_the_reason_or_left_pending_and_the_right_one_
     for (who, request, _) in denied.iter().chain(&pending) {
         requests.ask(who, request).unwrap();
     }
+    // Yurt-Tunnel's third kind of certificate, which is another approver's business.
+    let elses = askers.own("elses").named("tunnel-proxy-client");
+    requests.ask(&askers.kubelet, &elses).unwrap();
     // Its turn is last, as it came last.
     requests.ask(&askers.agent, &askers.own("right")).unwrap();
-    let outcomes = wait_until("the right one is issued", PATIENCE, || {
+    let key = |request: &Request| format!("{}-000", request.name);
+    let outcomes = wait_until("all are decided that will be", PATIENCE, || {
         let outcomes = requests.outcomes()?;
-        Ok(outcomes["right-000"].issued.then_some(outcomes))
+        let mut denied = denied
+            .iter()
+            .map(|(_, request, _)| &outcomes[&key(request)]);
+        let decided = denied.all(|outcome| outcome.decision != Decision::None);
+        Ok((decided && outcomes["right-000"].issued).then_some(outcomes))
     })
     .unwrap();
-    let outcome = |request: &Request| &outcomes[&format!("{}-000", request.name)];
+    let outcome = |request: &Request| &outcomes[&key(request)];
     for (_, request, reason) in &denied {
         let Outcome {
             decision, issued, ..
@@ -223,6 +236,7 @@ fn a_forged_request_is_denied_with_the_reason_or_left_pending_and_the_right_one_
         let said = matches!(decision, Decision::Denied(message) if message.contains(reason));
         assert!(said && !issued, "{}: {decision:?}", request.name);
     }
+    assert_eq!(outcome(&elses).decision, Decision::None);
     let log = ["logs", "-n", CULVERT_NAMESPACE, "daemonset/culvert-server"];
     let log = cluster.kubectl(log).unwrap();
     for (_, request, reason) in &pending {
@@ -232,7 +246,7 @@ fn a_forged_request_is_denied_with_the_reason_or_left_pending_and_the_right_one_
             "{}",
             request.name
         );
-        let name = format!("{}-000", request.name);
+        let name = key(request);
         let told = |line: &str| line.contains(&name) && line.contains(reason);
         assert!(log.lines().any(told), "{name}: {log}");
     }
@@ -307,38 +321,40 @@ fn hundreds_who_ask_at_once_are_served_in_order_and_forgers_hold_nobody_up() {
     assert!(in_order, "{approved:?}");
 }
 
+/// Calls the agent port as an agent does; whether there was an answer, and what.
+fn call(cluster: &Cluster, certificate: Option<&Path>) -> (bool, String) {
+    let curl = cluster.edge(1).launch("curl");
+    let mut curl = curl
+        .words("--silent --show-error --max-time 10 --http2 --request POST --dump-header -")
+        .words("--header content-type:application/grpc https://10.77.0.1:31008/AgentService/Connect --cacert")
+        .arg(cluster.directory().pki().join("ca.crt"));
+    if let Some(certificate) = certificate {
+        curl = curl.arg("--cert").arg(certificate);
+        let key = certificate.with_extension("key");
+        if key.exists() {
+            curl = curl.arg("--key").arg(key);
+        }
+    }
+    let mut curl = curl.start().unwrap();
+    let status = curl.wait(PATIENCE).unwrap();
+    (status.success(), curl.output())
+}
+
 #[test]
 fn a_certificate_of_a_kubelet_or_of_the_administrator_opens_no_session() {
     let cluster = culvert();
-    let config = cluster.directory().root().join("kubeconfig");
-    let own = cluster
-        .edge(0)
-        .directory()
-        .join("var/lib/culvert-agent/pki/agent.pem");
-    let call = |certificate: &std::path::Path| {
-        let curl = cluster.edge(1).launch("curl");
-        let curl = curl
-            .words("--silent --show-error --max-time 10 --http2 --request POST --dump-header - --cacert")
-            .arg(cluster.directory().pki().join("ca.crt"))
-            .words("--header content-type:application/grpc https://10.77.0.1:31008/AgentService/Connect --cert")
-            .arg(certificate);
-        let key = certificate.with_extension("key");
-        let curl = if key.exists() {
-            curl.arg("--key").arg(key)
-        } else {
-            curl
-        };
-        let mut curl = curl.start().unwrap();
-        let status = curl.wait(PATIENCE).unwrap();
-        (status.success(), curl.output())
-    };
-    let (answered, said) = call(&own);
+    let own = "var/lib/culvert-agent/pki/agent.pem";
+    let own = cluster.edge(0).directory().join(own);
+    let (answered, said) = call(cluster, Some(&own));
     assert!(
-        answered && said.contains("grpc-status"),
-        "an agent is heard: {said}"
+        answered && said.contains("agentid"),
+        "an agent is asked who it is: {said}"
     );
     for who in ["kubelet-edge-2", "kubelet-edge-1", "admin"] {
-        let (answered, said) = call(&config.join(format!("{who}.crt")));
+        let certificate = cluster.directory().kubeconfig(who).with_extension("crt");
+        let (answered, said) = call(cluster, Some(&certificate));
         assert!(!answered && !said.contains("grpc-status"), "{who}: {said}");
     }
+    let (_, said) = call(cluster, None);
+    assert!(said.contains("grpc-status: 16"), "nobody: {said}");
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, Machine};
 use culvert_tests::command;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair, SanType};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -30,6 +30,7 @@ pub(crate) struct Request {
     organizations: Vec<&'static str>,
     usages: Vec<&'static str>,
     names: Vec<SanType>,
+    extensions: Vec<CustomExtension>,
 }
 
 /// What became of a request.
@@ -109,6 +110,7 @@ impl Request {
             organizations: vec!["openyurt:yurttunnel"],
             usages: vec!["digital signature", "key encipherment", "client auth"],
             names: [dns(machine.name())].into_iter().chain(addresses).collect(),
+            extensions: Vec::new(),
         }
     }
 
@@ -121,12 +123,28 @@ impl Request {
             organizations: vec!["system:nodes"],
             usages: vec!["digital signature", "key encipherment", "server auth"],
             names: vec![dns("x-tunnel-server-svc")],
+            extensions: Vec::new(),
         }
     }
 
     /// One more name.
     pub(crate) fn also(mut self, name: SanType) -> Self {
         self.names.push(name);
+        self
+    }
+
+    /// To be a CA.
+    pub(crate) fn of_authority(mut self) -> Self {
+        // RFC 5280, 4.2.1.9: a sequence of `cA`, which is true.
+        let constraints = vec![0x30, 3, 1, 1, 0xff];
+        let extension = CustomExtension::from_oid_content(&[2, 5, 29, 19], constraints);
+        self.extensions.push(extension);
+        self
+    }
+
+    /// For another user.
+    pub(crate) fn named(mut self, common_name: &'static str) -> Self {
+        self.common_name = common_name;
         self
     }
 
@@ -154,6 +172,7 @@ impl Request {
             .distinguished_name
             .push(DnType::CommonName, self.common_name);
         params.subject_alt_names.clone_from(&self.names);
+        params.custom_extensions.clone_from(&self.extensions);
         let pem = params.serialize_request(key).unwrap().pem().unwrap();
         let mut openssl = Command::new("openssl");
         command::output_of(openssl.args(["base64", "-A"]), &pem).unwrap()
