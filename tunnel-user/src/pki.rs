@@ -14,6 +14,7 @@ mod pinned;
 mod renewal;
 mod store;
 mod subject;
+mod subject_verifier;
 mod tls;
 mod validity;
 
@@ -30,7 +31,7 @@ pub use store::{PrivateDir, StoreError, StoreLock};
 pub use subject::{AGENT_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};
 pub use tls::{
-    ALPN_H2, Purpose, TlsError, client_config, enrolment_client_config, provider, server_config,
-    server_config_without_certificate, verify_chain,
+    ALPN_H2, Purpose, ServerProof, TlsError, client_config, enrolment_client_config, provider,
+    server_config, server_config_without_certificate, verify_chain,
 };
 pub use validity::Validity;

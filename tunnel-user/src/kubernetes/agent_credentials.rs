@@ -12,13 +12,13 @@ use tracing::error;
 
 use super::{
     CertificateNames,
-    certificate_kind::AGENT,
+    certificate_kind::{AGENT, SERVER_SUBJECT},
     chain,
     kept_certificate::{KeptCertificate, Signing, Wanted},
 };
 use crate::{
     model::{AgentIdentity, NodeName},
-    pki::{AgentProof, Credential, Validity, agent_identity, client_config},
+    pki::{AgentProof, Credential, ServerProof, Validity, agent_identity, client_config},
 };
 
 /// What an agent needs in order to have a certificate.
@@ -165,7 +165,11 @@ impl Established {
     fn new(credential: &Credential, cas: &[CertificateDer<'static>]) -> anyhow::Result<Self> {
         Ok(Self {
             identity: agent_identity(credential.leaf(), AgentProof::ClusterSubject)?,
-            config: Arc::new(client_config(credential, cas)?),
+            config: Arc::new(client_config(
+                credential,
+                cas,
+                ServerProof::Subject(SERVER_SUBJECT),
+            )?),
             validity: credential.validity,
         })
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::verify_server_cert_signed_by_trust_anchor,
+    client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor},
     crypto::CryptoProvider,
     server::{
         ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
@@ -16,7 +16,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
-use super::{CaPin, Credential, pinned::PinnedVerifier};
+use super::{
+    CaPin, Credential, Subject, pinned::PinnedVerifier, subject_verifier::SubjectVerifier,
+};
 
 /// The ALPN name of HTTP/2.
 pub const ALPN_H2: &[u8] = b"h2";
@@ -27,9 +29,9 @@ pub enum TlsError {
     /// The CA, the key or the certificate is not usable.
     #[error("the key or certificate cannot be used for TLS")]
     Credential(#[from] rustls::Error),
-    /// The CA cannot verify clients.
-    #[error("the CA certificate cannot be used to verify clients")]
-    ClientCa(#[from] VerifierBuilderError),
+    /// The CA cannot verify the other end.
+    #[error("the CA certificate cannot be used to verify the other end")]
+    Ca(#[from] VerifierBuilderError),
 }
 
 /// The cryptography that culvert uses, whatever the process's default is.
@@ -67,15 +69,37 @@ pub fn server_config_without_certificate() -> Result<ServerConfig, TlsError> {
         .with_cert_resolver(Arc::new(NoCertificate)))
 }
 
+/// What proves a server to an agent, besides a chain to the CA and the name that was dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerProof {
+    /// Nothing: a standalone server's own CA issues server certificates to servers only.
+    OwnCa,
+    /// Its subject: a cluster's CA signs for kubelets too.
+    Subject(Subject),
+}
+
 /// The configuration of an agent that has its credential; it trusts servers of any of the CAs.
 pub fn client_config(
     credential: &Credential,
     server_cas: &[CertificateDer<'static>],
+    proof: ServerProof,
 ) -> Result<ClientConfig, TlsError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(server_cas)?)
-        .with_client_auth_cert(credential.chain.clone(), credential.key.clone_key())?;
+    let roots = roots(server_cas)?;
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match proof {
+        ServerProof::OwnCa => builder.with_root_certificates(roots),
+        ServerProof::Subject(subject) => {
+            let webpki =
+                WebPkiServerVerifier::builder_with_provider(roots.into(), provider()).build()?;
+            let verifier = SubjectVerifier { webpki, subject };
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config =
+        builder.with_client_auth_cert(credential.chain.clone(), credential.key.clone_key())?;
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok(config)
 }

@@ -31,8 +31,8 @@ use crate::{
     },
     observability::metrics::{AgentMetrics, ServerMetrics},
     pki::{
-        AgentCsr, AgentProof, Ca, Credential, SERVER_NAME, Validity, client_config, new_key,
-        request, server_config,
+        AgentCsr, AgentProof, Ca, Credential, SERVER_NAME, ServerProof, Validity, client_config,
+        new_key, request, server_config,
     },
 };
 
@@ -193,7 +193,12 @@ impl TestServer {
         let leaf = self.ca.issue_agent(&csr, &identity, validity).unwrap();
         let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
         let credential = Credential::new(subject, vec![leaf]).unwrap();
-        let tls = client_config(&credential, slice::from_ref(self.ca.certificate())).unwrap();
+        let tls = client_config(
+            &credential,
+            slice::from_ref(self.ca.certificate()),
+            ServerProof::OwnCa,
+        )
+        .unwrap();
         let servers = Servers::default();
         let keeper = Keeper::new(
             KeeperOptions {

@@ -9,10 +9,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 use crate::{
     kubernetes::{
-        certificate_kind::AGENT,
+        certificate_kind::{AGENT, CertificateKind, SERVER_SUBJECT},
         testing::{ClusterCa, absent_api_server, names},
     },
-    pki::client_config,
+    pki::{ServerProof, Subject, client_config},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -53,7 +53,14 @@ impl Test {
         let now = OffsetDateTime::now_utc();
         let edge = names(&["edge-1"], &["10.0.0.1"]);
         let credential = self.ca.issue(&AGENT, &edge, (now, HOUR));
-        Arc::new(client_config(&credential, std::slice::from_ref(&self.ca.certificate)).unwrap())
+        Arc::new(
+            client_config(
+                &credential,
+                std::slice::from_ref(&self.ca.certificate),
+                ServerProof::Subject(SERVER_SUBJECT),
+            )
+            .unwrap(),
+        )
     }
 
     async fn handshake(&self, server: &ServerCertificate) -> Result<(), String> {
@@ -78,6 +85,26 @@ async fn the_stored_certificate_serves_without_an_api_server() {
     test.store(test.ca.issue(&SERVER, &own, (now, HOUR)).to_pem());
     let server = test.certificate();
     assert!(server.validities().borrow().is_some());
+    test.handshake(&server).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kubelets_certificate_for_the_servers_name_is_refused() {
+    let test = Test::new();
+    let own = names(&["tunnel.example"], &[]);
+    let now = OffsetDateTime::now_utc();
+    let kubelet = CertificateKind {
+        subject: Subject {
+            common_name: "system:node:edge-2",
+            organization: "system:nodes",
+        },
+        ..SERVER
+    };
+    let server = test.certificate();
+    server.publish(&test.ca.issue(&kubelet, &own, (now, HOUR)));
+    let error = test.handshake(&server).await.unwrap_err();
+    assert!(error.contains("system:node:edge-2"), "{error}");
+    server.publish(&test.ca.issue(&SERVER, &own, (now, HOUR)));
     test.handshake(&server).await.unwrap();
 }
 

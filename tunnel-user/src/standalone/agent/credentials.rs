@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{AgentIdentity, Mark, NodeName, ServerAddr},
-    pki::{CaPin, RenewalSchedule, Validity, client_config, new_key, request},
+    pki::{CaPin, RenewalSchedule, ServerProof, Validity, client_config, new_key, request},
     standalone::{JoinToken, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK},
 };
 
@@ -108,7 +108,11 @@ impl AgentCredentials {
         options: &AgentOptions,
         stored: StoredIdentity,
     ) -> anyhow::Result<Self> {
-        let config = client_config(&stored.credential, slice::from_ref(&stored.ca))?;
+        let config = client_config(
+            &stored.credential,
+            slice::from_ref(&stored.ca),
+            ServerProof::OwnCa,
+        )?;
         let validity = stored.credential.validity;
         info!(node = %stored.identity.node, expires = %validity.expires, "the agent has its identity");
         Ok(Self {
@@ -179,7 +183,11 @@ impl AgentCredentials {
             self.stored.ca.clone(),
             &self.stored.identity.node,
         )?;
-        let config = client_config(&stored.credential, slice::from_ref(&stored.ca))?;
+        let config = client_config(
+            &stored.credential,
+            slice::from_ref(&stored.ca),
+            ServerProof::OwnCa,
+        )?;
         self.store.save(&stored)?;
         let validity = stored.credential.validity;
         info!(expires = %validity.expires, "renewed the agent's certificate");

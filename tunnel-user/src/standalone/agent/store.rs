@@ -13,8 +13,8 @@ use rustls_pki_types::CertificateDer;
 use crate::{
     model::AgentIdentity,
     pki::{
-        AgentProof, Credential, InvalidCredential, PrivateDir, StoreError, UnprovedIdentity,
-        agent_identity, client_config, new_key,
+        AgentProof, Credential, InvalidCredential, PrivateDir, ServerProof, StoreError,
+        UnprovedIdentity, agent_identity, client_config, new_key,
     },
 };
 
@@ -57,7 +57,8 @@ impl StoredIdentity {
             return Err(Unusable::NoCa);
         }
         let ca = credential.chain.remove(1);
-        client_config(&credential, slice::from_ref(&ca)).map_err(|_| Unusable::Tls)?;
+        client_config(&credential, slice::from_ref(&ca), ServerProof::OwnCa)
+            .map_err(|_| Unusable::Tls)?;
         Ok(Self {
             identity: agent_identity(credential.leaf(), AgentProof::Enrolment)?,
             credential,

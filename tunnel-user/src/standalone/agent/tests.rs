@@ -16,8 +16,8 @@ use super::{
 use crate::{
     model::{AgentIdentity, Mark, ServerAddr},
     pki::{
-        AgentProof, Ca, Credential, SERVER_NAME, Validity, agent_identity, client_config,
-        enrolment_client_config, new_key, request, server_config,
+        AgentProof, Ca, Credential, SERVER_NAME, ServerProof, Validity, agent_identity,
+        client_config, enrolment_client_config, new_key, request, server_config,
     },
     standalone::{
         JoinToken, chain,
@@ -221,8 +221,12 @@ async fn a_client_certificate_of_a_foreign_ca_or_past_its_end_fails_the_handshak
         ),
         (credential(test.state.ca(), past), "CertificateExpired"),
     ] {
-        let config =
-            client_config(&credential, slice::from_ref(test.state.ca().certificate())).unwrap();
+        let config = client_config(
+            &credential,
+            slice::from_ref(test.state.ca().certificate()),
+            ServerProof::OwnCa,
+        )
+        .unwrap();
         let error = ask_with(config, &server.addr, &renewal()).await;
         let message = chain(&error);
         assert!(message.contains(alert), "{message} lacks {alert}");
@@ -253,7 +257,12 @@ async fn a_certificate_whose_enrolment_was_made_up_gets_no_renewal() {
     );
     establish(&enrolled).await.unwrap();
     let older = credential(test.state.ca(), Validity::starting(now(), DAY));
-    let config = client_config(&older, slice::from_ref(test.state.ca().certificate())).unwrap();
+    let config = client_config(
+        &older,
+        slice::from_ref(test.state.ca().certificate()),
+        ServerProof::OwnCa,
+    )
+    .unwrap();
     let error = ask_with(config, &server.addr, &renewal()).await;
     assert!(error.to_string().contains("enrolled anew"), "{error}");
 }
@@ -279,7 +288,12 @@ async fn an_agents_certificate_cannot_pose_as_the_server() {
     let agent = credential(test.state.ca(), Validity::starting(now(), DAY));
     for config in [
         enrolment_client_config(test.state.ca().pin()).unwrap(),
-        client_config(&agent, slice::from_ref(test.state.ca().certificate())).unwrap(),
+        client_config(
+            &agent,
+            slice::from_ref(test.state.ca().certificate()),
+            ServerProof::OwnCa,
+        )
+        .unwrap(),
     ] {
         let error = ask_with(config, &addr, &renewal()).await;
         assert!(matches!(error, CallError::WrongServer { .. }), "{error:?}");

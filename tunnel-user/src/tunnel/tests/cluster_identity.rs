@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use super::patiently;
 use crate::{
-    pki::{Credential, SERVER_NAME, client_config, new_key},
+    pki::{Credential, SERVER_NAME, ServerProof, client_config, new_key},
     tunnel::{
         Settings,
         agent::Policy,
@@ -64,7 +64,7 @@ async fn the_node_is_the_identity_whatever_key_its_agent_has() {
 async fn a_certificate_of_the_right_ca_that_is_no_agents_gets_nothing() {
     let server = TestServer::in_cluster(Settings::default()).await;
     let cas = slice::from_ref(server.ca.certificate());
-    let config = client_config(&of_kubelet(&server), cas).unwrap();
+    let config = client_config(&of_kubelet(&server), cas, ServerProof::OwnCa).unwrap();
     let stream = TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::try_from(SERVER_NAME).unwrap();
     let connector = TlsConnector::from(Arc::new(config));
