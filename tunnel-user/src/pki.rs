@@ -32,6 +32,7 @@ pub use subject::{AGENT_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};
 pub use tls::{
     ALPN_H2, Purpose, ServerProof, TlsError, client_config, enrolment_client_config, provider,
-    server_config, server_config_without_certificate, verify_chain,
+    server_config, server_config_requiring_certificates, server_config_without_certificate,
+    verify_chain,
 };
 pub use validity::Validity;

@@ -15,7 +15,9 @@ use super::{
     chain,
     kept_certificate::{KeptCertificate, Signing, Wanted},
 };
-use crate::pki::{Credential, Validity, server_config, server_config_without_certificate};
+use crate::pki::{
+    Credential, Validity, server_config_requiring_certificates, server_config_without_certificate,
+};
 
 /// What a server needs in order to have a certificate.
 pub struct ServerCertificateOptions {
@@ -97,7 +99,7 @@ impl ServerCertificate {
     }
 
     fn publish(&self, credential: &Credential) {
-        match server_config(credential, &self.cas) {
+        match server_config_requiring_certificates(credential, &self.cas) {
             Ok(config) => {
                 self.configs.send_replace(Arc::new(config));
                 self.validities.send_replace(Some(credential.validity));

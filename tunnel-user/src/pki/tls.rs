@@ -9,7 +9,7 @@ use rustls::{
     crypto::CryptoProvider,
     server::{
         ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
-        VerifierBuilderError, WebPkiClientVerifier,
+        VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
 };
@@ -50,6 +50,24 @@ pub fn server_config(
         WebPkiClientVerifier::builder_with_provider(roots(client_cas)?.into(), provider())
             .allow_unauthenticated()
             .build()?;
+    server_config_with(credential, verifier)
+}
+
+/// The same for a cluster, where nobody enrols: without a certificate the handshake fails.
+pub fn server_config_requiring_certificates(
+    credential: &Credential,
+    client_cas: &[CertificateDer<'static>],
+) -> Result<ServerConfig, TlsError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(client_cas)?.into(), provider())
+            .build()?;
+    server_config_with(credential, verifier)
+}
+
+fn server_config_with(
+    credential: &Credential,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

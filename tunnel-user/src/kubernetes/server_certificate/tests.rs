@@ -1,6 +1,6 @@
 use std::fs;
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use time::OffsetDateTime;
 use tokio::{io::duplex, time::timeout};
@@ -12,7 +12,7 @@ use crate::{
         certificate_kind::{AGENT, CertificateKind, SERVER_SUBJECT},
         testing::{ClusterCa, absent_api_server, names},
     },
-    pki::{ServerProof, Subject, client_config},
+    pki::{ServerProof, Subject, client_config, provider},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -64,17 +64,39 @@ impl Test {
     }
 
     async fn handshake(&self, server: &ServerCertificate) -> Result<(), String> {
-        let (near, far) = duplex(64 * 1024);
-        let acceptor = TlsAcceptor::from(server.configs().borrow().clone());
-        let connector = TlsConnector::from(self.agent());
-        let name = ServerName::try_from("tunnel.example").unwrap();
-        let (accepted, connected) =
-            tokio::join!(acceptor.accept(far), connector.connect(name, near));
-        connected.map_err(|error| error.to_string())?;
-        let shown = accepted.map_err(|error| error.to_string())?;
-        assert!(shown.get_ref().1.peer_certificates().is_some());
-        Ok(())
+        handshake(server, self.agent()).await
     }
+}
+
+/// Whether both ends let it succeed.
+async fn handshake(server: &ServerCertificate, agent: Arc<ClientConfig>) -> Result<(), String> {
+    let (near, far) = duplex(64 * 1024);
+    let acceptor = TlsAcceptor::from(server.configs().borrow().clone());
+    let connector = TlsConnector::from(agent);
+    let name = ServerName::try_from("tunnel.example").unwrap();
+    let (accepted, connected) = tokio::join!(acceptor.accept(far), connector.connect(name, near));
+    connected.map_err(|error| error.to_string())?;
+    let shown = accepted.map_err(|error| error.to_string())?;
+    assert!(shown.get_ref().1.peer_certificates().is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_without_a_certificate_fails_the_handshake() {
+    let test = Test::new();
+    let own = names(&["tunnel.example"], &[]);
+    let now = OffsetDateTime::now_utc();
+    let server = test.certificate();
+    server.publish(&test.ca.issue(&SERVER, &own, (now, HOUR)));
+    let mut roots = RootCertStore::empty();
+    roots.add(test.ca.certificate.clone()).unwrap();
+    let bare = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let error = handshake(&server, Arc::new(bare)).await.unwrap_err();
+    assert!(error.contains("no certificates"), "{error}");
 }
 
 #[tokio::test]
