@@ -47,7 +47,7 @@ fn no_connection_fails_and_followed_logs_are_whole_while_the_server_is_replaced_
     })
     .unwrap();
     let began = Instant::now();
-    let length = Duration::from_secs(scale::count(300, 120, 20));
+    let length = Duration::from_secs(scale::count(180, 120, 20));
     while began.elapsed() < length {
         assert!(logs.is_running(), "{}", logs.output());
         thread::sleep(Duration::from_secs(1));
