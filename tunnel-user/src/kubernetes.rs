@@ -5,23 +5,14 @@
 //! stops, not even over a restart.
 
 mod access;
-mod agent_credentials;
 mod api_error;
 mod approver;
-mod certificate_kind;
-mod certificate_names;
-mod certificate_store;
-mod csr;
+mod certificates;
 mod election;
 pub mod events;
-mod issued;
-mod kept_certificate;
 mod members;
 mod object_name;
 mod own_node;
-mod progress;
-mod rotation;
-mod server_certificate;
 mod services;
 pub mod source;
 #[cfg(test)]
@@ -29,17 +20,15 @@ mod testing;
 mod watch;
 
 pub use access::{Access, AccessError};
-pub use agent_credentials::{AgentCredentials, AgentCredentialsOptions};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
-pub use certificate_kind::SERVER_SUBJECT;
-pub use certificate_names::CertificateNames;
+pub use certificates::{
+    AgentCredentials, AgentCredentialsOptions, CertificateNames, SERVER_SUBJECT, ServerCertificate,
+    ServerCertificateOptions,
+};
 pub use election::Election;
 pub use members::{Members, MembersOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;
-pub use server_certificate::{ServerCertificate, ServerCertificateOptions};
 pub use services::{
     NoServerAddress, ServerAddresses, ServerAddressesOptions, ServerNames, ServerNamesOptions,
 };
-
-use crate::observability::chain;

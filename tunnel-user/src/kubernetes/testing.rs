@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
-use super::{CertificateNames, certificate_kind::CertificateKind};
+use super::{CertificateNames, certificates::kind::CertificateKind};
 use crate::pki::{Credential, Purpose, Validity, new_key, provider};
 
 pub(super) struct ClusterCa {

@@ -13,7 +13,7 @@ use x509_parser::{
 };
 
 use crate::{
-    kubernetes::certificate_kind::{AGENT, CertificateKind, SERVER},
+    kubernetes::certificates::kind::{AGENT, CertificateKind, SERVER},
     pki::AlternativeNames,
 };
 

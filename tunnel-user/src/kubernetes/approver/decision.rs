@@ -10,7 +10,7 @@ use super::claim::{Claim, ClaimedNames, Requester};
 use crate::{
     kubernetes::{
         CertificateNames, ObjectName,
-        certificate_kind::{CertificateKind, SERVER},
+        certificates::kind::{CertificateKind, SERVER},
     },
     model::{Node, NodeName, Snapshot},
 };

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     kubernetes::{
         api_error::{describe, is_status},
-        progress::Progress,
+        certificates::progress::Progress,
         watch::{Trouble, Watcher, Which, follow},
     },
     model::Snapshot,

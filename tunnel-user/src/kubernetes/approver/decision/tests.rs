@@ -13,7 +13,7 @@ use rcgen::{
 
 use super::*;
 use crate::{
-    kubernetes::{certificate_kind::AGENT, csr::Request},
+    kubernetes::{certificates::kind::AGENT, certificates::request::Request},
     model::PortSet,
     pki::{AGENT_SUBJECT, new_key},
 };

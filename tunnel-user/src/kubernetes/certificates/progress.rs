@@ -4,7 +4,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 
 /// What the request's status says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(in crate::kubernetes) enum Progress {
     /// Nobody has decided.
     Pending,
     /// It will be signed.
@@ -18,7 +18,7 @@ pub(super) enum Progress {
 }
 
 impl Progress {
-    pub(super) fn of(csr: &CertificateSigningRequest) -> Self {
+    pub(in crate::kubernetes) fn of(csr: &CertificateSigningRequest) -> Self {
         let status = csr.status.as_ref();
         let conditions = status
             .and_then(|status| status.conditions.as_deref())
@@ -54,7 +54,7 @@ impl Progress {
     }
 
     /// What a request of this name waits for, and who can help.
-    pub(super) fn waits_for(&self, name: &str) -> String {
+    pub(in crate::kubernetes) fn waits_for(&self, name: &str) -> String {
         match self {
             Self::Approved => format!(
                 "the certificate request {name} is approved but not signed: does the cluster's \

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{CertificateNames, certificate_kind::CertificateKind};
+use super::{CertificateNames, kind::CertificateKind};
 use crate::pki::{RenewalSchedule, Validity};
 
 /// Waits after a request that came to nothing: from the first, doubling, to the longest.
@@ -119,7 +119,7 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::certificate_kind::{AGENT, SERVER};
+    use crate::kubernetes::certificates::kind::{AGENT, SERVER};
 
     const HOUR: Duration = Duration::from_hours(1);
 

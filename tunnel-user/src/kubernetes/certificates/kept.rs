@@ -11,14 +11,16 @@ use tracing::{info, warn};
 
 use super::{
     CertificateNames,
-    certificate_kind::CertificateKind,
-    certificate_store::CertificateStore,
-    chain,
-    csr::{Request, RequestError, obtain},
     issued::names_of_usable,
+    kind::CertificateKind,
+    request::{Request, RequestError, obtain},
     rotation::{Next, Rotation, Why},
+    store::CertificateStore,
 };
-use crate::pki::{Credential, StoreError};
+use crate::{
+    observability::chain,
+    pki::{Credential, StoreError},
+};
 
 /// The longest sleep before the clock is read again: it may jump, and the machine may sleep.
 const CLOCK_CHECK: Duration = Duration::from_mins(1);

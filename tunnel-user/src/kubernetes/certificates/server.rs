@@ -11,12 +11,15 @@ use tracing::error;
 
 use super::{
     CertificateNames,
-    certificate_kind::SERVER,
-    chain,
-    kept_certificate::{KeptCertificate, Signing, Wanted},
+    kept::{KeptCertificate, Signing, Wanted},
+    kind::SERVER,
 };
-use crate::pki::{
-    Credential, Validity, server_config_requiring_certificates, server_config_without_certificate,
+use crate::{
+    observability::chain,
+    pki::{
+        Credential, Validity, server_config_requiring_certificates,
+        server_config_without_certificate,
+    },
 };
 
 /// What a server needs in order to have a certificate.

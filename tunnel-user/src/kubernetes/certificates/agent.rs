@@ -12,12 +12,12 @@ use tracing::error;
 
 use super::{
     CertificateNames,
-    certificate_kind::{AGENT, SERVER_SUBJECT},
-    chain,
-    kept_certificate::{KeptCertificate, Signing, Wanted},
+    kept::{KeptCertificate, Signing, Wanted},
+    kind::{AGENT, SERVER_SUBJECT},
 };
 use crate::{
     model::{AgentIdentity, NodeName},
+    observability::chain,
     pki::{AgentProof, Credential, ServerProof, Validity, agent_identity, client_config},
 };
 

@@ -8,16 +8,16 @@ use crate::pki::{AGENT_SUBJECT, Purpose, Subject};
 
 /// What all certificates of one role have in common.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct CertificateKind {
+pub(in crate::kubernetes) struct CertificateKind {
     /// Whose it is; names its files and requests.
-    pub(super) role: &'static str,
-    pub(super) subject: Subject,
-    pub(super) signer: &'static str,
+    pub(in crate::kubernetes) role: &'static str,
+    pub(in crate::kubernetes) subject: Subject,
+    pub(in crate::kubernetes) signer: &'static str,
     /// In order.
-    pub(super) usages: [&'static str; 3],
-    pub(super) purpose: Purpose,
+    pub(in crate::kubernetes) usages: [&'static str; 3],
+    pub(in crate::kubernetes) purpose: Purpose,
     /// Whether a name too many is as wrong as one too few.
-    pub(super) exact: bool,
+    pub(in crate::kubernetes) exact: bool,
 }
 
 /// Whom a server's certificate names.
@@ -27,7 +27,7 @@ pub const SERVER_SUBJECT: Subject = Subject {
 };
 
 /// The server's: agents know it by its names. One name too many does no harm until it is renewed.
-pub(super) const SERVER: CertificateKind = CertificateKind {
+pub(in crate::kubernetes) const SERVER: CertificateKind = CertificateKind {
     role: "server",
     subject: SERVER_SUBJECT,
     signer: "kubernetes.io/kubelet-serving",
@@ -37,7 +37,7 @@ pub(super) const SERVER: CertificateKind = CertificateKind {
 };
 
 /// An agent's: it names the node and its addresses, and no address that the node once had.
-pub(super) const AGENT: CertificateKind = CertificateKind {
+pub(in crate::kubernetes) const AGENT: CertificateKind = CertificateKind {
     role: "agent",
     subject: AGENT_SUBJECT,
     signer: "kubernetes.io/kube-apiserver-client",

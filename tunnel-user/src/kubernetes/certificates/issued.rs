@@ -5,8 +5,11 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::{CertificateNames, certificate_kind::CertificateKind};
-use crate::pki::{AlternativeNames, Credential, SubjectKey, UnreadableExtension, verify_chain};
+use super::{CertificateNames, kind::CertificateKind};
+use crate::{
+    observability::chain,
+    pki::{AlternativeNames, Credential, SubjectKey, UnreadableExtension, verify_chain},
+};
 
 /// Why it is not.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,7 @@ pub(super) fn names_of_usable(
         return Err(Unusable::Expired(credential.validity.expires));
     }
     verify_chain(&credential.chain, cas, kind.purpose, now)
-        .map_err(|error| Unusable::Chain(super::chain(&error)))?;
+        .map_err(|error| Unusable::Chain(chain(&error)))?;
     let names = AlternativeNames::of(certificate.extensions())?;
     Ok(CertificateNames {
         dns: names.dns.iter().map(ToString::to_string).collect(),

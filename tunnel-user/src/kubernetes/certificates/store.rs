@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::KeyPair;
 
-use super::certificate_kind::CertificateKind;
+use super::kind::CertificateKind;
 use crate::pki::{Credential, InvalidCredential, PrivateDir, StoreError, new_key};
 
 /// Where a certificate is kept.

@@ -9,7 +9,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 use crate::{
     kubernetes::{
-        certificate_kind::{AGENT, CertificateKind, SERVER_SUBJECT},
+        certificates::kind::{AGENT, CertificateKind, SERVER_SUBJECT},
         testing::{ClusterCa, absent_api_server, names},
     },
     pki::{ServerProof, Subject, client_config, provider},

@@ -23,14 +23,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::{
-    CertificateNames,
-    api_error::{describe, is_status},
-    certificate_kind::CertificateKind,
-    progress::Progress,
-    watch::{News, Trouble, Watcher, Which, follow},
+use super::{CertificateNames, kind::CertificateKind, progress::Progress};
+use crate::{
+    kubernetes::{
+        api_error::{describe, is_status},
+        watch::{News, Trouble, Watcher, Which, follow},
+    },
+    pki::Purpose,
 };
-use crate::pki::Purpose;
 
 /// The longest that a single answer of the API server may take.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
@@ -38,17 +38,17 @@ const ANSWER_TIME: Duration = Duration::from_secs(15);
 const PENDING_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked for.
-pub(super) struct Request<'a> {
-    pub(super) kind: &'static CertificateKind,
-    pub(super) names: &'a CertificateNames,
-    pub(super) key: &'a KeyPair,
+pub(in crate::kubernetes) struct Request<'a> {
+    pub(in crate::kubernetes) kind: &'static CertificateKind,
+    pub(in crate::kubernetes) names: &'a CertificateNames,
+    pub(in crate::kubernetes) key: &'a KeyPair,
     /// The life to ask for; the signer may give less. `None` leaves it to the signer.
-    pub(super) life: Option<Duration>,
+    pub(in crate::kubernetes) life: Option<Duration>,
 }
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RequestError {
+pub(in crate::kubernetes) enum RequestError {
     #[error("cannot ask the API server for a certificate: {0}")]
     Api(String),
     #[error("the API server did not answer within {ANSWER_TIME:?}")]
@@ -70,7 +70,7 @@ pub(super) enum RequestError {
 impl RequestError {
     /// Whether it will not be signed. The next request needs another key then, for this one's name
     /// is taken.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub(in crate::kubernetes) fn is_refusal(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Failed { .. } | Self::Foreign(_) | Self::NotPem(_) => true,
             Self::Api(_) | Self::NoAnswer | Self::Gone(_) | Self::Make(_) => false,
@@ -80,7 +80,7 @@ impl RequestError {
 
 /// Gets a certificate, the leaf first. Waits while the request is pending; `trouble` hears why it
 /// takes long. Whoever stops waiting can ask again with the same request.
-pub(super) async fn obtain(
+pub(in crate::kubernetes) async fn obtain(
     client: &Client,
     request: &Request<'_>,
     trouble: &(dyn Fn(String) + Sync),
@@ -172,7 +172,7 @@ async fn answer<T>(
 
 impl Request<'_> {
     /// The same for the same key and content, and different for any other.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::kubernetes) fn name(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.key.subject_public_key_info());
         hash.update(format!("{:?} {:?} {:?}", self.kind, self.names, self.life));
@@ -180,7 +180,10 @@ impl Request<'_> {
         format!("culvert-{}-{hash}", self.kind.role)
     }
 
-    pub(super) fn to_csr(&self, name: String) -> Result<CertificateSigningRequest, rcgen::Error> {
+    pub(in crate::kubernetes) fn to_csr(
+        &self,
+        name: String,
+    ) -> Result<CertificateSigningRequest, rcgen::Error> {
         let labels = [
             ("app.kubernetes.io/name", "culvert"),
             ("app.kubernetes.io/component", self.kind.role),
@@ -230,7 +233,7 @@ mod tests {
     use super::*;
     use crate::{
         kubernetes::{
-            certificate_kind::{AGENT, SERVER},
+            certificates::kind::{AGENT, SERVER},
             testing::names,
         },
         pki::new_key,
