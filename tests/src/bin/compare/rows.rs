@@ -56,7 +56,7 @@ pub(crate) const ROWS: &[Row] = &[
 
 impl Row {
     /// The cell for this tunnel; an error only if the cluster itself does not work.
-    pub(crate) fn result(&self, stage: &mut Stage) -> Result<String> {
+    pub(crate) fn result(&self, stage: &Stage) -> Result<String> {
         if self.name != reach::ROUTE.name {
             stage.settle()?;
         }

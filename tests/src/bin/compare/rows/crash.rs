@@ -13,7 +13,7 @@ use crate::stage::Stage;
 
 pub(crate) const KILLED: Row = Row {
     name: "after a SIGKILL of the server, nobody restarts it",
-    meaning: "what stays of its rules, and what a connect to port 10250 of a node's IP then meets. On a cluster without a tunnel: no rules, and network is \
+    meaning: "what stays of its iptables, and what a connect to port 10250 of a node's IP then meets. On a cluster without a tunnel: none, and network is \
               unreachable.",
     measure: killed,
     always: false,
@@ -59,7 +59,7 @@ fn left(stage: &Stage) -> Result<String> {
     let said = connect.output();
     let cause = said.trim().rsplit(": ").next().context("no error")?;
     Ok(format!(
-        "{rules} rules of iptables; a connect: {cause} after {seconds:.1} s"
+        "{rules} rules and chains of iptables; a connect: {cause} after {seconds:.1} s"
     ))
 }
 
