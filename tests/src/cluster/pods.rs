@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::kubectl::wait_until;
@@ -32,8 +32,9 @@ impl Cluster {
         });
         self.apply(name, &pod)?;
         wait_until(&format!("pod {name} runs"), PATIENCE, || {
-            let pod = self.get(&format!("pod {name}"))?;
-            Ok((pod["status"]["phase"] == "Running").then_some(()))
+            let status = &self.get(&format!("pod {name}"))?["status"];
+            ensure!(status["phase"] == "Running", "its status is {status}");
+            Ok(Some(()))
         })
     }
 
