@@ -7,7 +7,7 @@
 //! app -> frontend -> tunnel -> model
 //! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
 //! tunnel, standalone -> grpc, outgoing (gRPC over a given stream; the agent's own sockets)
-//! tunnel, kubernetes -> backoff
+//! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> moment (waiting)
 //! pki, observability, model            depend on nothing above them
 //! ```
 //! To follow one connection, read `app::server`, `frontend::transparent`, `tunnel::server`, and
@@ -20,6 +20,7 @@ pub mod frontend;
 mod grpc;
 pub mod kubernetes;
 pub mod model;
+mod moment;
 pub mod observability;
 mod outgoing;
 pub mod pki;

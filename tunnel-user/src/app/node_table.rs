@@ -10,12 +10,13 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{AddressConflict, GatePolicy, NodeName, SnapshotReader},
+    moment::until,
     observability::{metrics::ServerMetrics, readiness::Condition},
     redirect::{ApplyError, Excluded, Redirect, Standing, Table},
     settings::OfflineNodes,
@@ -134,13 +135,6 @@ impl NodeTable {
             OfflineNodes::Bypass => Standing::Bypass,
             OfflineNodes::Refuse => Standing::Refuse,
         }
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::{
     sync::watch,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -25,6 +25,7 @@ use super::{
     ObjectName,
     api_error::{describe, is_status},
 };
+use crate::moment::until;
 
 /// The longest that one answer of the API server may take: a leader has time for a second attempt.
 const ANSWER_TIME: Duration = Duration::from_secs(4);
@@ -80,13 +81,13 @@ impl Election {
             let lead_ends = self.candidate.leads_until(began);
             let turn = tokio::select! {
                 turn = take_turn(&self.api, &self.lease, &mut self.candidate) => turn,
-                () = at(lead_ends) => Err(Failure::Api("it does not answer in time".to_owned())),
+                () = until(lead_ends) => Err(Failure::Api("it does not answer in time".to_owned())),
                 () = shutdown.cancelled() => break,
             };
             self.tell(turn.err());
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                () = at(self.candidate.leads_until(Instant::now())) => self.publish(),
+                () = until(self.candidate.leads_until(Instant::now())) => self.publish(),
                 () = shutdown.cancelled() => break,
             }
         }
@@ -193,12 +194,4 @@ async fn write(
         spec: Some(spec),
     };
     api.create(&params, &lease).await
-}
-
-/// Resolves at that moment; never, where there is none.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -22,7 +22,7 @@ use kube::{
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ use super::{
     api_error::describe,
     watch::{News, Trouble, Watcher, Which, follow},
 };
-use crate::model::NodeName;
+use crate::{model::NodeName, moment::until};
 
 /// Between two renewals.
 const RENEW: Duration = Duration::from_secs(5);
@@ -203,12 +203,5 @@ impl Members {
                 "the Lease was not deleted, and will expire"
             );
         }
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod caller;
 mod control;
+mod expiry;
 mod listener;
 mod lobby;
 mod seldom;

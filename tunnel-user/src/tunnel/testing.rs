@@ -6,6 +6,7 @@ use std::{net::SocketAddr, slice, sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use http::Response;
 use prometheus_client::registry::Registry;
+use rustls::ClientConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::{
@@ -38,7 +39,7 @@ use crate::{
 
 /// Nothing on loopback takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const LIFE: Duration = Duration::from_hours(1);
+pub(super) const LIFE: Duration = Duration::from_hours(1);
 
 /// A server with its CA.
 pub(crate) struct TestServer {
@@ -58,6 +59,8 @@ pub(crate) struct TestServer {
 pub(crate) struct TestAgent {
     pub(super) servers: Servers,
     listed: watch::Sender<Vec<ServerAddr>>,
+    /// What it proves itself with.
+    pub(super) tls: watch::Sender<Arc<ClientConfig>>,
     pub(super) running: AbortOnDropHandle<()>,
     pub(super) drain: CancellationToken,
     abort: CancellationToken,
@@ -181,31 +184,26 @@ impl TestServer {
         key: &str,
         policy: Policy,
     ) -> TestAgent {
+        self.agent_until(addresses, &identity(node, key), LIFE, policy)
+    }
+
+    /// The same, with a certificate of that life.
+    pub(super) fn agent_until(
+        &self,
+        addresses: &[SocketAddr],
+        identity: &AgentIdentity,
+        life: Duration,
+        policy: Policy,
+    ) -> TestAgent {
         let (listed, servers_rx) = watch::channel(listed(addresses));
-        let identity = AgentIdentity {
-            node: name(node),
-            addresses: Vec::new(),
-            key: IdentityKey::from(key),
-        };
-        let subject = new_key().unwrap();
-        let csr = AgentCsr::from_der(&request(&subject).unwrap()).unwrap();
-        let validity = Validity::starting(OffsetDateTime::now_utc(), LIFE);
-        let leaf = self.ca.issue_agent(&csr, &identity, validity).unwrap();
-        let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
-        let credential = Credential::new(subject, vec![leaf]).unwrap();
-        let tls = client_config(
-            &credential,
-            slice::from_ref(self.ca.certificate()),
-            ServerProof::OwnCa,
-        )
-        .unwrap();
+        let (tls, tls_rx) = watch::channel(self.proof(identity, life));
         let servers = Servers::default();
         let keeper = Keeper::new(
             KeeperOptions {
                 servers: servers_rx,
                 server_name: Some(SERVER_NAME.try_into().unwrap()),
-                tls: watch::channel(Arc::new(tls)).1,
-                identity: watch::channel(identity).1,
+                tls: tls_rx,
+                identity: watch::channel(identity.clone()).1,
                 settings: self.settings,
                 policy: Arc::new(policy),
                 mark: "1".parse().unwrap(),
@@ -219,10 +217,23 @@ impl TestServer {
         TestAgent {
             servers,
             listed,
+            tls,
             running: AbortOnDropHandle::new(running),
             drain,
             abort,
         }
+    }
+
+    /// A certificate of that life, from now on.
+    pub(super) fn proof(&self, identity: &AgentIdentity, life: Duration) -> Arc<ClientConfig> {
+        let subject = new_key().unwrap();
+        let csr = AgentCsr::from_der(&request(&subject).unwrap()).unwrap();
+        let validity = Validity::starting(OffsetDateTime::now_utc(), life);
+        let leaf = self.ca.issue_agent(&csr, identity, validity).unwrap();
+        let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
+        let credential = Credential::new(subject, vec![leaf]).unwrap();
+        let cas = slice::from_ref(self.ca.certificate());
+        Arc::new(client_config(&credential, cas, ServerProof::OwnCa).unwrap())
     }
 
     /// Ends every session, and is gone.
@@ -298,6 +309,14 @@ impl TestAgent {
             .await
             .expect("the agent did not end")
             .unwrap();
+    }
+}
+
+pub(super) fn identity(node: &str, key: &str) -> AgentIdentity {
+    AgentIdentity {
+        node: name(node),
+        addresses: Vec::new(),
+        key: IdentityKey::from(key),
     }
 }
 

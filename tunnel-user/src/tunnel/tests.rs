@@ -1,4 +1,5 @@
 mod cluster_identity;
+mod expiry;
 mod several_servers;
 
 use std::{io, net::SocketAddr, time::Duration};

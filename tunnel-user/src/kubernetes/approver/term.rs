@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -20,10 +21,10 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{Api, api::PostParams, runtime::watcher::Event};
+use kube::{Api, Client, api::PostParams, runtime::watcher::Event};
 use tokio::{
     task::coop::consume_budget,
-    time::{interval, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -40,6 +41,7 @@ use crate::{
         watch::{Trouble, Watcher, Which, follow},
     },
     model::Snapshot,
+    moment::until,
 };
 
 /// How many decisions are written at the same time.
@@ -95,7 +97,7 @@ impl<'a> Term<'a> {
         let mut snapshots = self.approver.snapshots.clone();
         let mut snapshot = snapshots.borrow_and_update().clone();
         let mut names = self.approver.names.clone();
-        let mut again = interval(ASK_AGAIN);
+        let mut own_user = pin!(own_user(self.approver.client.clone()));
         loop {
             while writes.len() < MOST_WRITES
                 && let Some(write) = self.next().await
@@ -104,12 +106,6 @@ impl<'a> Term<'a> {
             }
             self.approver.counts.pending(self.queue.left());
             let due = self.queue.due().filter(|_| writes.len() < MOST_WRITES);
-            let due = async {
-                match due {
-                    Some(due) => sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 Some(news) = news.next() => {
                     if let Some(event) = watching.tell(news) {
@@ -125,8 +121,11 @@ impl<'a> Term<'a> {
                 Ok(()) = names.changed() => {
                     self.queue.reconsider(|concern| *concern == Concern::Names);
                 }
-                _ = again.tick() => self.learn_own_user().await,
-                () = due => {}
+                user = &mut own_user, if self.own_user.is_none() => {
+                    self.own_user = Some(user);
+                    self.queue.reconsider(|concern| *concern == Concern::OwnUser);
+                }
+                () = until(due) => {}
             }
         }
     }
@@ -228,27 +227,28 @@ impl<'a> Term<'a> {
             }
         }
     }
+}
 
-    async fn learn_own_user(&mut self) {
-        if self.own_user.is_some() {
-            return;
-        }
-        let reviews: Api<SelfSubjectReview> = Api::all(self.approver.client.clone());
-        let (params, review) = (PostParams::default(), SelfSubjectReview::default());
-        let asked = reviews.create(&params, &review);
-        match timeout(ANSWER_TIME, asked).await {
+/// Asks who this server is until the API server tells.
+async fn own_user(client: Client) -> String {
+    let reviews: Api<SelfSubjectReview> = Api::all(client);
+    let (params, review) = (PostParams::default(), SelfSubjectReview::default());
+    loop {
+        match timeout(ANSWER_TIME, reviews.create(&params, &review)).await {
             Ok(Ok(review)) => {
                 let user = review.status.and_then(|status| status.user_info);
-                self.own_user = user.and_then(|user| user.username);
-                self.queue
-                    .reconsider(|concern| *concern == Concern::OwnUser);
+                if let Some(user) = user.and_then(|user| user.username) {
+                    return user;
+                }
+                warn!("the API server does not say which user this server is");
             }
             Ok(Err(error)) => warn!(
                 error = describe(&error),
                 "cannot learn which user this server is"
             ),
-            Err(_elapsed) => warn!("the API server does not say which user this server is"),
+            Err(_elapsed) => warn!("the API server does not say in time which user this server is"),
         }
+        sleep(ASK_AGAIN).await;
     }
 }
 

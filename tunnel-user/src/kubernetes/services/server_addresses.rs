@@ -8,7 +8,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::Api;
 use tokio::{
     sync::watch,
-    time::{Duration, Instant, sleep_until},
+    time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,7 @@ use crate::{
         watch::{News, Trouble, Watcher, Which, follow},
     },
     model::ServerAddr,
+    moment::until,
     pki::{PrivateDir, StoreError},
 };
 
@@ -191,13 +192,6 @@ fn read(dir: &PrivateDir) -> Vec<ServerAddr> {
     };
     let lines = String::from_utf8_lossy(&content).into_owned();
     lines.lines().filter_map(|line| line.parse().ok()).collect()
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

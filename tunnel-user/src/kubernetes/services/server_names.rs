@@ -5,19 +5,19 @@ use std::{net::IpAddr, time::Duration};
 use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::Api;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     facts::{Slices, Watched, slices_of},
     names::{self, Lasting},
 };
-use crate::kubernetes::{
-    CertificateNames, ObjectName,
-    watch::{News, Trouble, Watcher, Which, follow},
+use crate::{
+    kubernetes::{
+        CertificateNames, ObjectName,
+        watch::{News, Trouble, Watcher, Which, follow},
+    },
+    moment::until,
 };
 
 /// A new certificate serves for all changes within this time.
@@ -156,13 +156,6 @@ impl ServerNames {
                  server: apply culvert's manifests, or give --cert-ips or --cert-dns-names",
             );
         }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

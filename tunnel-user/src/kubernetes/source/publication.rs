@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
+
+use crate::moment::until;
 
 /// Between two snapshots: a list of ten thousand nodes is walked for each. The first change after a
 /// quiet time does not wait.
@@ -31,10 +33,7 @@ impl Publication {
 
     /// Waits until a snapshot is due; for ever while nothing has changed.
     pub(super) async fn due(&self) {
-        match self.due {
-            Some(due) => sleep_until(due).await,
-            None => std::future::pending().await,
-        }
+        until(self.due).await;
     }
 }
 

@@ -10,16 +10,16 @@
 //! address has a session with; and while the sessions are fewer than the servers say there are
 //! servers, addresses are dialled for the missing ones.
 
+mod address;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
+use self::address::{Address, Purpose};
 use super::search::Search;
-use crate::{
-    backoff::{Backoff, jittered},
-    model::ServerAddr,
-};
+use crate::{backoff::jittered, model::ServerAddr};
 
 /// The time over which agents spread that learn of new addresses at the same time.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ pub(super) struct Fleet {
     search: Search,
     /// Dials so far: who was dialled longest ago is searched next.
     dials: u64,
+    /// When sessions begin anew that were begun with an older certificate.
+    renewal_at: Option<Instant>,
 }
 
 /// What to do now.
@@ -47,28 +49,10 @@ pub(super) struct Step {
     pub(super) dial: Vec<ServerAddr>,
     /// Let these end with their last connection.
     pub(super) drain: Vec<LinkId>,
+    /// New sessions take the place of these; they carry on until then.
+    pub(super) renew: Vec<LinkId>,
     /// Ask again then, whatever happens until then.
     pub(super) again_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Address {
-    server: ServerAddr,
-    /// The server that it led to last, if another address had a session with that one.
-    leads_to: Option<String>,
-    /// What it is being dialled for.
-    dialling: Option<Purpose>,
-    due: Instant,
-    backoff: Backoff,
-    last_dial: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// It has no session.
-    Itself,
-    /// A server is missing that it may lead to.
-    Search,
 }
 
 #[derive(Debug)]
@@ -97,6 +81,7 @@ impl Fleet {
             sessions: BTreeMap::new(),
             search: Search::new(now),
             dials: 0,
+            renewal_at: None,
         }
     }
 
@@ -214,6 +199,14 @@ impl Fleet {
         self.search.urge(self.count(), now);
     }
 
+    /// The agent has another certificate: sessions are worth what the one proves that they began
+    /// with, and begin anew.
+    pub(super) fn proved_anew(&mut self, now: Instant) {
+        // What is proved and what proves it change one after the other.
+        let renewal_at = now + jittered(SPREAD);
+        self.renewal_at.get_or_insert(renewal_at);
+    }
+
     /// The server says how many there are now, and that they are not all the same as before.
     pub(super) fn counted(&mut self, link: LinkId, count: u32, now: Instant) {
         if let Some(held) = self.sessions.get_mut(&link) {
@@ -246,6 +239,11 @@ impl Fleet {
     pub(super) fn next(&mut self, now: Instant) -> Step {
         let mut step = Step::default();
         let mut due = Vec::new();
+        match self.renewal_at {
+            Some(at) if at <= now => step.renew = self.renew(now),
+            Some(at) => due.push(at),
+            None => {}
+        }
         for index in 0..self.addresses.len() {
             let address = &self.addresses[index];
             if address.dialling.is_some() || !self.needs_session(address) {
@@ -270,6 +268,17 @@ impl Fleet {
         }
         step.again_at = due.into_iter().min();
         step
+    }
+
+    fn renew(&mut self, now: Instant) -> Vec<LinkId> {
+        self.renewal_at = None;
+        let held = self.sessions.iter();
+        let staying = held.filter(|(_, held)| held.standing == Standing::Staying);
+        let renewed: Vec<_> = staying.map(|(link, _)| *link).collect();
+        for link in &renewed {
+            self.asked_to_move(*link, now);
+        }
+        renewed
     }
 
     /// Marks sessions with that server as replaced.
@@ -365,19 +374,6 @@ impl Fleet {
     fn address(&mut self, server: &ServerAddr) -> Option<&mut Address> {
         let mut addresses = self.addresses.iter_mut();
         addresses.find(|address| address.server == *server)
-    }
-}
-
-impl Address {
-    fn new(server: ServerAddr, due: Instant) -> Self {
-        Self {
-            server,
-            leads_to: None,
-            dialling: None,
-            due,
-            backoff: Backoff::default(),
-            last_dial: 0,
-        }
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! | caller                            | reaches                                     |
 //! |-----------------------------------|---------------------------------------------|
-//! | without a certificate             | enrolment, for a short while                |
+//! | without a certificate             | enrolment, for a short while; in a cluster  |
+//! |                                   | nothing: its handshake fails                |
 //! | with a certificate that we trust  | the control stream, carrying, renewal       |
 //! | with any other certificate        | nothing: its handshake fails                |
 //!
-//! Who has no session has a place in the lobby, and leaves when its time or its place is gone.
+//! Who has no session has a place in the lobby, and leaves when its time or its place is gone. Who
+//! has one leaves when the certificate is over, unless the agent has proved itself anew: then what
+//! is carried may end by itself.
 
 use std::{
     future::Future,
@@ -34,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
-use super::{control::ControlService, listener::Shared, lobby::LobbyPlace};
+use super::{control::ControlService, expiry::expired, listener::Shared, lobby::LobbyPlace};
 use crate::{
     grpc::{RecvBody, send_body},
     model::{AgentIdentity, PeerAddr},
@@ -153,7 +156,8 @@ impl Serving {
     ) -> &'static str {
         let ping_pong = connection.ping_pong().expect("taken once");
         let mut silent = pin!(until_silent(ping_pong, activity, self.shared.settings));
-        let mut in_lobby = true;
+        let mut expired = pin!(expired(self.caller.certificate.as_ref()));
+        let (mut in_lobby, mut is_valid) = (true, true);
         loop {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
@@ -170,6 +174,10 @@ impl Serving {
                         return "no session";
                     }
                     in_lobby = false;
+                }
+                () = &mut expired, if is_valid => {
+                    is_valid = false;
+                    self.expire();
                 }
                 () = self.ended.cancelled() => return ENDED_HERE,
             }
@@ -201,6 +209,20 @@ impl Serving {
     fn has_session(&self) -> bool {
         let control = self.control.as_ref();
         control.is_some_and(|control| control.session.get().is_some())
+    }
+
+    fn expire(&self) {
+        let control = self.control.as_ref();
+        let Some(session) = control.and_then(|control| control.session.get()) else {
+            // It must not get a session any more.
+            self.ended.cancel();
+            return;
+        };
+        if !session.is_retiring() {
+            let node = &session.identity().node;
+            tracing::warn!(%node, peer = %self.caller.peer, "the agent has not renewed its certificate in time");
+        }
+        session.expire();
     }
 
     fn handle(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {

@@ -42,6 +42,7 @@ pub struct Session {
     meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
+    expired: AtomicBool,
     ended: CancellationToken,
 }
 
@@ -106,6 +107,7 @@ impl Session {
             meter,
             superseded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
             ended,
         };
         (Arc::new(session), control_rx)
@@ -189,6 +191,21 @@ impl Session {
         if self.open.load(Ordering::SeqCst) == 0 {
             self.end();
         }
+    }
+
+    /// Its certificate is over: nothing new goes through it. One that is retiring anyway ends with
+    /// its last connection, any other at once.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Ordering::Relaxed);
+        if self.is_retiring() {
+            self.supersede();
+        } else {
+            self.end();
+        }
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        self.expired.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_retiring(&self) -> bool {

@@ -205,10 +205,12 @@ impl Sessions {
     }
 }
 
-/// The newest session that is not about to leave, or else the newest; none if all have ended.
+/// The newest session that is not about to leave, or else the newest; none if all have ended or
+/// may take nothing new.
 fn newest(live: &[Arc<Session>]) -> Option<Arc<Session>> {
-    let staying = live.iter().rev().find(|session| !session.is_retiring());
-    staying.or(live.last()).cloned()
+    let valid = || live.iter().rev().filter(|session| !session.has_expired());
+    let staying = valid().find(|session| !session.is_retiring());
+    staying.or_else(|| valid().next()).cloned()
 }
 
 #[cfg(test)]

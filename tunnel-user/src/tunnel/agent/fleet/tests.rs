@@ -276,3 +276,29 @@ fn an_address_that_is_back_in_time_keeps_its_session() {
     assert_eq!(world.fleet.sessions_with(), ["s-1", "s-2"]);
     assert_eq!(world.dials_within(LONG), 0);
 }
+
+#[test]
+fn with_a_new_certificate_every_session_begins_anew_and_counts_until_then() {
+    let mut world = World::new(&[("lb", &["s-1", "s-2", "s-3"])], 3);
+    world.pass(Duration::from_secs(3));
+    let older: Vec<_> = world.fleet.sessions.keys().copied().collect();
+    assert_eq!(older.len(), 3);
+    world.fleet.proved_anew(world.now);
+    world.fleet.proved_anew(world.now);
+    assert_eq!(world.fleet.next(world.now).renew, []);
+    let dials = world.dials;
+    let step = world.fleet.next(world.now + SPREAD);
+    assert_eq!(step.renew, older);
+    for server in &step.dial {
+        world.answer(server);
+    }
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.fleet.sessions_with(), ["s-1", "s-2", "s-3"]);
+    assert!(
+        older
+            .iter()
+            .all(|link| world.fleet.sessions[link].standing == Standing::Leaving)
+    );
+    assert!(world.dials - dials <= 6, "{}", world.dials - dials);
+    assert_eq!(world.dials_within(LONG), 0);
+}

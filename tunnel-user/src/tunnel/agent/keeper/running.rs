@@ -10,13 +10,14 @@ use anyhow::Context as _;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
-    time::{sleep, sleep_until},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::KeeperOptions;
 use crate::{
     model::ServerAddr,
+    moment::{changed, until},
     tunnel::agent::{
         Servers,
         fleet::{Fleet, LinkId},
@@ -83,15 +84,13 @@ impl Running {
 
     /// Keeps sessions until the shutdown.
     pub(super) async fn keep(&mut self) -> anyhow::Result<()> {
-        let mut listing = true;
         let shutdown = self.shutdown.clone();
         loop {
             let again_at = self.act();
             tokio::select! {
-                changed = self.options.servers.changed(), if listing => match changed {
-                    Ok(()) => self.handle_list(),
-                    Err(_) => listing = false,
-                },
+                () = changed(&mut self.options.servers) => self.handle_list(),
+                () = changed(&mut self.options.tls) => self.fleet.proved_anew(Instant::now()),
+                () = changed(&mut self.options.identity) => self.fleet.proved_anew(Instant::now()),
                 Some(dialled) = self.dials.join_next() => {
                     let (server, reached) = dialled.context("dialling a server panicked")?;
                     self.handle_dialled(&server, reached);
@@ -143,6 +142,13 @@ impl Running {
             if let Some(drain) = self.drains.get(&link) {
                 drain.cancel();
             }
+        }
+        for link in step.renew {
+            tracing::info!(
+                link = link.0,
+                "the certificate has changed: a new session takes this one's place"
+            );
+            self.servers.leaves(link, false);
         }
         for server in step.dial {
             let establishing = Link::establish(self.link_options(&server));
@@ -261,12 +267,5 @@ impl Running {
             metrics,
             sessions_with: self.fleet.sessions_with(),
         }
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment.into()).await,
-        None => std::future::pending().await,
     }
 }
