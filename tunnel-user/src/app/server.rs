@@ -11,16 +11,13 @@ mod backing;
 mod parts;
 mod sockets;
 mod status;
+mod takeover;
 mod wind_down;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
-use tokio::{
-    net::TcpStream,
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use anyhow::Context as _;
+use tokio::{net::TcpStream, sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -39,7 +36,7 @@ use crate::{
     frontend::transparent::{
         OriginalDsts, Transparent, TransparentMetrics, TransparentOptions, TransparentStops,
     },
-    model::{NodeName, OriginalDst},
+    model::OriginalDst,
     observability::{
         admin::{self, AdminServer},
         meta::MetaServer,
@@ -47,13 +44,9 @@ use crate::{
     },
     redirect::{self, LogLevel, OriginalDestinations, Redirect, Sharing},
     settings::{EbpfLogLevel, ServerArgs},
-    tunnel::server::{AgentListener, Sessions},
+    tunnel::server::AgentListener,
 };
 
-/// How long a successor waits for the agents of its predecessor before it takes clients.
-const AGENTS_COME: Duration = Duration::from_secs(10);
-/// How long a successor waits until it knows the nodes: its predecessor has patience for a minute.
-const NODES_KNOWN: Duration = Duration::from_secs(30);
 /// How long after its start a server waits for agents that are still on their way, rather than
 /// refuse their clients: as long as an agent may pause between two attempts, and some.
 const START_UP: Duration = Duration::from_secs(15);
@@ -223,44 +216,6 @@ impl Server {
         Ok(())
     }
 
-    /// A table that is written before would take every node away that a server before this one
-    /// had. False if this server is told to stop meanwhile.
-    async fn until_nodes_are_known(
-        &mut self,
-        takes_over: bool,
-        stop: &Stop,
-    ) -> anyhow::Result<bool> {
-        let known = self.parts.known();
-        let given_up = async {
-            if takes_over {
-                sleep(NODES_KNOWN).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = known => Ok(true),
-            () = given_up => bail!(
-                "nothing says which nodes there are ({}): the server that runs goes on",
-                self.parts.readiness.report(),
-            ),
-            () = stop.graceful.cancelled() => Ok(false),
-            error = self.tasks.failed() => Err(error),
-        }
-    }
-
-    async fn until_agents_come(&self, nodes: &[NodeName], stop: &Stop) {
-        tokio::select! {
-            come = timeout(AGENTS_COME, all_have_sessions(&self.parts.sessions, nodes)) => {
-                if come.is_err() {
-                    let missing = missing(&self.parts.sessions, nodes);
-                    tracing::warn!(?missing, "taking over without the sessions of some nodes");
-                }
-            }
-            () = stop.graceful.cancelled() => {}
-        }
-    }
-
     /// Tells the kernel what to capture, and keeps it told.
     fn capture(&mut self) -> anyhow::Result<()> {
         let mut table = NodeTable {
@@ -339,20 +294,6 @@ impl OriginalDsts for FromKernel {
     fn of(&self, accepted: &TcpStream) -> io::Result<Option<OriginalDst>> {
         self.0.of(accepted)
     }
-}
-
-async fn all_have_sessions(sessions: &Sessions, nodes: &[NodeName]) {
-    let mut changes = sessions.changes();
-    while !missing(sessions, nodes).is_empty() {
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn missing<'a>(sessions: &Sessions, nodes: &'a [NodeName]) -> Vec<&'a str> {
-    let missing = nodes.iter().filter(|node| !sessions.has(node));
-    missing.map(NodeName::as_str).collect()
 }
 
 fn redirect_options(args: &ServerArgs) -> redirect::Options {

@@ -68,23 +68,16 @@ pub(super) fn reach(name: &ObjectName, service: Option<&Service>, slices: &Slice
     };
     let kind = type_of(service);
     let port = port(service);
-    let (outside, node_port) = (
-        port.and_then(|port| number(port.port)),
-        port.and_then(|port| number(port.node_port?)),
-    );
-    let balanced = kind == "LoadBalancer" && !ingresses(service).is_empty();
-    if balanced && let Some(port) = outside {
+    if is_balanced(service)
+        && let Some(port) = port.and_then(|port| number(port.port))
+    {
         ingresses(service)
             .iter()
             .filter_map(|ingress| balancer(ingress, port))
             .for_each(|address| reach.add(address));
     }
     reach.add_annotated(name, service);
-    // A load balancer that nobody provides has node ports nevertheless.
-    if matches!(kind, "NodePort" | "LoadBalancer")
-        && !balanced
-        && let Some(port) = node_port
-    {
+    if let Some(port) = node_port(service) {
         let nodes = nodes(slices).into_iter();
         nodes.for_each(|node| reach.add((node, port).into()));
     }
@@ -100,6 +93,22 @@ pub(super) fn reach(name: &ObjectName, service: Option<&Service>, slices: &Slice
         });
     }
     reach
+}
+
+/// Whether the servers are reached at nodes, which only the endpoints tell.
+pub(super) fn needs_endpoints(service: Option<&Service>) -> bool {
+    service.and_then(node_port).is_some()
+}
+
+fn is_balanced(service: &Service) -> bool {
+    type_of(service) == "LoadBalancer" && !ingresses(service).is_empty()
+}
+
+/// A load balancer that nobody provides has node ports nevertheless.
+fn node_port(service: &Service) -> Option<u16> {
+    let has_one = matches!(type_of(service), "NodePort" | "LoadBalancer");
+    let node_port = port(service)?.node_port?;
+    number(node_port).filter(|_| has_one && !is_balanced(service))
 }
 
 impl Reach {

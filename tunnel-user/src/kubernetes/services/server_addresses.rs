@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     NoServerAddress,
-    addresses::{Reach, reach},
+    addresses::{Reach, needs_endpoints, reach},
     facts::{Slices, Watched, slices_of},
 };
 use crate::{
@@ -131,13 +131,14 @@ impl ServerAddresses {
 
     /// Half of what there is to know would take addresses away for a moment.
     fn publish(&mut self) {
-        if !self.known.is_listed() || !self.slices.is_listed() {
+        let service = self.known.get();
+        if !self.known.is_listed() || (needs_endpoints(service) && !self.slices.is_listed()) {
             return;
         }
         let Reach {
             addresses,
             problems,
-        } = reach(&self.service, self.known.get(), &self.slices);
+        } = reach(&self.service, service, &self.slices);
         for problem in problems
             .iter()
             .filter(|problem| !self.told.contains(problem))
@@ -258,6 +259,16 @@ mod tests {
             (&*addresses.borrow(), &*problems.borrow()),
             (&expected, &None)
         );
+    }
+
+    #[tokio::test]
+    async fn a_load_balancer_is_dialled_whatever_its_endpoints() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut this = ServerAddresses::new(options(&dir)).unwrap();
+        let ingress = json!({"ingress": [{"ip": "203.0.113.7"}]});
+        hear(&mut this, Some(service("LoadBalancer", &ingress)));
+        let expected: Vec<ServerAddr> = vec!["203.0.113.7:10262".parse().unwrap()];
+        assert_eq!(*this.addresses().borrow(), expected);
     }
 
     #[tokio::test]

@@ -1,0 +1,68 @@
+//! What a server waits for before it takes clients: it must not do worse than the one before it.
+
+use std::{future::pending, time::Duration};
+
+use anyhow::bail;
+use tokio::time::{sleep, timeout};
+
+use super::Server;
+use crate::{app::signals::Stop, model::NodeName, tunnel::server::Sessions};
+
+/// How long a successor waits for the agents of its predecessor before it takes clients.
+const AGENTS_COME: Duration = Duration::from_secs(10);
+/// How long a successor waits until it knows the nodes: its predecessor has patience for a minute.
+const NODES_KNOWN: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// A table that is written before would take every node away that a server before this one
+    /// had. False if this server is told to stop meanwhile.
+    pub(super) async fn until_nodes_are_known(
+        &mut self,
+        takes_over: bool,
+        stop: &Stop,
+    ) -> anyhow::Result<bool> {
+        let known = self.parts.known();
+        let given_up = async {
+            if takes_over {
+                sleep(NODES_KNOWN).await;
+            } else {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = known => Ok(true),
+            () = given_up => bail!(
+                "nothing says which nodes there are ({}): the server that runs goes on",
+                self.parts.readiness.report(),
+            ),
+            () = stop.graceful.cancelled() => Ok(false),
+            error = self.tasks.failed() => Err(error),
+        }
+    }
+
+    pub(super) async fn until_agents_come(&self, nodes: &[NodeName], stop: &Stop) {
+        tokio::select! {
+            come = timeout(AGENTS_COME, all_have_sessions(&self.parts.sessions, nodes)) => {
+                if come.is_err() {
+                    let missing = missing(&self.parts.sessions, nodes);
+                    tracing::warn!(?missing, "taking over without the sessions of some nodes");
+                }
+            }
+            () = stop.graceful.cancelled() => {}
+        }
+    }
+}
+
+async fn all_have_sessions(sessions: &Sessions, nodes: &[NodeName]) {
+    let mut changes = sessions.changes();
+    while !missing(sessions, nodes).is_empty() {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn missing<'a>(sessions: &Sessions, nodes: &'a [NodeName]) -> Vec<&'a str> {
+    let missing = nodes.iter().filter(|node| !sessions.has(node));
+    missing.map(NodeName::as_str).collect()
+}
