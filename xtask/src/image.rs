@@ -1,7 +1,7 @@
 //! `cargo xtask image`: Culvert as an OCI image archive, made without an engine.
 //!
-//! The image is one static binary and nothing else. The binary is the same whenever it is built from the same sources
-//! with the same compiler in the same place, and so is the archive.
+//! The image is one static binary and nothing else. Built for release, the binary is the same whenever and wherever it is built from the same
+//! sources with the same compilers, and so is the archive.
 
 mod archive;
 mod common;
@@ -9,6 +9,7 @@ mod layer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use clap::{Args as ClapArgs, ValueEnum};
@@ -71,7 +72,10 @@ pub(crate) fn directory() -> PathBuf {
 
 /// Builds binary and archive.
 pub(crate) fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
-    let binary = build_binary(profile)?;
+    let binary = stripped(&match profile {
+        Profile::Release => build_release()?,
+        Profile::Dev => build_dev()?,
+    })?;
     let content = fs::read(&binary).with_context(|| format!("read {}", binary.display()))?;
     let version = env!("CARGO_PKG_VERSION");
     let label =
@@ -85,32 +89,45 @@ pub(crate) fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
     write(&image, output)
 }
 
-/// Only the last step is another than that of an ordinary build: libc is linked into the program.
-fn build_binary(profile: Profile) -> Result<PathBuf> {
+/// What is shipped: the same wherever it is built. Paths of this machine are in messages of panics, and take another name.
+fn build_release() -> Result<PathBuf> {
+    let host = shell::host_triple()?;
     let target = shell::target_directory();
-    let mut cargo = shell::cargo([
-        "rustc",
-        "--quiet",
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    for (path, name) in [
+        (shell::root().to_owned(), "/culvert"),
+        (target.clone(), "/target"),
+        (shell::cargo_home()?, "/cargo"),
+    ] {
+        flags.push(format!("--remap-path-prefix={}={name}", path.display()));
+    }
+    let mut cargo = shell::cargo(["build", "--quiet", "--release", "--locked"]);
+    cargo.args([
         "--package",
         "tunnel-user",
         "--bin",
         "culvert",
+        "--target",
+        &host,
     ]);
-    if profile == Profile::Release {
-        cargo.arg("--release");
-    }
-    cargo.args(["--", "-C", "target-feature=+crt-static"]);
+    shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
+    Ok(target.join(host).join("release").join("culvert"))
+}
+
+/// Only the last step is another than that of an ordinary build: libc is linked into the program.
+fn build_dev() -> Result<PathBuf> {
+    let mut cargo = shell::cargo(["rustc", "--quiet", "--package", "tunnel-user"]);
+    cargo.args(["--bin", "culvert", "--", "-C", "target-feature=+crt-static"]);
     shell::run(&mut cargo)?;
-    let profile = match profile {
-        Profile::Release => "release",
-        Profile::Dev => "debug",
-    };
-    // Symbols make no difference to what runs, and eight times the size.
+    Ok(shell::target_directory().join("debug").join("culvert"))
+}
+
+/// Symbols make no difference to what runs, and eight times the size.
+fn stripped(binary: &Path) -> Result<PathBuf> {
     let stripped = directory().join("culvert.stripped");
     fs::create_dir_all(directory()).with_context(|| format!("make {}", directory().display()))?;
-    let mut strip = std::process::Command::new("strip");
-    let built = target.join(profile).join("culvert");
-    shell::output(strip.arg("-o").arg(&stripped).arg(&built))?;
+    let mut strip = Command::new("strip");
+    shell::output(strip.arg("-o").arg(&stripped).arg(binary))?;
     Ok(stripped)
 }
 

@@ -29,6 +29,26 @@ pub(crate) fn target_directory() -> PathBuf {
     }
 }
 
+/// Where cargo keeps the sources of libraries.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    let default = || env::home_dir().map(|home| home.join(".cargo"));
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    cargo_home
+        .or_else(default)
+        .context("neither CARGO_HOME nor HOME is set")
+}
+
+/// What this machine's compiler calls this machine.
+pub(crate) fn host_triple() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let triple = output(
+        Command::new(rustc)
+            .args(["--print", "host-tuple"])
+            .current_dir(root()),
+    )?;
+    Ok(triple.trim().to_owned())
+}
+
 /// Shows the command, runs it, fails if it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("+ {}", show(command));

@@ -136,7 +136,7 @@ fn target_dir() -> PathBuf {
         .map_or_else(|| workspace_root().join("target"), Path::to_owned)
 }
 
-fn workspace_root() -> PathBuf {
+pub(crate) fn workspace_root() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root.pop();

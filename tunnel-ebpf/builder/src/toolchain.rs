@@ -11,6 +11,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::workspace_root;
+
 /// The programs' target: every machine that we build for is little-endian.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
@@ -109,24 +111,35 @@ impl fmt::Display for Toolchain {
     }
 }
 
-/// `--btf` keeps the type information that gives the maps' fields their names.
+/// `--btf` keeps the type information that gives the maps' fields their names. Where the sources lie
+/// makes no other object.
 fn rustflags() -> String {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.to_owned());
-    [
+    let mut flags = vec![
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-    ]
-    .join("\u{1f}")
+    ];
+    let places = [
+        (Some(workspace_root()), "/culvert"),
+        (cargo_home(), "/cargo"),
+    ];
+    for (place, name) in places {
+        flags.extend(place.map(|place| format!("--remap-path-prefix={}={name}", place.display())));
+    }
+    flags.join("\u{1f}")
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let default = || env::home_dir().map(|home| home.join(".cargo"));
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    cargo_home.or_else(default)
 }
 
 fn find_linker() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     env::split_paths(&path)
-        .chain(cargo_home.map(|home| home.join("bin")))
+        .chain(cargo_home().map(|home| home.join("bin")))
         .map(|dir| dir.join(LINKER))
         .find(|candidate| candidate.is_file())
 }
