@@ -101,7 +101,7 @@ fn build_release() -> Result<PathBuf> {
     ] {
         flags.push(format!("--remap-path-prefix={}={name}", path.display()));
     }
-    let mut cargo = shell::cargo(["build", "--quiet", "--release", "--locked"]);
+    let mut cargo = shell::cargo(["rustc", "--quiet", "--release", "--locked"]);
     cargo.args([
         "--package",
         "tunnel-user",
@@ -110,6 +110,8 @@ fn build_release() -> Result<PathBuf> {
         "--target",
         &host,
     ]);
+    // The build ID is a hash of the debug information as well, which is stripped.
+    cargo.args(["--", "-Clink-arg=-Wl,--build-id=none"]);
     shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
     Ok(target.join(host).join("release").join("culvert"))
 }
