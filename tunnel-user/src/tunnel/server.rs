@@ -2,9 +2,9 @@
 
 mod caller;
 mod control;
-mod expiry;
 mod listener;
 mod lobby;
+mod proved;
 mod seldom;
 mod session;
 mod sessions;

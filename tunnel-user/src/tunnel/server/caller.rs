@@ -37,10 +37,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
-use super::{control::ControlService, expiry::expired, listener::Shared, lobby::LobbyPlace};
+use super::{control::ControlService, listener::Shared, lobby::LobbyPlace, proved::Proved};
 use crate::{
     grpc::{RecvBody, send_body},
-    model::{AgentIdentity, PeerAddr},
+    model::PeerAddr,
     tunnel::{
         http2::{self, Activity, ServerStream, Watched, until_silent},
         wire::{CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, agent_service_server},
@@ -67,7 +67,7 @@ const ENDED_HERE: &str = "ended by this server";
 pub(super) struct Caller {
     pub(super) peer: PeerAddr,
     pub(super) certificate: Option<CertificateDer<'static>>,
-    pub(super) identity: Option<AgentIdentity>,
+    pub(super) proved: Option<Proved>,
 }
 
 /// Serves the caller until its session ends, one way or another.
@@ -115,9 +115,9 @@ struct Serving {
 impl Serving {
     fn new(caller: Caller, shared: Arc<Shared>, ended: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
-        let control = caller.identity.clone().map(|identity| {
+        let control = caller.proved.clone().map(|proved| {
             Arc::new(ControlService {
-                identity,
+                proved,
                 peer: caller.peer,
                 settings: shared.settings,
                 server_id: shared.server_id.clone(),
@@ -156,7 +156,12 @@ impl Serving {
     ) -> &'static str {
         let ping_pong = connection.ping_pong().expect("taken once");
         let mut silent = pin!(until_silent(ping_pong, activity, self.shared.settings));
-        let mut expired = pin!(expired(self.caller.certificate.as_ref()));
+        let mut expired = pin!(async {
+            match &self.caller.proved {
+                Some(proved) => proved.expired().await,
+                None => std::future::pending().await,
+            }
+        });
         let (mut in_lobby, mut is_valid) = (true, true);
         loop {
             tokio::select! {
@@ -218,11 +223,10 @@ impl Serving {
             self.ended.cancel();
             return;
         };
-        if !session.is_retiring() {
+        if !session.expire() {
             let node = &session.identity().node;
             tracing::warn!(%node, peer = %self.caller.peer, "the agent has not renewed its certificate in time");
         }
-        session.expire();
     }
 
     fn handle(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {

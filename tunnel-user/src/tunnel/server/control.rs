@@ -11,7 +11,7 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Session, Sessions, TunnelMetrics};
+use super::{Session, Sessions, TunnelMetrics, proved::Proved};
 use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
@@ -24,7 +24,7 @@ use crate::{
 
 /// What a connection of a proved agent may register, and with whom.
 pub(super) struct ControlService {
-    pub(super) identity: AgentIdentity,
+    pub(super) proved: Proved,
     pub(super) peer: PeerAddr,
     pub(super) settings: Settings,
     pub(super) server_id: String,
@@ -41,8 +41,8 @@ pub(super) struct ControlService {
 impl ControlService {
     /// Lets the agent in, or says why not, to it and to the log.
     fn admit(&self, hello: &AgentHello) -> Result<AgentIdentity, Status> {
-        let node = &self.identity.node;
-        let admitted = admit(hello, &self.identity, &self.snapshots.borrow());
+        let node = &self.proved.identity.node;
+        let admitted = admit(hello, &self.proved.identity, &self.snapshots.borrow());
         let registered = admitted.map_err(|refusal| self.refuse(&refusal))?;
         if !hello.native {
             tracing::warn!(%node, peer = %self.peer, "the agent does not speak culvert's protocol");
@@ -56,17 +56,20 @@ impl ControlService {
     /// Whether the agent and this server agree that they have a session already. An agent that
     /// believes so alone gets another one.
     fn is_held(&self, hello: &AgentHello) -> bool {
-        hello.sessions_with.contains(&self.server_id) && self.sessions.holds(&self.identity)
+        hello.sessions_with.contains(&self.server_id) && self.sessions.holds(&self.proved.identity)
     }
 
     fn register(
         &self,
-        identity: AgentIdentity,
+        registered: AgentIdentity,
         version: String,
     ) -> Result<mpsc::Receiver<Packet>, Status> {
-        let node = &self.identity.node;
+        let node = &self.proved.identity.node;
         let (session, control_rx) = Session::new(
-            identity,
+            Proved {
+                identity: registered,
+                until: self.proved.until,
+            },
             self.peer,
             version,
             self.settings,
@@ -83,7 +86,7 @@ impl ControlService {
             .map_err(|refusal| self.refuse(&refusal))?;
         // The snapshot may have changed while it was registered: whoever follows changes has then
         // looked through the sessions already.
-        if let Err(refusal) = still_admitted(&self.identity, &self.snapshots.borrow()) {
+        if let Err(refusal) = still_admitted(&self.proved.identity, &self.snapshots.borrow()) {
             session.end();
             return Err(self.refuse(&refusal));
         }
@@ -101,7 +104,7 @@ impl ControlService {
     }
 
     fn refuse(&self, refusal: &Refusal) -> Status {
-        let node = &self.identity.node;
+        let node = &self.proved.identity.node;
         tracing::warn!(%node, peer = %self.peer, reason = %refusal, "refused an agent");
         self.metrics.sessions_refused.inc();
         Status::permission_denied(refusal.to_string())
@@ -156,7 +159,7 @@ impl ControlService {
                 Ok(Some(packet)) => handle(session, packet.into()),
                 Ok(None) => break,
                 Err(status) => {
-                    tracing::debug!(node = %self.identity.node, %status, "control stream failed");
+                    tracing::debug!(node = %self.proved.identity.node, %status, "control stream failed");
                     break;
                 }
             }

@@ -22,12 +22,13 @@ use super::{
     Sessions, UnaryService,
     caller::{self, Caller},
     lobby::{Lobby, LobbyPlace},
+    proved::Proved,
     seldom::Seldom,
 };
 use crate::{
     model::{PeerAddr, SnapshotReader},
     observability::metrics::Carried,
-    pki::{AgentProof, UnprovedIdentity, agent_identity},
+    pki::{AgentProof, UnprovedIdentity},
     tunnel::{
         Settings,
         carry::Meter,
@@ -254,8 +255,8 @@ impl Caller {
         let certificate = certificates.and_then(<[_]>::first);
         Ok(Self {
             peer,
-            identity: certificate
-                .map(|certificate| agent_identity(certificate, proof))
+            proved: certificate
+                .map(|certificate| Proved::by(certificate, proof))
                 .transpose()?,
             certificate: certificate.cloned().map(CertificateDer::into_owned),
         })

@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::proved::Proved;
 use crate::{
     model::{AgentIdentity, NodeName, PeerAddr, Target},
     tunnel::{
@@ -29,7 +30,7 @@ pub(super) const CONTROL_QUEUE: usize = 256;
 
 /// A live session.
 pub struct Session {
-    identity: AgentIdentity,
+    proved: Proved,
     peer: PeerAddr,
     agent_version: String,
     since: SystemTime,
@@ -42,6 +43,9 @@ pub struct Session {
     meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
+    /// Whether what it carries may outlive its certificate: the agent has proved itself anew, or was
+    /// sent elsewhere by this server.
+    may_finish: AtomicBool,
     expired: AtomicBool,
     ended: CancellationToken,
 }
@@ -86,7 +90,7 @@ struct Place {
 
 impl Session {
     pub(super) fn new(
-        identity: AgentIdentity,
+        proved: Proved,
         peer: PeerAddr,
         agent_version: String,
         settings: Settings,
@@ -95,7 +99,7 @@ impl Session {
     ) -> (Arc<Self>, mpsc::Receiver<Packet>) {
         let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
         let session = Self {
-            identity,
+            proved,
             peer,
             agent_version,
             since: SystemTime::now(),
@@ -107,6 +111,7 @@ impl Session {
             meter,
             superseded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            may_finish: AtomicBool::new(false),
             expired: AtomicBool::new(false),
             ended,
         };
@@ -115,7 +120,7 @@ impl Session {
 
     /// Who the agent has proved to be.
     pub fn identity(&self) -> &AgentIdentity {
-        &self.identity
+        &self.proved.identity
     }
 
     /// Where the agent's connection comes from.
@@ -132,7 +137,7 @@ impl Session {
     pub fn report(&self) -> SessionReport {
         let (bytes_up, bytes_down) = self.meter.read();
         SessionReport {
-            node: self.identity.node.clone(),
+            node: self.proved.identity.node.clone(),
             peer: self.peer,
             agent_version: self.agent_version.clone(),
             since: self.since,
@@ -159,7 +164,7 @@ impl Session {
         match answer {
             Some(Ok(stream)) => Ok(Connection { stream, place }),
             Some(Err(error)) => Err(DialError::Refused(error)),
-            None => Err(DialError::SessionEnded(self.identity.node.clone())),
+            None => Err(DialError::SessionEnded(self.proved.identity.node.clone())),
         }
     }
 
@@ -176,6 +181,7 @@ impl Session {
     /// Tells the agent to open another session, and to use this one only for what it carries.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.may_finish.store(true, Ordering::Relaxed);
         // A full queue means an agent that does not listen; keepalive deals with that one.
         let _ = self.control_tx.try_send(wire::drain());
     }
@@ -186,22 +192,31 @@ impl Session {
     }
 
     /// A newer session has taken the node over: this one ends with its last connection.
-    pub(super) fn supersede(&self) {
+    pub(super) fn supersede(&self, newer: &Self) {
+        if newer.proved.until > self.proved.until {
+            self.may_finish.store(true, Ordering::Relaxed);
+        }
+        self.end_with_last();
+    }
+
+    fn end_with_last(&self) {
         self.superseded.store(true, Ordering::SeqCst);
         if self.open.load(Ordering::SeqCst) == 0 {
             self.end();
         }
     }
 
-    /// Its certificate is over: nothing new goes through it. One that is retiring anyway ends with
-    /// its last connection, any other at once.
-    pub(super) fn expire(&self) {
+    /// Its certificate is over: nothing new goes through it. Returns whether what it carries goes on
+    /// until it ends by itself; else it is reset.
+    pub(super) fn expire(&self) -> bool {
         self.expired.store(true, Ordering::Relaxed);
-        if self.is_retiring() {
-            self.supersede();
+        let may_finish = self.may_finish.load(Ordering::Relaxed);
+        if may_finish {
+            self.end_with_last();
         } else {
             self.end();
         }
+        may_finish
     }
 
     pub(super) fn has_expired(&self) -> bool {
@@ -271,7 +286,7 @@ impl Place {
                 session: Arc::clone(session),
             }),
             Err(_) => Err(DialError::SessionFull {
-                node: session.identity.node.clone(),
+                node: session.proved.identity.node.clone(),
                 limit,
             }),
         }

@@ -58,9 +58,9 @@ impl Sessions {
         timeout(allowed, dialling).await.unwrap_or_else(timed_out)
     }
 
-    /// Whether the node has a session now.
+    /// Whether the node can be dialled now.
     pub fn has(&self, node: &NodeName) -> bool {
-        self.lock().get(node).is_some_and(|live| !live.is_empty())
+        self.lock().get(node).is_some_and(|live| is_served(live))
     }
 
     /// How many sessions there are.
@@ -68,10 +68,10 @@ impl Sessions {
         self.lock().values().map(Vec::len).sum()
     }
 
-    /// Every node with a session, in no particular order.
+    /// Every node that can be dialled, in no particular order.
     pub fn nodes(&self) -> Vec<NodeName> {
         let by_node = self.lock();
-        let live = by_node.iter().filter(|(_, live)| !live.is_empty());
+        let live = by_node.iter().filter(|(_, live)| is_served(live));
         live.map(|(node, _)| node.clone()).collect()
     }
 
@@ -141,7 +141,7 @@ impl Sessions {
                     node = %identity.node, older = %older.peer(), newer = %session.peer(),
                     "a newer session of the same identity takes the node over",
                 );
-                older.supersede();
+                older.supersede(session);
             }
             held.push(Arc::clone(session));
         }
@@ -205,6 +205,11 @@ impl Sessions {
     }
 }
 
+/// Whether anything new can go through one of them.
+fn is_served(live: &[Arc<Session>]) -> bool {
+    live.iter().any(|session| !session.has_expired())
+}
+
 /// The newest session that is not about to leave, or else the newest; none if all have ended or
 /// may take nothing new.
 fn newest(live: &[Arc<Session>]) -> Option<Arc<Session>> {
@@ -217,10 +222,12 @@ fn newest(live: &[Arc<Session>]) -> Option<Arc<Session>> {
 mod tests {
     use prometheus_client::metrics::counter::Counter;
 
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::{
         model::{IdentityKey, PeerAddr},
-        tunnel::{Settings, carry::Meter},
+        tunnel::{Settings, carry::Meter, server::proved::Proved},
     };
 
     fn session(key: &str) -> Arc<Session> {
@@ -233,7 +240,10 @@ mod tests {
         let meter = Meter::new(Counter::default(), Counter::default());
         let ended = CancellationToken::new();
         Session::new(
-            identity,
+            Proved {
+                identity,
+                until: OffsetDateTime::UNIX_EPOCH,
+            },
             peer,
             String::new(),
             Settings::default(),

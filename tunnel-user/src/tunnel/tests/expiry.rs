@@ -66,3 +66,18 @@ async fn an_agent_with_a_new_certificate_moves_and_finishes_what_it_carries() {
     drop((client, target));
     server.until(|sessions| sessions.count() == 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_session_with_the_same_certificate_does_not_prolong_the_first() {
+    let server = TestServer::start(Settings::default()).await;
+    let (agent, _over) = short_lived(&server).await;
+    let Carried {
+        mut client,
+        target: _target,
+        carrying: _carrying,
+    } = server.carried().await;
+    agent.tls.send_modify(|_same| {});
+    server.until(|sessions| sessions.count() == 2).await;
+    assert!(is_reset(patiently(client.read(&mut [0])).await));
+    server.until(|sessions| sessions.count() == 0).await;
+}
