@@ -18,6 +18,7 @@ use super::{
     store::CertificateStore,
 };
 use crate::{
+    moment::changed,
     observability::chain,
     pki::{Credential, StoreError},
 };
@@ -229,18 +230,12 @@ impl<T: 'static> KeptCertificate<T> {
     fn hold(&mut self, credential: Credential, names: CertificateNames) -> Arc<Credential> {
         let expires = credential.validity.expires;
         info!(role = self.kind.role, %names, %expires, "there is a certificate");
+        let now = OffsetDateTime::now_utc();
         self.rotation
-            .hold(names, credential.validity, rand::random());
+            .hold(names, credential.validity, now, rand::random());
         let credential = Arc::new(credential);
         self.in_use = Some(Arc::clone(&credential));
         credential
-    }
-}
-
-/// Resolves at the next change; never, once there will be none.
-async fn changed<T>(source: &mut watch::Receiver<T>) {
-    if source.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

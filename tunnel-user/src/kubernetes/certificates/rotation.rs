@@ -58,12 +58,21 @@ impl Rotation {
     }
 
     /// A certificate is in use from now on. `jitter` in 0..1 is random.
-    pub(super) fn hold(&mut self, names: CertificateNames, validity: Validity, jitter: f64) {
-        self.held = Some(Held {
-            names,
-            schedule: RenewalSchedule::new(validity, jitter),
-        });
-        self.names_changed();
+    pub(super) fn hold(
+        &mut self,
+        names: CertificateNames,
+        validity: Validity,
+        now: OffsetDateTime,
+        jitter: f64,
+    ) {
+        let schedule = RenewalSchedule::new(validity, jitter);
+        if schedule.wait(now).is_zero() {
+            // A clock is wrong, or the signer mean: the next one will be no better.
+            self.failed(true, now, jitter);
+        } else {
+            self.names_changed();
+        }
+        self.held = Some(Held { names, schedule });
     }
 
     /// What failed before may work now.
@@ -136,7 +145,7 @@ mod tests {
 
     fn holding(kind: &CertificateKind, ips: &[&str]) -> Rotation {
         let mut rotation = Rotation::new(kind);
-        rotation.hold(names(ips), Validity::starting(at(0), HOUR), 0.5);
+        rotation.hold(names(ips), Validity::starting(at(0), HOUR), at(0), 0.5);
         rotation
     }
 
@@ -175,6 +184,25 @@ mod tests {
         assert_eq!(rotation.next(None, at(2880)), Next::AwaitNames);
         let due = rotation.next(Some(&names(&["10.0.0.1"])), at(2880));
         assert_eq!(due, Next::Request(Why::Due));
+    }
+
+    #[test]
+    fn a_certificate_that_is_due_when_it_comes_is_not_renewed_in_a_loop() {
+        let mut rotation = Rotation::new(&AGENT);
+        let names = names(&["10.0.0.1"]);
+        let validity = Validity::starting(at(0), HOUR);
+        for wait in [5, 10, 20] {
+            rotation.hold(names.clone(), validity, at(3500), 1.0);
+            let wait = Duration::from_secs(wait);
+            assert_eq!(rotation.next(Some(&names), at(3500)), Next::Wait(wait));
+            let later = rotation.next(Some(&names), at(3500) + wait);
+            assert_eq!(later, Next::Request(Why::Due));
+        }
+        rotation.hold(names.clone(), validity, at(0), 1.0);
+        assert_eq!(
+            rotation.next(Some(&names), at(0)),
+            Next::Wait(HOUR.mul_f64(0.9))
+        );
     }
 
     #[test]
