@@ -50,7 +50,7 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
         prepare()?;
     }
     if matches!(action, Action::Install) {
-        image::ensure_culvert()?;
+        image::ensure_culvert(image::Profile::Dev)?;
     }
     shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
     // Replaced, so that a signal reaches the program itself.
@@ -64,11 +64,7 @@ fn compare(rest: &[String]) -> Result<()> {
     shell::require_root("a cluster")?;
     prepare()?;
     programs::ensure(programs::OPENYURT)?;
-    image::build(
-        image::Profile::Release,
-        &image::default_name(),
-        &image::culvert_archive(),
-    )?;
+    image::ensure_culvert(image::Profile::Release)?;
     shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
     let compare = shell::target_directory().join("debug").join("compare");
     let error = Command::new(&compare).args(rest).exec();

@@ -51,18 +51,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Where the archive of Culvert is unless somebody wants it elsewhere.
-pub(crate) fn culvert_archive() -> PathBuf {
+fn culvert_archive() -> PathBuf {
     directory().join("culvert.tar")
 }
 
 /// The name that the manifests in `deploy/` use.
-pub(crate) fn default_name() -> String {
+fn default_name() -> String {
     format!("localhost/culvert:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The image that tests run, of what the sources are now.
-pub(crate) fn ensure_culvert() -> Result<()> {
-    build(Profile::Dev, &default_name(), &culvert_archive())
+/// The image that clusters of this machine run, of what the sources are now. It is not where a shipped one is expected.
+pub(crate) fn ensure_culvert(profile: Profile) -> Result<()> {
+    let archive = directory().join("culvert-for-tests.tar");
+    build(profile, &default_name(), &archive)
 }
 
 /// Where archives are.
@@ -71,7 +72,7 @@ pub(crate) fn directory() -> PathBuf {
 }
 
 /// Builds binary and archive.
-pub(crate) fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
+fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
     let binary = stripped(&match profile {
         Profile::Release => build_release()?,
         Profile::Dev => build_dev()?,

@@ -121,7 +121,11 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
 fn on_a_cluster(args: &Args) -> Result<Tally> {
     shell::require_root("the cluster tier")?;
     cluster::prepare()?;
-    image::ensure_culvert()?;
+    image::ensure_culvert(if args.full {
+        image::Profile::Release
+    } else {
+        image::Profile::Dev
+    })?;
     build()?;
     let tally = cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args);
     // It goes by itself when the tests have ended; here we wait until it has gone.

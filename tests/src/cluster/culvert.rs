@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 impl Cluster {
     /// Installs Culvert as `docs/kubernetes.md` tells to, and waits until all of it is ready.
     pub fn install_culvert(&self) -> Result<()> {
-        let image = archive_path("culvert.tar")?;
+        let image = archive_path("culvert-for-tests.tar")?;
         for machine in self.machines() {
             self.import(machine, &image)?;
         }

@@ -59,7 +59,7 @@ impl Image {
             .map(|(name, value)| (name.clone(), value.as_str().into()))
             .collect();
         json!({
-            "architecture": "amd64",
+            "architecture": architecture(),
             "os": "linux",
             "config": {
                 "Entrypoint": self.entrypoint,
@@ -75,12 +75,22 @@ impl Image {
     fn index(&self, manifest: &Blob) -> Value {
         let tag = self.name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
         let mut descriptor = manifest.descriptor();
-        descriptor["platform"] = json!({ "architecture": "amd64", "os": "linux" });
+        descriptor["platform"] = json!({ "architecture": architecture(), "os": "linux" });
         descriptor["annotations"] = json!({
             "io.containerd.image.name": self.name,
             "org.opencontainers.image.ref.name": tag,
         });
         json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor] })
+    }
+}
+
+/// This machine's, as [Go](https://go.dev/doc/install/source#environment) and so the specification call it: what is in an image was built
+/// for it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 
