@@ -79,11 +79,8 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         redirect::refuse_in_use(&redirect_options(&args))?;
     }
     let mut server = Server::start(args, &mut offer, predecessor.is_some()).await?;
-    if !server
-        .until_nodes_are_known(predecessor.is_some(), &stop)
-        .await?
-    {
-        tracing::info!("told to stop before the nodes were known");
+    if !server.until_able(predecessor.is_some(), &stop).await? {
+        tracing::info!("told to stop before it was able to serve");
         return Ok(());
     }
     if predecessor.is_some() {

@@ -1,18 +1,25 @@
 //! The way to the API server.
 
 use std::{
+    env,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use http::Uri;
 use kube::{
     Client, Config,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use rustls_pki_types::CertificateDer;
+use tokio::{net::lookup_host, time::timeout};
 
 /// An API server that does not take a connection for this long is away.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Resolving its name is not worth waiting for longer.
+const RESOLVE_TIME: Duration = Duration::from_secs(5);
 
 /// A connection on which nothing arrives for this long, though an answer is due, is dead: a machine
 /// that dies, or a firewall that forgets, says nothing. Every watch ends sooner.
@@ -25,6 +32,8 @@ pub struct Access {
     pub client: Client,
     /// The CA of the cluster: it signs the certificates of servers and agents.
     pub ca: Vec<CertificateDer<'static>>,
+    /// Where the API server is: what no node may claim.
+    pub api_server: Vec<IpAddr>,
     /// The namespace of this pod, or the one that the kubeconfig names.
     pub namespace: String,
 }
@@ -78,14 +87,43 @@ impl Access {
             return Err(AccessError::NoCa);
         }
         let namespace = config.default_namespace.clone();
+        let api_server = addresses_of(&config.cluster_url).await;
         let client =
             Client::try_from(config).map_err(|error| AccessError::Client(Box::new(error)))?;
         Ok(Self {
             client,
             ca: ca.into_iter().map(CertificateDer::from).collect(),
+            api_server,
             namespace,
         })
     }
+}
+
+/// The addresses behind a URL, and those of the API server as pods of this cluster have it.
+async fn addresses_of(url: &Uri) -> Vec<IpAddr> {
+    let in_cluster = env::var("KUBERNETES_SERVICE_HOST").ok();
+    let in_cluster = in_cluster.and_then(|host| host.parse::<IpAddr>().ok());
+    let host = url.host().unwrap_or_default();
+    let mut addresses = match host.trim_matches(['[', ']']).parse() {
+        Ok(address) => vec![address],
+        Err(_) => resolve(host).await,
+    };
+    addresses.extend(in_cluster);
+    addresses
+}
+
+async fn resolve(host: &str) -> Vec<IpAddr> {
+    let reason = match timeout(RESOLVE_TIME, lookup_host((host, 0))).await {
+        Ok(Ok(resolved)) => return resolved.map(|address| address.ip()).collect(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "it takes too long".to_owned(),
+    };
+    tracing::warn!(
+        host,
+        reason,
+        "cannot resolve the API server's name: a node that claims its address would get connections to it"
+    );
+    Vec::new()
 }
 
 async fn from_file(file: &Path) -> Result<Config, KubeconfigError> {

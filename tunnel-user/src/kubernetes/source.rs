@@ -20,7 +20,7 @@ mod selector;
 #[cfg(test)]
 mod testing;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -65,6 +65,8 @@ pub struct SourceOptions {
     pub extra_ports: PortSet,
     /// The server's own ports, which are never tunnelled.
     pub reserved_ports: PortSet,
+    /// The API server's own addresses, which no node may claim.
+    pub api_server: Vec<IpAddr>,
     /// The directory in which what is known of the cluster is kept.
     pub state_dir: PathBuf,
     /// Told of findings.
@@ -108,6 +110,7 @@ impl Source {
             ports_config,
             extra_ports,
             reserved_ports,
+            api_server,
             state_dir,
             events,
             leading,
@@ -119,6 +122,7 @@ impl Source {
             ports_config: ports_config.clone(),
             ports: extra_ports,
             reserved: reserved_ports,
+            api_server,
         };
         let (nodes, config) = saved.as_deref().cloned().map(Saved::into_parts).unzip();
         let index = Index::new(rules, nodes.unwrap_or_default(), config.flatten());
@@ -200,7 +204,8 @@ impl State {
         self.note("Nodes", &news, |health| &mut health.nodes);
         match news {
             News::Event(event) => self.index.hear_node(event),
-            News::Lost(_) | News::Back => false,
+            // Who is to blame for an unreadable ConfigMap is seen otherwise now.
+            News::Lost(_) | News::Back => self.health.borrow().ports_config.is_lost(),
         }
     }
 
@@ -211,8 +216,7 @@ impl State {
         match news {
             News::Event(event) => self.hear_config_event(event),
             // Nodes that wait for the ports need not wait any longer.
-            News::Lost(_) => !self.index.heard_config(),
-            News::Back => false,
+            News::Lost(_) | News::Back => true,
         }
     }
 
@@ -262,13 +266,16 @@ impl State {
 
     /// Half of the state would take ports or nodes away for a moment, which the last state has.
     fn may_publish(&self) -> bool {
-        let config_is_lost =
-            || matches!(self.health.borrow().ports_config, WatchHealth::Lost { .. });
+        let config_is_lost = || self.health.borrow().ports_config.is_lost();
         self.index.heard_nodes() && (self.index.heard_config() || config_is_lost())
     }
 
     fn publish(&mut self) {
-        let View { snapshot, findings } = self.index.view();
+        let View {
+            snapshot,
+            mut findings,
+        } = self.index.view();
+        findings.extend(self.unreadable_config());
         self.snapshots.send_if_modified(|current| {
             if **current == snapshot {
                 return false;
@@ -284,6 +291,18 @@ impl State {
         self.teller.tell(findings, &ports_config, self.leading);
         let saved = Saved::new(self.index.to_save(), OffsetDateTime::now_utc());
         self.saved_tx.send_replace(Some(Arc::new(saved)));
+    }
+
+    /// Without the API server nothing can be read, and nobody be told.
+    fn unreadable_config(&self) -> Option<Finding> {
+        let health = self.health.borrow();
+        match &health.ports_config {
+            WatchHealth::Lost { error, .. } if !health.nodes.is_lost() => Some(
+                self.index
+                    .ports_finding(PortsProblem::Unreadable(error.clone())),
+            ),
+            _ => None,
+        }
     }
 
     fn lead(&mut self, leading: bool) {

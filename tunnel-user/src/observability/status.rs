@@ -151,6 +151,9 @@ pub struct ClusterStatus {
     pub leading: bool,
     /// How many servers run.
     pub servers: u32,
+    /// Events that could not be written, or were too many.
+    #[serde(default)]
+    pub events_lost: u64,
     /// What this server decided on certificate requests since it started.
     pub approvals: ApprovalStatus,
 }

@@ -37,6 +37,8 @@ pub(super) struct Backing {
     pub(super) snapshots: SnapshotReader,
     /// Resolves once that is known; the snapshot is empty until then.
     pub(super) known: BoxFuture<'static, ()>,
+    /// Resolves once there is a certificate: without one no agent comes.
+    pub(super) certified: BoxFuture<'static, ()>,
     /// The identity of the agent port.
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// Whom the server's certificate names.

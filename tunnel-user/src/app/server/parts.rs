@@ -47,6 +47,7 @@ pub(super) struct Parts {
     proof: AgentProof,
     unary: UnaryService,
     known: Shared<BoxFuture<'static, ()>>,
+    certified: Shared<BoxFuture<'static, ()>>,
     registry: Option<Registry>,
     runnable: Option<Runnable>,
 }
@@ -72,6 +73,7 @@ impl Parts {
         let Backing {
             snapshots,
             known,
+            certified,
             tls,
             subject,
             validity,
@@ -109,6 +111,7 @@ impl Parts {
             }),
             snapshots,
             known: known.shared(),
+            certified: certified.shared(),
             tls,
             subject,
             validity,
@@ -125,6 +128,11 @@ impl Parts {
     /// Resolves once it is known which nodes there are.
     pub(super) fn known(&self) -> impl Future<Output = ()> + use<> {
         self.known.clone()
+    }
+
+    /// Resolves once there is a certificate.
+    pub(super) fn certified(&self) -> impl Future<Output = ()> + use<> {
+        self.certified.clone()
     }
 
     /// The metrics, the kernel's counters included; once.

@@ -10,29 +10,37 @@ use crate::{app::signals::Stop, model::NodeName, tunnel::server::Sessions};
 
 /// How long a successor waits for the agents of its predecessor before it takes clients.
 const AGENTS_COME: Duration = Duration::from_secs(10);
-/// How long a successor waits until it knows the nodes: its predecessor has patience for a minute.
-const NODES_KNOWN: Duration = Duration::from_secs(30);
+/// How long a successor waits until it knows the nodes and has a certificate that agents take: its
+/// predecessor has patience for a minute.
+const ABLE: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// A table that is written before would take every node away that a server before this one
-    /// had. False if this server is told to stop meanwhile.
-    pub(super) async fn until_nodes_are_known(
+    /// A table that is written before nodes are known would take every node away that a server
+    /// before this one had; and agents that leave that one must not come in vain. False if this
+    /// server is told to stop meanwhile.
+    pub(super) async fn until_able(
         &mut self,
         takes_over: bool,
         stop: &Stop,
     ) -> anyhow::Result<bool> {
-        let known = self.parts.known();
+        let (known, certified) = (self.parts.known(), self.parts.certified());
+        let able = async {
+            known.await;
+            if takes_over {
+                certified.await;
+            }
+        };
         let given_up = async {
             if takes_over {
-                sleep(NODES_KNOWN).await;
+                sleep(ABLE).await;
             } else {
                 pending::<()>().await;
             }
         };
         tokio::select! {
-            () = known => Ok(true),
+            () = able => Ok(true),
             () = given_up => bail!(
-                "nothing says which nodes there are ({}): the server that runs goes on",
+                "not able to take over ({}): the server that runs goes on",
                 self.parts.readiness.report(),
             ),
             () = stop.graceful.cancelled() => Ok(false),

@@ -95,6 +95,7 @@ fn server_report() -> StatusReport {
         leader: Some("control-2".to_owned()),
         leading: false,
         servers: 2,
+        events_lost: 5,
         approvals: ApprovalStatus {
             enabled: true,
             approved: 3,

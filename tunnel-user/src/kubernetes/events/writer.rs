@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Notice, Shared, budget::Budget};
 use crate::kubernetes::api_error::describe;
@@ -31,6 +31,8 @@ pub struct EventWriter {
     reporter: Reporter,
     notice_rx: mpsc::Receiver<Notice>,
     shared: Arc<Shared>,
+    /// Whether the last one could not be written, so that it is said once.
+    failing: bool,
     /// A recorder merges what has the same object and reason, and keeps the first note. So each
     /// note has a recorder of its own: another bad value makes another Event.
     recorders: HashMap<String, (Recorder, Instant)>,
@@ -52,6 +54,7 @@ impl EventWriter {
             reporter,
             notice_rx,
             shared,
+            failing: false,
             recorders: HashMap::new(),
         }
     }
@@ -82,27 +85,22 @@ impl EventWriter {
             action: notice.action.to_owned(),
             secondary: None,
         };
+        let written = timeout(PATIENCE, recorder.publish(&event, &notice.about)).await;
+        let error = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(describe(&error)),
+            Err(_elapsed) => Some("the API server does not answer in time".to_owned()),
+        };
+        let failing = std::mem::replace(&mut self.failing, error.is_some());
+        let Some(error) = error else { return true };
         let about = notice.about.name.as_deref().unwrap_or_default();
-        match timeout(PATIENCE, recorder.publish(&event, &notice.about)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                debug!(
-                    about,
-                    reason = notice.reason,
-                    error = describe(&error),
-                    "cannot write an Event"
-                );
-                false
-            }
-            Err(_) => {
-                debug!(
-                    about,
-                    reason = notice.reason,
-                    "the API server took no Event in time"
-                );
-                false
-            }
+        let reason = notice.reason;
+        if failing {
+            debug!(about, reason, error, "cannot write an Event either");
+        } else {
+            warn!(about, reason, error, "cannot write Events");
         }
+        false
     }
 
     fn recorder(&mut self, note: &str, now: Instant) -> Recorder {

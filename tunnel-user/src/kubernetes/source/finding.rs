@@ -14,6 +14,9 @@ use crate::{
     model::{InvalidNodeName, NodeName},
 };
 
+/// How many nodes a message names.
+const MOST_NAMED: usize = 8;
+
 /// Something that a human should put right. It holds until it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Finding {
@@ -31,7 +34,7 @@ pub enum Finding {
     /// Nodes that have the same address.
     #[error(
         "{address} is the address of {}: connections to it are not tunnelled, for they could reach \
-         the wrong one; by name each node is reached",
+         the wrong one",
         list(nodes)
     )]
     SharedAddress {
@@ -68,14 +71,16 @@ impl Finding {
                 NodeProblem::NoAddress => "NoNodeAddress",
                 NodeProblem::InvalidAddress(_)
                 | NodeProblem::UnfitAddress(..)
+                | NodeProblem::ApiServerAddress(_)
                 | NodeProblem::TooManyAddresses { .. } => "InvalidNodeAddress",
-                NodeProblem::InvalidKubeletPort(_) | NodeProblem::ReservedKubeletPort(_) => {
-                    "InvalidKubeletPort"
-                }
+                NodeProblem::InvalidKubeletPort(_)
+                | NodeProblem::ForeignKubeletPort(_)
+                | NodeProblem::ReservedKubeletPort(_) => "InvalidKubeletPort",
             },
             Self::SharedAddress { .. } => "SharedNodeAddress",
             Self::Ports { problem, .. } => match problem {
                 PortsProblem::Gone(_) => "PortsConfigGone",
+                PortsProblem::Unreadable(_) => "PortsConfigUnreadable",
                 PortsProblem::UnknownKeys(_) => "UnknownPortsKey",
                 PortsProblem::Invalid { .. }
                 | PortsProblem::Reserved { .. }
@@ -153,8 +158,13 @@ impl Teller {
     }
 }
 
+/// The first of them: a thousand sites may use the same private address.
 fn list(nodes: &[NodeName]) -> String {
     let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+    if names.len() > MOST_NAMED {
+        let more = names.len() - MOST_NAMED;
+        return format!("nodes {} and {more} more", names[..MOST_NAMED].join(", "));
+    }
     match names.split_last() {
         Some((last, others)) if !others.is_empty() => {
             format!("nodes {} and {last}", others.join(", "))

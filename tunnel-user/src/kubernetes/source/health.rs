@@ -67,14 +67,17 @@ impl SourceHealth {
         }
     }
 
-    /// When the API server last confirmed the nodes: now, while they are followed; `None` while there
-    /// is no snapshot. A connection that dies in silence is found to be dead within a minute.
+    /// When the API server last confirmed nodes and ports: now, while both are followed; `None` while
+    /// there is no snapshot. A connection that dies in silence is found to be dead within a minute.
     pub fn confirmed_at(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
-        match (self.origin, &self.nodes) {
-            (Origin::Nowhere, _) => None,
-            (Origin::Disk(saved_at), _) => Some(saved_at),
-            (Origin::ApiServer, WatchHealth::Lost { since, .. }) => Some(*since),
-            (Origin::ApiServer, WatchHealth::Connecting | WatchHealth::Connected) => Some(now),
+        match self.origin {
+            Origin::Nowhere => None,
+            Origin::Disk(saved_at) => Some(saved_at),
+            Origin::ApiServer => {
+                let watches = [&self.nodes, &self.ports_config];
+                let lost = watches.into_iter().filter_map(WatchHealth::lost_since);
+                Some(lost.min().unwrap_or(now))
+            }
         }
     }
 
@@ -90,6 +93,17 @@ impl SourceHealth {
 }
 
 impl WatchHealth {
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost_since().is_some()
+    }
+
+    fn lost_since(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Lost { since, .. } => Some(*since),
+            Self::Connecting | Self::Connected => None,
+        }
+    }
+
     /// Notes that news came; whether that is news.
     pub(super) fn connected(&mut self) -> bool {
         std::mem::replace(self, Self::Connected) != Self::Connected
@@ -139,8 +153,12 @@ mod tests {
         assert_eq!(saved, Some(NOW - 5 * MINUTE), "a list is not whole yet");
         health.origin = Origin::ApiServer;
         assert_eq!(health.confirmed_at(NOW), Some(NOW), "nothing has changed");
-        health.nodes.lost("gone".to_owned(), NOW - MINUTE);
+        health
+            .ports_config
+            .lost("forbidden".to_owned(), NOW - MINUTE);
         assert_eq!(health.confirmed_at(NOW), Some(NOW - MINUTE));
+        health.nodes.lost("gone".to_owned(), NOW - 2 * MINUTE);
+        assert_eq!(health.confirmed_at(NOW), Some(NOW - 2 * MINUTE));
     }
 
     #[test]

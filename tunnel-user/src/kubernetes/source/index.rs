@@ -37,6 +37,9 @@ pub(super) struct Rules {
     pub(super) ports: PortSet,
     /// Never tunnelled.
     pub(super) reserved: PortSet,
+    /// No node may claim them: whoever could would take the control plane's, and this server's own,
+    /// connections to its API server.
+    pub(super) api_server: Vec<IpAddr>,
 }
 
 /// What is known of the cluster.
@@ -148,11 +151,17 @@ impl Index {
         let mut findings: BTreeSet<Finding> = self.nodes.nameless.values().cloned().collect();
         findings.extend(tunnelled.flat_map(node_findings));
         findings.extend(shared_addresses(&snapshot));
-        findings.extend(asked.problems.into_iter().map(|problem| Finding::Ports {
+        let problems = asked.problems.into_iter();
+        findings.extend(problems.map(|problem| self.ports_finding(problem)));
+        View { snapshot, findings }
+    }
+
+    /// What is wrong with the `ConfigMap`.
+    pub(super) fn ports_finding(&self, problem: PortsProblem) -> Finding {
+        Finding::Ports {
             config: self.rules.ports_config.clone(),
             problem,
-        }));
-        View { snapshot, findings }
+        }
     }
 
     /// The ports that the `ConfigMap` asks for, or asked for last.
@@ -177,7 +186,7 @@ impl Index {
 
 impl Nodes {
     fn insert(&mut self, object: &NodeObject, rules: &Rules) -> bool {
-        match NodeFacts::read(object, &rules.selectors, &rules.reserved) {
+        match NodeFacts::read(object, rules) {
             Ok(facts) => {
                 let unchanged = self.facts.get(&facts.name) == Some(&facts);
                 self.facts.insert(facts.name.clone(), facts);

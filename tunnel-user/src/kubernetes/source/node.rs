@@ -12,12 +12,16 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::NodeSelector;
+use super::index::Rules;
 use crate::model::{InvalidNodeName, Node, NodeName, PortSet, TunnelPort, UnfitAddress};
 
 /// A machine has fewer. Every node can write its own addresses; one of them must not fill the
 /// kernel's table for all others.
 const MOST_ADDRESSES: usize = 64;
+/// Every node can state its kubelet's port as well, and would get what control planes send there.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+/// Of etcd and the API server.
+const CONTROL_PLANE: [u16; 3] = [2379, 2380, 6443];
 const INTERNAL: &str = "InternalIP";
 const EXTERNAL: &str = "ExternalIP";
 
@@ -48,7 +52,7 @@ pub(super) struct NodeFacts {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum NodeProblem {
     /// It has no address that clients could dial.
-    #[error("it has no usable InternalIP: clients reach it by name only")]
+    #[error("it has no usable InternalIP: nothing can be tunnelled to it")]
     NoAddress,
     /// An address is none.
     #[error("its InternalIP {0:?} is not an IP address: left out")]
@@ -56,6 +60,9 @@ pub enum NodeProblem {
     /// An address leads to no single machine.
     #[error("its InternalIP {0} is {1}, which does not lead to one node: left out")]
     UnfitAddress(IpAddr, UnfitAddress),
+    /// An address that no node can have.
+    #[error("its InternalIP {0} is the API server's: left out")]
+    ApiServerAddress(IpAddr),
     /// More addresses than a machine has.
     #[error("it has more than {most} InternalIPs: the others are left out")]
     TooManyAddresses {
@@ -65,6 +72,12 @@ pub enum NodeProblem {
     /// The kubelet's port is none.
     #[error("its kubelet's port {0} is not between 1 and 65535: 10250 is taken")]
     InvalidKubeletPort(i32),
+    /// What listens there on a control plane is no kubelet.
+    #[error(
+        "its kubelet's port {0} is one of those that no kubelet has (below 1024, etcd's, the API \
+         server's): it is not captured"
+    )]
+    ForeignKubeletPort(TunnelPort),
     /// The kubelet listens where this server does.
     #[error(
         "its kubelet's port {0} is one of the server's own: it is not captured; give the server \
@@ -109,23 +122,22 @@ impl NodeObject {
 
 impl NodeFacts {
     /// Reads a Node; fails if it has no name that a node can have.
-    pub(super) fn read(
-        object: &NodeObject,
-        selectors: &[NodeSelector],
-        reserved: &PortSet,
-    ) -> Result<Self, InvalidNodeName> {
+    pub(super) fn read(object: &NodeObject, rules: &Rules) -> Result<Self, InvalidNodeName> {
         let none = BTreeMap::new();
         let labels = object.metadata.labels.as_ref().unwrap_or(&none);
         let mut facts = Self {
             name: object.name().parse()?,
-            tunnelled: selectors.iter().any(|selector| selector.matches(labels)),
+            tunnelled: rules
+                .selectors
+                .iter()
+                .any(|selector| selector.matches(labels)),
             addresses: Vec::new(),
             kubelet_port: None,
             problems: Vec::new(),
         };
         if facts.tunnelled {
-            facts.read_addresses(object);
-            facts.read_kubelet_port(object, reserved);
+            facts.read_addresses(object, &rules.api_server);
+            facts.read_kubelet_port(object, &rules.reserved);
         } else {
             let taken = object.addresses_of(&[INTERNAL, EXTERNAL]);
             // Nobody dials them, so what is wrong with them is no problem.
@@ -146,8 +158,13 @@ impl NodeFacts {
         }
     }
 
-    fn read_addresses(&mut self, object: &NodeObject) {
+    fn read_addresses(&mut self, object: &NodeObject, api_server: &[IpAddr]) {
         (self.addresses, self.problems) = usable_addresses(object.addresses_of(&[INTERNAL]));
+        let claimed = self
+            .addresses
+            .extract_if(.., |address| api_server.contains(address));
+        self.problems
+            .extend(claimed.map(NodeProblem::ApiServerAddress));
         if self.addresses.is_empty() {
             self.problems.push(NodeProblem::NoAddress);
         }
@@ -166,6 +183,11 @@ impl NodeFacts {
             None => NodeProblem::InvalidKubeletPort(number),
             Some(TunnelPort::KUBELET) => return,
             Some(port) if reserved.contains(&port) => NodeProblem::ReservedKubeletPort(port),
+            Some(port)
+                if port.number() < FIRST_UNPRIVILEGED || CONTROL_PLANE.contains(&port.number()) =>
+            {
+                NodeProblem::ForeignKubeletPort(port)
+            }
             Some(port) => {
                 self.kubelet_port = Some(port);
                 return;

@@ -78,6 +78,9 @@ pub enum PortsProblem {
          or others", list(.0)
     )]
     Gone(PortSet),
+    /// It cannot be followed, while Nodes can.
+    #[error("it cannot be read: its ports stay as they were last known: {0}")]
+    Unreadable(String),
 }
 
 /// The first few of some texts, each cut where it is long.

@@ -13,7 +13,7 @@ pub(super) fn ports(numbers: &[u16]) -> PortSet {
     numbers.iter().map(port).collect()
 }
 
-/// The two usual labels, and 10270 and 10262 as the server's own ports.
+/// The two usual labels, and 10270 and 10262 as the server's own ports, and an API server.
 pub(super) fn rules() -> Rules {
     Rules {
         selectors: [
@@ -25,6 +25,7 @@ pub(super) fn rules() -> Rules {
         ports_config: "kube-system/ports".parse().unwrap(),
         ports: PortSet::new(),
         reserved: ports(&[10262, 10270]),
+        api_server: vec!["10.96.0.1".parse().unwrap()],
     }
 }
 

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use tokio::sync::watch;
+use futures_util::stream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 
@@ -11,17 +13,25 @@ fn nobody() -> kube::Client {
 }
 
 fn start(state_dir: &std::path::Path) -> (Source, SnapshotReader, watch::Receiver<SourceHealth>) {
-    let client = nobody();
-    let (events, _writer) = Events::new(client.clone(), "test");
+    let (events, _writer) = Events::new(nobody(), "test");
+    leading(state_dir, events, false)
+}
+
+fn leading(
+    state_dir: &std::path::Path,
+    events: Events,
+    leading: bool,
+) -> (Source, SnapshotReader, watch::Receiver<SourceHealth>) {
     let options = SourceOptions {
-        client,
+        client: nobody(),
         selectors: testing::rules().selectors,
         ports_config: "kube-system/ports".parse().unwrap(),
         extra_ports: PortSet::new(),
         reserved_ports: PortSet::new(),
+        api_server: Vec::new(),
         state_dir: state_dir.to_owned(),
         events,
-        leading: watch::Sender::new(false).subscribe(),
+        leading: watch::Sender::new(leading).subscribe(),
     };
     Source::new(options).unwrap()
 }
@@ -92,4 +102,39 @@ async fn without_api_server_the_snapshot_is_the_saved_one() {
     shutdown.cancel();
     running.await.unwrap();
     assert_eq!(**snapshots.borrow(), saved);
+}
+
+#[tokio::test]
+async fn a_config_map_that_cannot_be_read_is_told_of_while_nodes_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, mut notices) = Events::received();
+    let (source, mut snapshots, health) = leading(dir.path(), events, true);
+    let list = testing::listed([testing::edge("e1", &["10.0.0.1"])]);
+    let (config_tx, config_rx) = mpsc::channel(1);
+    let nodes = stream::iter(list.into_iter().map(News::Event)).chain(stream::pending());
+    let shutdown = CancellationToken::new();
+    let running = source.state.run(
+        nodes.boxed(),
+        ReceiverStream::new(config_rx).boxed(),
+        source.leading,
+        shutdown.clone(),
+    );
+    let running = tokio::spawn(running);
+    config_tx
+        .send(News::Lost("403 Forbidden".to_owned()))
+        .await
+        .unwrap();
+    let patience = Duration::from_secs(10);
+    let notice = tokio::time::timeout(patience, notices.recv()).await;
+    let notice = notice.expect("a notice in time").unwrap();
+    assert_eq!(notice.reason, "PortsConfigUnreadable");
+    assert!(notice.note.contains("403 Forbidden"), "{}", notice.note);
+    let is_there = |snapshot: &Arc<Snapshot>| snapshot.nodes().len() == 1;
+    let published = tokio::time::timeout(patience, snapshots.wait_for(is_there)).await;
+    published.expect("the nodes in time").unwrap();
+    let later = OffsetDateTime::now_utc() + Duration::from_hours(1);
+    let confirmed = health.borrow().confirmed_at(later).unwrap();
+    assert!(confirmed < later, "the ports are not confirmed");
+    shutdown.cancel();
+    running.await.unwrap();
 }

@@ -43,6 +43,12 @@ impl Collector for Cluster {
             None,
             MetricType::Gauge,
         )?)?;
+        ConstCounter::new(status.events_lost).encode(encoder.encode_descriptor(
+            "cluster_events_lost",
+            "Events that could not be written, or were too many.",
+            None,
+            MetricType::Counter,
+        )?)?;
         let approvals = status.approvals;
         let mut decisions = encoder.encode_descriptor(
             "certificate_requests",

@@ -36,6 +36,7 @@ fn a_server_shows_exactly_this() {
         leader: None,
         leading: true,
         servers: 3,
+        events_lost: 5,
         approvals: ApprovalStatus {
             enabled: true,
             approved: 5,

@@ -12,7 +12,7 @@ mod cluster_status;
 use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::Response;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -60,26 +60,20 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
-    let mut followed = health.clone();
-    let known = Box::pin(async move {
-        if followed
-            .wait_for(|health| health.ready().is_ok())
-            .await
-            .is_err()
-        {
-            std::future::pending::<()>().await;
-        }
-    });
+    let known = holds(health.clone(), |health| health.ready().is_ok()).boxed();
+    let certified = holds(validities.clone(), Option::is_some).boxed();
     let view = ClusterView {
         health,
         leading,
         leader,
         server_count: server_count.clone(),
+        events: events.clone(),
         approvals,
     };
     Ok(Backing {
         snapshots,
         known,
+        certified,
         tls,
         subject: SERVER_SUBJECT.to_string(),
         validity: Arc::new(move || *validities.borrow()),
@@ -162,6 +156,7 @@ impl Member<'_> {
             ports_config: self.settings.ports_config.clone(),
             extra_ports: args.ports.iter().copied().collect(),
             reserved_ports: own_ports(args),
+            api_server: self.access.api_server.clone(),
             state_dir: args.state_dir.clone(),
             events: events.clone(),
             leading,
@@ -272,6 +267,13 @@ impl Member<'_> {
         });
         self.run_in_service("approving certificates", |end| approver.run(end));
         Some(counts)
+    }
+}
+
+/// Resolves once it is so.
+async fn holds<T>(mut values: watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    if values.wait_for(is_so).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
         unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,
         known: Box::pin(async {}),
+        certified: Box::pin(async {}),
         on_no_session: Arc::new(|_| {}),
         cluster: None,
         tasks: vec![

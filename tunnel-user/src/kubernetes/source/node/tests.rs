@@ -2,8 +2,7 @@ use super::*;
 use crate::kubernetes::source::testing::{EDGE, edge, node, ports, rules, with_kubelet};
 
 fn read(object: &NodeObject) -> NodeFacts {
-    let rules = rules();
-    NodeFacts::read(object, &rules.selectors, &rules.reserved).unwrap()
+    NodeFacts::read(object, &rules()).unwrap()
 }
 
 fn ips(list: &[&str]) -> Vec<IpAddr> {
@@ -147,9 +146,31 @@ fn a_kubelet_on_a_port_of_its_own_is_reached_there() {
 }
 
 #[test]
+fn no_node_takes_what_the_control_plane_sends_to_its_api_server_or_etcd() {
+    for port in [22, 443, 2379, 6443] {
+        let facts = read(&with_kubelet(
+            "e",
+            &[EDGE],
+            &[("InternalIP", "10.0.0.1")],
+            port,
+        ));
+        assert_eq!(facts.kubelet_port, None, "{port}");
+        let problem = facts.problems[0].to_string();
+        assert!(problem.contains("no kubelet has"), "{problem}");
+    }
+    let facts = read(&edge("e", &["10.96.0.1", "10.0.0.1"]));
+    assert_eq!(facts.addresses, ips(&["10.0.0.1"]));
+    let problem = facts.problems[0].to_string();
+    assert!(
+        problem.contains("10.96.0.1 is the API server's"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn a_name_that_no_node_can_have_is_an_error_and_so_is_none() {
     for name in ["", "UPPER", "a/b"] {
-        assert!(NodeFacts::read(&edge(name, &[]), &[], &PortSet::new()).is_err());
+        assert!(NodeFacts::read(&edge(name, &[]), &rules()).is_err());
     }
 }
 

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::{
-    kubernetes::{ApprovalCounts, source::SourceHealth},
+    kubernetes::{ApprovalCounts, events::Events, source::SourceHealth},
     observability::status::{ApprovalStatus, ClusterStatus},
 };
 
@@ -14,6 +14,7 @@ pub(super) struct ClusterView {
     pub(super) leading: watch::Receiver<bool>,
     pub(super) leader: watch::Receiver<Option<String>>,
     pub(super) server_count: watch::Receiver<u32>,
+    pub(super) events: Events,
     /// `None` where somebody else approves.
     pub(super) approvals: Option<ApprovalCounts>,
 }
@@ -33,6 +34,7 @@ impl ClusterView {
             leader: self.leader.borrow().clone(),
             leading: *self.leading.borrow(),
             servers: *self.server_count.borrow(),
+            events_lost: self.events.lost(),
             approvals: approvals.unwrap_or_default(),
         }
     }
