@@ -26,7 +26,10 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, runtime::watcher::Event};
 use time::OffsetDateTime;
-use tokio::{sync::watch as latest, time::Instant};
+use tokio::{
+    sync::watch as latest,
+    time::{Instant, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -37,7 +40,7 @@ use self::{
     index::{Index, Rules, View},
     node::NodeObject,
     publication::Publication,
-    saved::{Saved, SavedFile},
+    saved::{FRESH, Saved, SavedFile},
 };
 pub use self::{
     finding::Finding,
@@ -181,6 +184,7 @@ impl State {
         shutdown: CancellationToken,
     ) {
         let mut publication = Publication::default();
+        let mut fresh = interval(FRESH);
         loop {
             self.lead(*leading.borrow_and_update());
             let changed = tokio::select! {
@@ -190,6 +194,10 @@ impl State {
                 () = publication.due() => {
                     self.publish();
                     publication.published(Instant::now());
+                    false
+                }
+                _ = fresh.tick() => {
+                    self.save_if_confirmed();
                     false
                 }
                 () = shutdown.cancelled() => return,
@@ -289,7 +297,19 @@ impl State {
         });
         let ports_config = self.index.ports_config();
         self.teller.tell(findings, &ports_config, self.leading);
-        let saved = Saved::new(self.index.to_save(), OffsetDateTime::now_utc());
+        self.save(OffsetDateTime::now_utc());
+    }
+
+    /// In a quiet cluster nothing is published for weeks, and yet what is known is not that old.
+    fn save_if_confirmed(&self) {
+        let now = OffsetDateTime::now_utc();
+        if self.health.borrow().confirmed_at(now) == Some(now) {
+            self.save(now);
+        }
+    }
+
+    fn save(&self, now: OffsetDateTime) {
+        let saved = Saved::new(self.index.to_save(), now);
         self.saved_tx.send_replace(Some(Arc::new(saved)));
     }
 

@@ -5,7 +5,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -15,6 +19,10 @@ use crate::pki::{PrivateDir, StoreError};
 const FILE: &str = "cluster.json";
 /// Changes come in crowds; the disk need not see each.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After a write that failed: the disk may have room again.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+/// A file that says the same is written anew after this, so that its age is that of what is known.
+pub(super) const FRESH: Duration = Duration::from_mins(10);
 /// The form that this build writes. One that reads another form starts without.
 const VERSION: u32 = 1;
 
@@ -58,9 +66,11 @@ impl Saved {
         (self.nodes, self.ports_config)
     }
 
-    /// Whether a server that starts with either would do the same.
-    fn says_the_same_as(&self, other: &Self) -> bool {
-        self.nodes == other.nodes && self.ports_config == other.ports_config
+    /// Whether a server that starts with either would do the same, and say that it is as old.
+    fn is_as_good_as(&self, newer: &Self) -> bool {
+        self.nodes == newer.nodes
+            && self.ports_config == newer.ports_config
+            && newer.written_at - self.written_at < FRESH
     }
 }
 
@@ -109,7 +119,8 @@ impl SavedFile {
         self.dir.write(FILE, &content)
     }
 
-    /// Writes what is new of `saved_rx`, at most once a second, until nobody sends any more.
+    /// Writes what is new of `saved_rx`, at most once a second, until nobody sends any more. What
+    /// could not be written is tried again.
     pub(super) async fn keep(
         self,
         mut written: Option<Arc<Saved>>,
@@ -123,13 +134,14 @@ impl SavedFile {
                 biased;
                 changed = saved_rx.changed() => if changed.is_err() { return },
                 () = shutdown.cancelled() => return,
+                () = sleep(TRY_AGAIN), if failing => {}
             }
             let Some(saved) = saved_rx.borrow_and_update().clone() else {
                 continue;
             };
             if written
                 .as_ref()
-                .is_some_and(|old| old.says_the_same_as(&saved))
+                .is_some_and(|old| old.is_as_good_as(&saved))
             {
                 continue;
             }

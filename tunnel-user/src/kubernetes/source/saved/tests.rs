@@ -113,6 +113,15 @@ async fn what_says_the_same_as_the_file_is_not_written() {
 }
 
 #[tokio::test]
+async fn what_says_the_same_is_written_when_it_is_much_newer() {
+    let keeping = Keeping::start(Some(saved(1)));
+    let mut newer = saved(1);
+    newer.written_at += FRESH;
+    keeping.send(newer.clone());
+    assert_eq!(keeping.end().await, Some(newer));
+}
+
+#[tokio::test]
 async fn a_crowd_of_changes_is_written_as_one() {
     let keeping = Keeping::start(None);
     let path = keeping.dir.path().join(FILE);
