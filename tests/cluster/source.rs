@@ -86,6 +86,7 @@ impl Running {
             selectors: vec![format!("{LABEL}=true").parse().unwrap()],
             ports_config: format!("{}/ports", place.namespace).parse().unwrap(),
             extra_ports: PortSet::new(),
+            api_server: Vec::new(),
             reserved_ports: PortSet::new(),
             state_dir: state_dir.to_owned(),
             events,
