@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Directory;
-use crate::{Cgroup, Lab, Launch, NetNs, lab};
+use crate::{Cgroup, Lab, Launch, NetNs, bpffs, cgroup, lab};
 
 /// Services' addresses.
 pub(super) const SERVICES: &str = "10.96.0.0/16";
@@ -126,6 +126,12 @@ impl Machine {
     /// The cgroup2 directory of everything that runs on it, pods included: what a redirect is attached to.
     pub fn cgroup(&self) -> &Path {
         self.cgroup.path()
+    }
+
+    /// Where what Culvert loads into the kernel for it is pinned: the name makes it the cluster's, which removes it.
+    pub fn pin_root(&self) -> Result<PathBuf> {
+        let below = self.cgroup().strip_prefix(cgroup::mount()?)?;
+        Ok(Path::new(bpffs::MOUNT).join(below))
     }
 
     /// Its disk.

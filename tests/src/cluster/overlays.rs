@@ -1,0 +1,123 @@
+//! Overlays over the manifests of `deploy/`.
+//!
+//! The machines of a cluster share a kernel and its file systems. An overlay says what that changes: captured is the
+//! control plane's part of cgroup2, and each machine's directories are on its own disk.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::culvert::{AGENT, NAMESPACE, SERVER};
+use super::{Cluster, Machine, directory};
+
+const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
+const JOB: (&str, &str) = ("batch/v1", "Job");
+
+impl Cluster {
+    /// Over `deploy/kubernetes/base`: what is installed.
+    pub(super) fn install_overlay(&self) -> Result<PathBuf> {
+        let patches = [
+            patch(DAEMON_SET, SERVER, &server_patch(self.control_plane())?),
+            patch(DAEMON_SET, AGENT, &agent_patch(self.directory().root())),
+        ];
+        self.write_overlay("overlay", "base", &patches)
+    }
+
+    /// Over `deploy/kubernetes/remove`: the job that takes Culvert out of the kernel of the control plane.
+    pub fn remove_overlay(&self) -> Result<PathBuf> {
+        let kernel = kernel_part(self.control_plane())?;
+        let pod = json!({ "containers": [{ "name": "remove", "env": kernel }] });
+        let patches = [patch(JOB, "culvert-remove", &pod)];
+        self.write_overlay("overlay-remove", "remove", &patches)
+    }
+
+    fn write_overlay(&self, name: &str, over: &str, patches: &[Value]) -> Result<PathBuf> {
+        let overlay = self.directory().root().join(name);
+        directory::make(&overlay)?;
+        let manifests = repository().join("deploy/kubernetes").join(over);
+        let kustomization = json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [relative(&overlay, &manifests)],
+            "patches": patches,
+        });
+        directory::write_json(&overlay.join("kustomization.yaml"), &kustomization)?;
+        Ok(overlay)
+    }
+}
+
+/// The directory of all sources.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are a directory of the repository")
+}
+
+/// Which part of the kernel is this machine's.
+fn kernel_part(machine: &Machine) -> Result<Value> {
+    let below = machine.cgroup().strip_prefix("/sys/fs/cgroup")?;
+    Ok(json!([
+        { "name": "CULVERT_CGROUP", "value": Path::new("/host/cgroup").join(below) },
+        { "name": "CULVERT_PIN_ROOT", "value": machine.pin_root()? },
+    ]))
+}
+
+fn server_patch(machine: &Machine) -> Result<Value> {
+    let disk =
+        |path: &str| json!({ "path": machine.directory().join(path), "type": "DirectoryOrCreate" });
+    Ok(json!({
+        "containers": [{ "name": "server", "env": kernel_part(machine)? }],
+        "volumes": [
+            { "name": "state", "hostPath": disk("var/lib/culvert") },
+            { "name": "run", "hostPath": disk("run/culvert") },
+        ],
+    }))
+}
+
+fn agent_patch(root: &Path) -> Value {
+    let disks = json!({ "path": root, "type": "Directory" });
+    let mount = json!({
+        "mountPath": "/var/lib/culvert-agent",
+        "name": "state",
+        "subPathExpr": "$(NODE_NAME)/var/lib/culvert-agent",
+    });
+    json!({
+        "containers": [{ "name": "agent", "volumeMounts": [mount] }],
+        "volumes": [{ "name": "state", "hostPath": disks }],
+    })
+}
+
+fn patch((version, kind): (&str, &str), name: &str, pod: &Value) -> Value {
+    let patch = json!({
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": { "name": name, "namespace": NAMESPACE },
+        "spec": { "template": { "spec": pod } },
+    });
+    json!({ "patch": patch.to_string() })
+}
+
+/// kustomize takes no absolute paths.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let mut common = from.components().zip(to.components());
+    let shared = common
+        .by_ref()
+        .take_while(|(one, other)| one == other)
+        .count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(to.components().skip(shared)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_leads_from_one_directory_to_another() {
+        let relative = |from: &str, to: &str| relative(Path::new(from), Path::new(to));
+        assert_eq!(relative("/a/b/c", "/a/d"), Path::new("../../d"));
+        assert_eq!(relative("/a", "/a/d/e"), Path::new("d/e"));
+        assert_eq!(relative("/x/y", "/a"), Path::new("../../a"));
+    }
+}
