@@ -75,7 +75,7 @@ fn metrics_server_and_prometheus_see_the_control_plane_and_no_edge() {
     })
     .unwrap();
     cluster.stop("prometheus").unwrap();
-    cluster.stop("metrics-server").unwrap();
+    cluster.stop_metrics_server().unwrap();
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn top_and_prometheus_see_every_node() {
     let pods = pods.unwrap();
     assert_eq!(pods.matches("culvert-agent").count(), 2, "{pods}");
     cluster.stop("prometheus").unwrap();
-    cluster.stop("metrics-server").unwrap();
+    cluster.stop_metrics_server().unwrap();
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::programs;
 pub(super) const NAME: &str = "metrics-server";
 pub(super) const USER: &str = "system:metrics-server";
 const PORT: u16 = 4443;
+const API: &str = "v1beta1.metrics.k8s.io";
 
 impl Cluster {
     /// Starts metrics-server beside the API server, which finds it by Service and Endpoints.
@@ -20,6 +21,12 @@ impl Cluster {
         self.apply("metrics-server-rights", &own_rights())?;
         self.apply("metrics-server", &service(machine))?;
         self.start(&program(self.directory(), machine)?)
+    }
+
+    /// Ends it. Its API goes as well: as long as nobody answers for one, no namespace can be removed.
+    pub fn stop_metrics_server(&self) -> Result<()> {
+        self.kubectl(["delete", "apiservice", API])?;
+        self.stop(NAME)
     }
 }
 
@@ -62,7 +69,7 @@ fn service(machine: &Machine) -> Value {
         }),
         json!({
             "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
-            "metadata": { "name": "v1beta1.metrics.k8s.io" },
+            "metadata": { "name": API },
             "spec": {
                 "service": meta,
                 "group": "metrics.k8s.io",

@@ -47,6 +47,6 @@ fn metrics_server(stage: &Stage) -> Result<String> {
         let known = top.lines().filter(|line| !line.contains("<unknown>"));
         Ok((known.count() == cluster.machines().len()).then_some(()))
     });
-    cluster.stop("metrics-server")?;
+    cluster.stop_metrics_server()?;
     seen.map(|()| "works".into())
 }
