@@ -1,6 +1,7 @@
 //! Culvert on a real Kubernetes cluster: kube-apiserver, kubelets, containerd and kubectl as they are. One cluster serves
 //! the whole run; tests take place one after the other (`cargo xtask test --only cluster`). They need root.
-//! They come in the order of their names: those of `bare` are about a cluster on which Culvert is not installed yet.
+//! They come in the order of their names: those of `bare` are about a cluster on which Culvert is not installed yet,
+//! and `uninstall`, the last, takes it away.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,3 +31,4 @@ mod stage;
 mod stalled;
 mod streams;
 mod transfers;
+mod uninstall;
