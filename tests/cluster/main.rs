@@ -14,6 +14,7 @@ mod bare;
 mod callers;
 mod dials;
 mod forgeries;
+mod manifests;
 mod nodes;
 mod objects;
 mod observers;
