@@ -32,4 +32,5 @@ mod stage;
 mod stalled;
 mod streams;
 mod transfers;
+mod tunnelled;
 mod uninstall;

@@ -4,11 +4,14 @@ use culvert_tests::cluster::{Cluster, wait_until};
 use culvert_tests::{Daemon, Launch};
 
 use crate::pods;
-use crate::stage::{PATIENCE, carried_bytes, culvert};
+use crate::stage::{PATIENCE, culvert};
+use crate::tunnelled::Tunnelled;
 
 /// kubectl's switch between the protocols of exec and port-forward, see
 /// [KEP-4006](https://github.com/kubernetes/enhancements/issues/4006).
 const PROTOCOLS: [(&str, &str); 2] = [("WebSocket", "true"), ("SPDY", "false")];
+/// Each exec and each attach has a connection of its own, with a TLS handshake: 5 KB and more in all.
+const HANDSHAKE: u64 = 2500;
 const TICKS: &str = "i=0; while sleep 0.1; do i=$((i+1)); echo tick $i; done";
 
 /// kubectl with one of the two protocols.
@@ -33,7 +36,7 @@ fn numbers(last: u32) -> String {
 #[test]
 fn logs_of_an_edge_pod_are_whole_and_followed_as_they_come() {
     let cluster = culvert();
-    let before = carried_bytes();
+    let tunnelled = Tunnelled::now();
     pods::running(cluster, "talks", "edge-1", "seq 20000; sleep 1000");
     let mut logs = String::new();
     wait_until("all of the logs", PATIENCE, || {
@@ -43,7 +46,7 @@ fn logs_of_an_edge_pod_are_whole_and_followed_as_they_come() {
     .unwrap();
     let expected = numbers(20_000);
     assert_eq!(logs, expected);
-    assert!(carried_bytes() - before > expected.len() as u64);
+    tunnelled.at_least(expected.len() as u64);
 
     pods::running(cluster, "ticks", "edge-2", TICKS);
     let kubectl = cluster.kubectl_launch().unwrap();
@@ -61,6 +64,7 @@ fn exec_has_a_terminal_where_one_is_asked_for_and_an_exit_code() {
     pods::sleeping(cluster, "shell", "edge-1");
     for (protocol, websockets) in PROTOCOLS {
         let kubectl = kubectl_over(cluster, websockets);
+        let tunnelled = Tunnelled::now();
         let piped = kubectl
             .clone()
             .words("exec shell -- sh -c")
@@ -72,11 +76,14 @@ fn exec_has_a_terminal_where_one_is_asked_for_and_an_exit_code() {
             said.contains("not a tty") && said.contains("out") && said.contains("err"),
             "{said}"
         );
+        tunnelled.at_least(HANDSHAKE);
 
+        let tunnelled = Tunnelled::now();
         let mut typed = start(&in_terminal(&kubectl, "exec -it shell -- sh"));
         typed.wait_for_line("tty is /dev/pts/", PATIENCE).unwrap();
         let status = typed.wait(PATIENCE).unwrap();
         assert!(status.success(), "{protocol}: {status} {}", typed.output());
+        tunnelled.at_least(HANDSHAKE);
     }
     pods::delete(cluster, "shell");
 }
@@ -96,15 +103,18 @@ fn attach_reaches_the_process_that_runs() {
     pods::running(cluster, "attached", "edge-2", TICKS);
     for (protocol, websockets) in PROTOCOLS {
         let kubectl = kubectl_over(cluster, websockets);
+        let tunnelled = Tunnelled::now();
         let mut attached = start(&kubectl.words("attach attached"));
         attached.wait_for_line("tick ", PATIENCE).unwrap();
         assert!(attached.is_running(), "{protocol}: {}", attached.output());
+        tunnelled.at_least(HANDSHAKE);
     }
     pods::delete(cluster, "attached");
 }
 
 #[test]
 fn a_forwarded_port_serves_many_connections() {
+    const FETCHES: u64 = 5;
     let cluster = culvert();
     let line = "seq 100000 >/tmp/numbers; cd /tmp; httpd -f -p 8080";
     pods::running(cluster, "serves", "edge-1", line);
@@ -113,12 +123,14 @@ fn a_forwarded_port_serves_many_connections() {
         let kubectl = kubectl_over(cluster, websockets);
         let mut forward = start(&kubectl.words("port-forward pod/serves 18080:8080"));
         forward.wait_for_line("Forwarding from", PATIENCE).unwrap();
-        for _ in 0..5 {
+        let tunnelled = Tunnelled::now();
+        for _ in 0..FETCHES {
             let curl = cluster.control_plane().launch("curl");
             let curl = curl.words("--silent --show-error --fail http://127.0.0.1:18080/numbers");
             let got = start(&curl).succeed(PATIENCE).unwrap();
             assert!(got == expected, "{protocol}: {} bytes", got.len());
         }
+        tunnelled.at_least(FETCHES * expected.len() as u64);
         assert!(forward.is_running(), "{protocol}: {}", forward.output());
         forward.kill().unwrap();
     }
