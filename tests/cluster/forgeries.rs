@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::pods;
 use crate::requests::{Decision, Identity, Outcome, Request, Requests, agent_pod, dns};
-use crate::stage::{PATIENCE, culvert};
+use crate::stage::{PATIENCE, culvert, server_log};
 
 /// Everybody who might ask. Whoever has a machine has edge-2.
 struct Askers<'a> {
@@ -237,8 +237,7 @@ fn a_forged_request_is_denied_with_the_reason_or_left_pending_and_the_right_one_
         assert!(said && !issued, "{}: {decision:?}", request.name);
     }
     assert_eq!(outcome(&elses).decision, Decision::None);
-    let log = ["logs", "-n", CULVERT_NAMESPACE, "daemonset/culvert-server"];
-    let log = cluster.kubectl(log).unwrap();
+    let log = server_log(cluster).unwrap();
     for (_, request, reason) in &pending {
         assert_eq!(
             outcome(request).decision,

@@ -7,7 +7,7 @@ use culvert_tests::{scale, until};
 
 use crate::dials::{NOT_CAPTURED, failure, get, is_not_captured};
 use crate::objects::{EDGE_LABEL, Ghost, events};
-use crate::stage::{PATIENCE, culvert, metric};
+use crate::stage::{PATIENCE, culvert, metric, server_log};
 
 /// How long a change may take to reach the kernel's table, as the manual says.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ fn a_node_is_captured_as_long_as_it_is_labelled_and_by_the_address_that_it_has()
 }
 
 #[test]
-fn a_node_without_agent_fails_at_once_and_an_event_says_why() {
+fn a_node_without_agent_fails_at_once_and_log_and_event_say_why() {
     let cluster = culvert();
     let ghost = Ghost::new(cluster, "agentless", "10.78.0.79");
     ghost.label(EDGE_LABEL);
@@ -57,11 +57,26 @@ fn a_node_without_agent_fails_at_once_and_an_event_says_why() {
     })
     .unwrap();
     assert!(cause.contains("ECONNRESET"), "{cause}");
+    wait_until("the log tells", PATIENCE, || {
+        let log = server_log(cluster)?;
+        Ok(log.lines().any(tells_of_agentless).then_some(()))
+    })
+    .unwrap();
     wait_until("an Event tells", PATIENCE, || {
         let told = events(cluster, "Node", "agentless", "NoTunnelAgent")?;
         Ok((!told.is_empty()).then_some(()))
     })
     .unwrap();
+}
+
+fn tells_of_agentless(line: &str) -> bool {
+    let parts = [
+        "connection refused to the client",
+        "node=agentless",
+        "target_address=10.78.0.79:10250",
+        "cause=no agent of node agentless is connected",
+    ];
+    parts.iter().all(|part| line.contains(part))
 }
 
 #[test]

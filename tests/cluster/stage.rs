@@ -4,7 +4,8 @@ use std::process::Child;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use culvert_tests::cluster::{self, Cluster, Directory, Machine};
+use anyhow::Result;
+use culvert_tests::cluster::{self, CULVERT_NAMESPACE, Cluster, Directory, Machine};
 use culvert_tests::programs;
 
 /// How long a pod or the like may take on a machine that does much else; no test waits it out.
@@ -62,6 +63,13 @@ pub(crate) fn kill(machine: &Machine, name: &str) {
     assert_eq!(processes.len(), 1, "{name} on {}", machine.name());
     let process = rustix::process::Pid::from_raw(processes[0]).unwrap();
     rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+}
+
+/// What the servers have said, one that only ends what it carries as well.
+pub(crate) fn server_log(cluster: &Cluster) -> Result<String> {
+    let servers = "logs --tail=-1 -l app.kubernetes.io/name=culvert-server -n";
+    let words = servers.split(' ').chain([CULVERT_NAMESPACE]);
+    cluster.kubectl(words)
 }
 
 /// What the server has carried so far, both ways.
