@@ -1,5 +1,6 @@
 //! Who asks for a certificate that is not his gets none, and who comes with one that is no agent's gets no session.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +8,9 @@ use std::time::{Duration, Instant};
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
 use rcgen::SanType;
 use serde_json::Value;
+use time::OffsetDateTime;
 
+use crate::crowd::Crowd;
 use crate::pods;
 use crate::requests::{Decision, Identity, Outcome, Request, Requests, agent_pod, dns};
 use crate::stage::{PATIENCE, culvert, server_log};
@@ -261,25 +264,20 @@ fn approvals(cluster: &Cluster) -> Value {
 }
 
 #[test]
-fn hundreds_who_ask_at_once_are_served_in_order_and_forgers_hold_nobody_up() {
+fn hundreds_of_nodes_that_ask_at_once_are_served_in_order_and_forgers_hold_nobody_up() {
     const FORGED: u32 = 50;
-    const RIGHT: u32 = 125;
+    const NODES: u8 = 200;
     let cluster = culvert();
     let requests = Requests::new(cluster, "crowd");
-    let (first, second) = (cluster.edge(0), cluster.edge(1));
+    let crowd = Crowd::new(cluster, NODES);
     let started = Instant::now();
     thread::scope(|scope| {
-        let ask = |who: &'static str, request: Request, times| {
-            let requests = &requests;
-            scope.spawn(move || {
-                requests
-                    .ask_often(&Identity::of(cluster, who), &request, times)
-                    .unwrap();
-            });
-        };
-        ask("kubelet-edge-2", Request::agent("forged", first), FORGED);
-        ask("kubelet-edge-1", Request::agent("first", first), RIGHT);
-        ask("kubelet-edge-2", Request::agent("second", second), RIGHT);
+        scope.spawn(|| {
+            let kubelet = Identity::of(cluster, "kubelet-edge-2");
+            let forged = Request::agent("forged", cluster.edge(0));
+            requests.ask_often(&kubelet, &forged, FORGED).unwrap();
+        });
+        scope.spawn(|| crowd.ask(&requests));
     });
     let asked = started.elapsed();
     let outcomes = wait_until("all are served", PATIENCE, || {
@@ -290,27 +288,13 @@ fn hundreds_who_ask_at_once_are_served_in_order_and_forgers_hold_nobody_up() {
         Ok(served.then_some(outcomes))
     });
     let (outcomes, served) = (outcomes.unwrap(), started.elapsed());
-    let expected = FORGED + 2 * RIGHT;
+    let expected = FORGED + u32::from(NODES);
     assert_eq!(outcomes.len(), usize::try_from(expected).unwrap());
-    let mut approved = Vec::new();
-    for (name, outcome) in &outcomes {
-        match outcome.decision {
-            Decision::Approved(at) if !name.starts_with("forged") => {
-                approved.push((outcome.created, at));
-            }
-            Decision::Denied(_) if name.starts_with("forged") => {}
-            _ => panic!("{name}: {outcome:?}"),
-        }
-    }
-    approved.sort();
-    let longest = approved
-        .iter()
-        .map(|(created, at)| *at - *created)
-        .max()
-        .unwrap();
+    let approved = approved(&outcomes);
+    let waits = approved.iter().map(|(created, at)| *at - *created);
+    let longest = waits.max().unwrap();
     eprintln!(
-        "{} asked in {asked:?}, all served after {served:?}, the longest wait was {longest}",
-        outcomes.len()
+        "{expected} asked in {asked:?}, all served after {served:?}, the longest wait was {longest}"
     );
     assert!(longest < Duration::from_secs(5), "{longest}");
     // Decisions are written a few at a time, and told in whole seconds.
@@ -318,6 +302,22 @@ fn hundreds_who_ask_at_once_are_served_in_order_and_forgers_hold_nobody_up() {
         .windows(2)
         .all(|pair| pair[1].1 + Duration::from_secs(1) >= pair[0].1);
     assert!(in_order, "{approved:?}");
+    crowd.leave();
+}
+
+/// When each request was made and approved, in order; those of the forger were denied.
+fn approved(outcomes: &BTreeMap<String, Outcome>) -> Vec<(OffsetDateTime, OffsetDateTime)> {
+    let mut approved = Vec::new();
+    for (name, outcome) in outcomes {
+        let forged = name.starts_with("forged");
+        match outcome.decision {
+            Decision::Approved(at) if !forged => approved.push((outcome.created, at)),
+            Decision::Denied(_) if forged => {}
+            _ => panic!("{name}: {outcome:?}"),
+        }
+    }
+    approved.sort();
+    approved
 }
 
 /// Calls the agent port as an agent does; whether there was an answer, and what.

@@ -12,6 +12,7 @@ mod aftermath;
 mod api;
 mod bare;
 mod callers;
+mod crowd;
 mod dials;
 mod forgeries;
 mod manifests;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -102,14 +104,19 @@ impl<'a> Identity<'a> {
 impl Request {
     /// As the agent of that machine asks.
     pub(crate) fn agent(name: &str, machine: &Machine) -> Self {
-        let addresses = machine.addresses().map(SanType::IpAddress);
+        Self::agent_of(name, machine.name(), &machine.addresses())
+    }
+
+    /// As the agent of a node with these addresses asks.
+    pub(crate) fn agent_of(name: &str, node: &str, addresses: &[IpAddr]) -> Self {
+        let addresses = addresses.iter().copied().map(SanType::IpAddress);
         Self {
             name: name.to_owned(),
             signer: "kubernetes.io/kube-apiserver-client",
             common_name: "tunnel-agent-client",
             organizations: vec!["openyurt:yurttunnel"],
             usages: vec!["digital signature", "key encipherment", "client auth"],
-            names: [dns(machine.name())].into_iter().chain(addresses).collect(),
+            names: iter::once(dns(node)).chain(addresses).collect(),
             extensions: Vec::new(),
         }
     }
@@ -200,21 +207,11 @@ impl<'a> Requests<'a> {
         request: &Request,
         times: u32,
     ) -> Result<()> {
-        let encoded = request.encoded(&KeyPair::generate()?);
+        let object = self.object(request, &KeyPair::generate()?);
         let one = |number| {
-            json!({
-                "apiVersion": "certificates.k8s.io/v1",
-                "kind": "CertificateSigningRequest",
-                "metadata": {
-                    "name": format!("{}-{number:03}", request.name),
-                    "labels": { LABEL: self.group },
-                },
-                "spec": {
-                    "signerName": request.signer,
-                    "usages": request.usages,
-                    "request": encoded,
-                },
-            })
+            let mut object = object.clone();
+            object["metadata"]["name"] = format!("{}-{number:03}", request.name).into();
+            object
         };
         let items: Vec<_> = (0..times).map(one).collect();
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
@@ -234,7 +231,21 @@ impl<'a> Requests<'a> {
         create.succeed(crate::stage::PATIENCE).map(drop)
     }
 
-    /// By name, without the number.
+    /// The object to create.
+    pub(crate) fn object(&self, request: &Request, key: &KeyPair) -> Value {
+        json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": { "name": request.name, "labels": { LABEL: self.group } },
+            "spec": {
+                "signerName": request.signer,
+                "usages": request.usages,
+                "request": request.encoded(key),
+            },
+        })
+    }
+
+    /// By the object's name.
     pub(crate) fn outcomes(&self) -> Result<BTreeMap<String, Outcome>> {
         let words = format!("certificatesigningrequests -l {LABEL}={}", self.group);
         let requests = self.cluster.get(&words)?;
@@ -250,6 +261,8 @@ impl Drop for Requests<'_> {
     fn drop(&mut self) {
         let of_group = format!("{LABEL}={}", self.group);
         let words = ["delete", "certificatesigningrequests", "-l", &of_group];
+        // They are gone at once; kubectl would look for five of them in a second.
+        let words = words.into_iter().chain(["--wait=false"]);
         if let Err(error) = self.cluster.kubectl(words) {
             eprintln!("certificate requests stay: {error:#}");
         }

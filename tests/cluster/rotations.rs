@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use culvert_tests::cluster::{CONTROLLERS, CULVERT_NAMESPACE, Cluster, wait_until};
+use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
 use culvert_tests::{Daemon, command};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -80,9 +80,13 @@ fn stores(cluster: &Cluster) -> [PathBuf; 2] {
     ]
 }
 
+/// What is signed from now on lives so long, or a year.
 fn sign_for(cluster: &Cluster, life: Option<Duration>) {
-    cluster.stop(CONTROLLERS).unwrap();
-    cluster.start_controllers(life).unwrap();
+    let seconds = life.map(|life| format!("{}s", life.as_secs()));
+    let flag = seconds
+        .as_deref()
+        .map(|life| ("cluster-signing-duration", life));
+    cluster.restart_controllers(flag.as_slice()).unwrap();
 }
 
 /// Restarts the server, and edge-1's agent; returns their new pods.

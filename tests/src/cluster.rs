@@ -37,12 +37,12 @@ mod teardown;
 use std::ffi::OsStr;
 use std::process::Child;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-pub use control_plane::{API_SERVER, CONTROLLERS};
+pub use control_plane::API_SERVER;
+use control_plane::CONTROLLERS;
 pub use culvert::NAMESPACE as CULVERT_NAMESPACE;
 pub use directory::Directory;
 pub use images::{BUSYBOX, archive_path};
@@ -157,16 +157,14 @@ impl Cluster {
         self.wait_for_api_server()
     }
 
-    /// Starts the controllers, after [`Self::stop`]. What they sign lives so long, or a year.
-    pub fn start_controllers(&self, life: Option<Duration>) -> Result<()> {
-        let controllers = control_plane::controllers(&self.directory, self.control_plane())?;
-        self.start(&match life {
-            Some(life) => {
-                let seconds = format!("{}s", life.as_secs());
-                controllers.flag("cluster-signing-duration", seconds)
-            }
-            None => controllers,
-        })
+    /// Starts the controllers anew, with flags besides those that they always have.
+    pub fn restart_controllers(&self, flags: &[(&str, &str)]) -> Result<()> {
+        self.stop(CONTROLLERS)?;
+        let mut controllers = control_plane::controllers(&self.directory, self.control_plane())?;
+        for (name, value) in flags {
+            controllers = controllers.flag(name, value);
+        }
+        self.start(&controllers)
     }
 
     /// The name of a machine's kubelet, for [`Self::stop`].

@@ -11,8 +11,8 @@ use crate::programs;
 
 /// For [`super::Cluster::stop`].
 pub const API_SERVER: &str = "kube-apiserver";
-/// For [`super::Cluster::stop`]. They sign certificates, among much else.
-pub const CONTROLLERS: &str = "kube-controller-manager";
+/// They sign certificates, among much else.
+pub(super) const CONTROLLERS: &str = "kube-controller-manager";
 const ETCD: &str = "etcd";
 const SCHEDULER: &str = "kube-scheduler";
 
