@@ -19,7 +19,7 @@ use crate::rollouts::{replace, server_pods};
 use crate::stage::{PATIENCE, culvert};
 
 /// Long enough to get all things going before the first renewal, at 70 % of it.
-const SHORT_LIFE: Duration = Duration::from_secs(75);
+const SHORT_LIFE: Duration = Duration::from_mins(2);
 const TICKS: &str = "i=0; while sleep 0.1; do i=$((i+1)); echo tick $i; done";
 
 #[test]
