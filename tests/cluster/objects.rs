@@ -6,6 +6,8 @@ use anyhow::Result;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster};
 use serde_json::json;
 
+use crate::tidying::tidied;
+
 /// What makes a node Culvert's.
 pub(crate) const EDGE_LABEL: &str = "openyurt.io/is-edge-worker=true";
 
@@ -87,6 +89,10 @@ impl Ports {
 
     /// Replaces all keys.
     pub(crate) fn set(&self, data: &[(&str, &str)]) {
+        self.replace(data).unwrap();
+    }
+
+    fn replace(&self, data: &[(&str, &str)]) -> Result<()> {
         let data: serde_json::Map<_, _> = data
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).into()))
@@ -97,7 +103,7 @@ impl Ports {
             "metadata": { "name": PORTS, "namespace": CULVERT_NAMESPACE },
             "data": data,
         });
-        self.0.apply(PORTS, &map).unwrap();
+        self.0.apply(PORTS, &map)
     }
 
     pub(crate) fn delete(&self) {
@@ -111,7 +117,7 @@ impl Ports {
 impl Drop for Ports {
     fn drop(&mut self) {
         // Empty values end the ports; a missing ConfigMap would keep them.
-        self.set(&[]);
+        tidied("the ports stay", self.replace(&[]));
     }
 }
 

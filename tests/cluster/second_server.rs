@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use anyhow::Result;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
 use culvert_tests::{Cgroup, Daemon, Launch, PinRoot, programs};
 use serde_json::{Value, json};
 use tunnel_user::observability::status::StatusReport;
 
 use crate::stage::{PATIENCE, culvert};
+use crate::tidying::tidied;
 
 const BALANCED: &str = "10.77.0.1:10500";
 const ANNOTATION: &str = "x-tunnel-server-external-addr";
@@ -34,26 +36,24 @@ impl<'a> Balancer<'a> {
             }
         }";
         cluster.lab().control().nft(rules).unwrap();
-        annotate(cluster, &format!("{ANNOTATION}={BALANCED}"));
+        annotate(cluster, &format!("{ANNOTATION}={BALANCED}")).unwrap();
         Self(cluster)
     }
 }
 
 impl Drop for Balancer<'_> {
     fn drop(&mut self) {
-        annotate(self.0, &format!("{ANNOTATION}-"));
-        self.0
-            .lab()
-            .control()
-            .nft("delete table ip balancer")
-            .unwrap();
+        let control = self.0.lab().control();
+        let annotated = annotate(self.0, &format!("{ANNOTATION}-"));
+        let balanced = control.nft("delete table ip balancer");
+        tidied("the balancer stays", annotated.and(balanced));
     }
 }
 
-fn annotate(cluster: &Cluster, annotation: &str) {
+fn annotate(cluster: &Cluster, annotation: &str) -> Result<()> {
     let service = "annotate --overwrite service x-tunnel-server-svc -n";
     let words = service.split(' ').chain([CULVERT_NAMESPACE, annotation]);
-    cluster.kubectl(words).unwrap();
+    cluster.kubectl(words).map(drop)
 }
 
 impl<'a> Second<'a> {
@@ -116,7 +116,7 @@ impl<'a> Second<'a> {
         server
     }
 
-    fn status(&self) -> anyhow::Result<StatusReport> {
+    fn status(&self) -> Result<StatusReport> {
         let status = Launch::offline(programs::culvert()?)
             .words("status --json --run-dir")
             .arg(self.path("run"));
