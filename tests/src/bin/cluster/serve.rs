@@ -7,8 +7,8 @@ use culvert_tests::cluster::{Cluster, Directory};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Kubelets ask for a new certificate when their node's addresses change.
-const APPROVE_EVERY: Duration = Duration::from_secs(2);
+/// How soon it is noticed that a program has ended, or the process that the cluster is for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(directory: &Directory, until: Option<u32>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -26,7 +26,7 @@ pub(crate) fn run(directory: &Directory, until: Option<u32>) -> Result<()> {
 }
 
 async fn keep(cluster: &Cluster, signals: &mut Signals, until: Option<u32>) {
-    let mut tick = interval(APPROVE_EVERY);
+    let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
