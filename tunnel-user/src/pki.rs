@@ -9,6 +9,7 @@ mod ca;
 mod credential;
 mod csr;
 mod identity;
+mod pending_key;
 mod pin;
 mod pinned;
 mod renewal;
@@ -24,6 +25,7 @@ pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
 pub use identity::{
     AgentProof, ClientCertificate, UnprovedIdentity, agent_identity, certificate_key,
 };
+pub(crate) use pending_key::pending_key;
 pub use pin::{CaPin, InvalidPin};
 pub use pinned::PinMismatch;
 pub use renewal::RenewalSchedule;

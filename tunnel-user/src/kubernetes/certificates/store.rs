@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rcgen::KeyPair;
 
 use super::kind::CertificateKind;
-use crate::pki::{Credential, InvalidCredential, PrivateDir, StoreError, new_key};
+use crate::pki::{Credential, InvalidCredential, PrivateDir, StoreError, pending_key};
 
 /// Where a certificate is kept.
 #[derive(Debug)]
@@ -48,17 +48,7 @@ impl CertificateStore {
 
     /// The key of the request that is under way, or a new one, on disk before anybody hears of it.
     pub(super) fn pending_key(&self) -> anyhow::Result<KeyPair> {
-        let stored = self.dir.read(&self.pending_key)?;
-        let key = stored
-            .and_then(|pem| String::from_utf8(pem).ok())
-            .and_then(|pem| KeyPair::from_pem(&pem).ok());
-        if let Some(key) = key {
-            return Ok(key);
-        }
-        let key = new_key()?;
-        self.dir
-            .write(&self.pending_key, key.serialize_pem().as_bytes())?;
-        Ok(key)
+        pending_key(&self.dir, &self.pending_key)
     }
 
     /// The request is over: the next one has another key.

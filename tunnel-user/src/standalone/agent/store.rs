@@ -14,7 +14,7 @@ use crate::{
     model::AgentIdentity,
     pki::{
         AgentProof, Credential, InvalidCredential, PrivateDir, ServerProof, StoreError,
-        UnprovedIdentity, agent_identity, client_config, new_key,
+        UnprovedIdentity, agent_identity, client_config, pending_key,
     },
 };
 
@@ -90,17 +90,7 @@ impl AgentStore {
 
     /// The key of the enrolment that was begun, or a new one, on disk before anybody hears of it.
     pub(super) fn joining_key(&self) -> anyhow::Result<KeyPair> {
-        let begun = self.dir.read(JOINING_KEY)?;
-        let key = begun
-            .and_then(|pem| String::from_utf8(pem).ok())
-            .and_then(|pem| KeyPair::from_pem(&pem).ok());
-        if let Some(key) = key {
-            return Ok(key);
-        }
-        let key = new_key()?;
-        self.dir
-            .write(JOINING_KEY, key.serialize_pem().as_bytes())?;
-        Ok(key)
+        pending_key(&self.dir, JOINING_KEY)
     }
 
     /// The enrolment is complete.
