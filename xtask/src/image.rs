@@ -93,12 +93,13 @@ fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
 /// What is shipped: the same wherever it is built. Paths of this machine are in messages of panics, and take another name.
 fn build_release() -> Result<PathBuf> {
     let host = shell::host_triple()?;
+    let cargo_home = ebpf_builder::cargo_home().context("neither CARGO_HOME nor HOME is set")?;
     let target = shell::target_directory();
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     for (path, name) in [
         (shell::root().to_owned(), "/culvert"),
         (target.clone(), "/target"),
-        (shell::cargo_home()?, "/cargo"),
+        (cargo_home, "/cargo"),
     ] {
         flags.push(format!("--remap-path-prefix={}={name}", path.display()));
     }

@@ -29,15 +29,6 @@ pub(crate) fn target_directory() -> PathBuf {
     }
 }
 
-/// Where cargo keeps the sources of libraries.
-pub(crate) fn cargo_home() -> Result<PathBuf> {
-    let default = || env::home_dir().map(|home| home.join(".cargo"));
-    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    cargo_home
-        .or_else(default)
-        .context("neither CARGO_HOME nor HOME is set")
-}
-
 /// What this machine's compiler calls this machine.
 pub(crate) fn host_triple() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

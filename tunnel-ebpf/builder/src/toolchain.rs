@@ -130,7 +130,8 @@ fn rustflags() -> String {
     flags.join("\u{1f}")
 }
 
-fn cargo_home() -> Option<PathBuf> {
+/// Where cargo keeps programs and the sources of libraries; `None` without a home directory.
+pub fn cargo_home() -> Option<PathBuf> {
     let default = || env::home_dir().map(|home| home.join(".cargo"));
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     cargo_home.or_else(default)

@@ -86,8 +86,8 @@ fn has_components() -> bool {
 }
 
 fn linker() -> Option<PathBuf> {
-    let installed = shell::cargo_home().map(|cargo| cargo.join("bin/bpf-linker"));
-    shell::find("bpf-linker").or(installed.ok().filter(|file| file.is_file()))
+    let installed = ebpf_builder::cargo_home().map(|cargo| cargo.join("bin/bpf-linker"));
+    shell::find("bpf-linker").or(installed.filter(|file| file.is_file()))
 }
 
 /// Debian's compiler where apt has it, else a nightly where rustup is, else the words for a person.
