@@ -98,11 +98,12 @@ impl Finding {
             Self::SharedAddress { nodes, .. } => (nodes.iter().map(about_node).collect(), "Tunnel"),
             Self::Ports { .. } => (vec![ports_config.clone()], "ReadPorts"),
         };
+        let note = self.to_string();
         let notice = |about| Notice {
             about,
             reason: self.reason(),
             action,
-            note: self.to_string(),
+            note: note.clone(),
         };
         about.into_iter().map(notice).collect()
     }
