@@ -32,10 +32,9 @@ pub struct Access {
     pub client: Client,
     /// The CA of the cluster: it signs the certificates of servers and agents.
     pub ca: Vec<CertificateDer<'static>>,
-    /// Where the API server is: what no node may claim.
-    pub api_server: Vec<IpAddr>,
     /// The namespace of this pod, or the one that the kubeconfig names.
     pub namespace: String,
+    url: Uri,
 }
 
 /// Why there is no way to the API server.
@@ -87,29 +86,29 @@ impl Access {
             return Err(AccessError::NoCa);
         }
         let namespace = config.default_namespace.clone();
-        let api_server = addresses_of(&config.cluster_url).await;
+        let url = config.cluster_url.clone();
         let client =
             Client::try_from(config).map_err(|error| AccessError::Client(Box::new(error)))?;
         Ok(Self {
             client,
             ca: ca.into_iter().map(CertificateDer::from).collect(),
-            api_server,
             namespace,
+            url,
         })
     }
-}
 
-/// The addresses behind a URL, and those of the API server as pods of this cluster have it.
-async fn addresses_of(url: &Uri) -> Vec<IpAddr> {
-    let in_cluster = env::var("KUBERNETES_SERVICE_HOST").ok();
-    let in_cluster = in_cluster.and_then(|host| host.parse::<IpAddr>().ok());
-    let host = url.host().unwrap_or_default();
-    let mut addresses = match host.trim_matches(['[', ']']).parse() {
-        Ok(address) => vec![address],
-        Err(_) => resolve(host).await,
-    };
-    addresses.extend(in_cluster);
-    addresses
+    /// Where the API server is, here and for pods of this cluster: what no node may claim.
+    pub async fn api_server(&self) -> Vec<IpAddr> {
+        let in_cluster = env::var("KUBERNETES_SERVICE_HOST").ok();
+        let in_cluster = in_cluster.and_then(|host| host.parse::<IpAddr>().ok());
+        let host = self.url.host().unwrap_or_default();
+        let mut addresses = match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => vec![address],
+            Err(_) => resolve(host).await,
+        };
+        addresses.extend(in_cluster);
+        addresses
+    }
 }
 
 async fn resolve(host: &str) -> Vec<IpAddr> {

@@ -18,7 +18,7 @@ use super::{
     store::CertificateStore,
 };
 use crate::{
-    moment::changed,
+    moment::{changed, holds},
     observability::chain,
     pki::{Credential, StoreError},
 };
@@ -246,7 +246,5 @@ async fn until_other<T>(
     now: Option<&CertificateNames>,
 ) {
     let is_other = |content: &T| names(content).is_some_and(|wanted| Some(&wanted) != now);
-    if source.wait_for(is_other).await.is_err() {
-        std::future::pending::<()>().await;
-    }
+    holds(source, is_other).await;
 }

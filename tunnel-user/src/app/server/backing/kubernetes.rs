@@ -30,6 +30,7 @@ use crate::{
         source::{Source, SourceHealth, SourceOptions},
     },
     model::{NodeName, PortSet, SnapshotReader, TunnelPort},
+    moment::holds,
     observability::readiness::Condition,
     pki::{AgentProof, Validity},
     settings::{ServerArgs, ServerKubernetesArgs},
@@ -53,15 +54,16 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     };
     let (leading, leader) = member.election();
     let events = member.events();
-    let (snapshots, health) = member.nodes(&events, leading.clone())?;
+    let (snapshots, health) = member.nodes(&events, leading.clone()).await?;
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
     let server_count = member.server_count(certificate.validities());
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
-    let known = holds(health.clone(), |health| health.ready().is_ok()).boxed();
-    let certified = holds(validities.clone(), Option::is_some).boxed();
+    let (mut followed, mut awaited) = (health.clone(), validities.clone());
+    let known = async move { holds(&mut followed, |health| health.ready().is_ok()).await };
+    let certified = async move { holds(&mut awaited, Option::is_some).await };
     let view = ClusterView {
         health,
         leading,
@@ -72,8 +74,8 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     };
     Ok(Backing {
         snapshots,
-        known,
-        certified,
+        known: known.boxed(),
+        certified: certified.boxed(),
         tls,
         subject: SERVER_SUBJECT.to_string(),
         validity: Arc::new(move || *validities.borrow()),
@@ -144,7 +146,7 @@ impl Member<'_> {
         events
     }
 
-    fn nodes(
+    async fn nodes(
         &mut self,
         events: &Events,
         leading: Leading,
@@ -156,7 +158,7 @@ impl Member<'_> {
             ports_config: self.settings.ports_config.clone(),
             extra_ports: args.ports.iter().copied().collect(),
             reserved_ports: own_ports(args),
-            api_server: self.access.api_server.clone(),
+            api_server: self.access.api_server().await,
             state_dir: args.state_dir.clone(),
             events: events.clone(),
             leading,
@@ -235,12 +237,9 @@ impl Member<'_> {
         });
         let in_charge = self.foundation.in_charge.clone();
         self.run_in_service("counting servers", |end| async move {
-            let has_certificate = tokio::select! {
-                has_one = validities.wait_for(Option::is_some) => has_one.is_ok(),
-                () = end.cancelled() => false,
-            };
-            if has_certificate {
-                members.run(in_charge, end).await;
+            let certified = holds(&mut validities, Option::is_some);
+            if end.run_until_cancelled(certified).await.is_some() {
+                members.run(in_charge, end.clone()).await;
             }
         });
         server_count
@@ -267,13 +266,6 @@ impl Member<'_> {
         });
         self.run_in_service("approving certificates", |end| approver.run(end));
         Some(counts)
-    }
-}
-
-/// Resolves once it is so.
-async fn holds<T>(mut values: watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
-    if values.wait_for(is_so).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 
@@ -309,11 +301,9 @@ async fn until_certified(
     certified: Arc<Condition>,
     end: CancellationToken,
 ) {
-    tokio::select! {
-        has_one = validities.wait_for(Option::is_some) => if has_one.is_ok() {
-            certified.ready();
-        },
-        () = end.cancelled() => return,
+    let has_one = holds(&mut validities, Option::is_some);
+    if end.run_until_cancelled(has_one).await.is_some() {
+        certified.ready();
     }
     end.cancelled().await;
 }
