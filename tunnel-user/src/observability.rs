@@ -4,11 +4,15 @@
 
 pub mod admin;
 mod causes;
+mod log_limit;
 pub mod logging;
 pub mod meta;
 pub mod metrics;
+mod one_line;
 pub mod private_socket;
 pub mod readiness;
 pub mod status;
+mod token_bucket;
 
 pub(crate) use causes::chain;
+pub(crate) use token_bucket::TokenBucket;

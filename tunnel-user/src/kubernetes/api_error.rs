@@ -4,15 +4,20 @@ use std::error::Error;
 
 use kube::core::Status;
 
+use crate::model::printable_up_to;
+
+/// The longest text that is passed on: an answer may quote what it was asked.
+const LONGEST: usize = 1024;
+
 /// An error with its causes, as one line. What the API server itself says stands alone; and some
 /// of `kube`'s errors contain the text of their cause already.
 pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<&(dyn Error + 'static)> =
         std::iter::successors(Some(error), |error| (*error).source()).collect();
     if let Some(status) = causes.iter().find_map(|error| answer(*error)) {
-        return status.message.clone();
+        return printable_up_to(&status.message, LONGEST);
     }
-    causes
+    let line = causes
         .iter()
         .skip(1)
         .fold(error.to_string(), |line, cause| {
@@ -22,7 +27,8 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
             } else {
                 format!("{line}: {cause}")
             }
-        })
+        });
+    printable_up_to(&line, LONGEST)
 }
 
 /// What the API server answered, where it did.

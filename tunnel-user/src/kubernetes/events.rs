@@ -9,7 +9,6 @@
 //! The server needs, in the namespace of the object that an event is about and in `default` for
 //! Nodes: `events` of `events.k8s.io`, verbs `create` and `patch`.
 
-mod budget;
 mod writer;
 
 use std::{
@@ -26,8 +25,7 @@ use tokio::sync::mpsc;
 
 pub use writer::EventWriter;
 
-use self::budget::Budget;
-use crate::model::NodeName;
+use crate::{model::NodeName, observability::TokenBucket};
 
 /// A crowd of findings at once is written; what is beyond that nobody would read.
 const NOTICES: usize = 256;
@@ -68,7 +66,7 @@ struct Shared {
 
 struct NoSession {
     told: HashMap<NodeName, Instant>,
-    budget: Budget,
+    budget: TokenBucket,
 }
 
 impl Events {
@@ -123,7 +121,7 @@ impl Shared {
             lost: AtomicU64::new(0),
             no_session: Mutex::new(NoSession {
                 told: HashMap::new(),
-                budget: Budget::new(NO_SESSION_BURST, NO_SESSION_PACE, now),
+                budget: TokenBucket::new(NO_SESSION_BURST, NO_SESSION_PACE, now),
             }),
         }
     }

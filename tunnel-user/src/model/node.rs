@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{GatePolicy, IdentityKey, PortSet};
+use super::{GatePolicy, IdentityKey, PortSet, printable};
 
 /// The longest name that Kubernetes accepts for a Node (a DNS-1123 subdomain).
 const MAX_NAME_LEN: usize = 253;
@@ -52,7 +52,7 @@ impl FromStr for NodeName {
         let valid = name.len() <= MAX_NAME_LEN && name.split('.').all(is_dns_label);
         valid
             .then(|| Self(name.into()))
-            .ok_or_else(|| InvalidNodeName(name.to_owned()))
+            .ok_or_else(|| InvalidNodeName(printable(name)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use super::server_addr::is_host_name;
+use super::{printable, server_addr::is_host_name};
 
 /// Host and port that the agent is asked to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ impl FromStr for Target {
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return Ok(addr.into());
         }
-        let invalid = || InvalidTarget(text.to_owned());
+        let invalid = || InvalidTarget(printable(text));
         let (name, port) = text.rsplit_once(':').ok_or_else(invalid)?;
         let port = port.parse().map_err(|_| invalid())?;
         if !is_host_name(name) {

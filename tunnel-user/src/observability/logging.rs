@@ -4,8 +4,13 @@ use std::{fmt, io, str::FromStr};
 
 use anyhow::anyhow;
 use clap::ValueEnum;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::ParseError, layer::SubscriberExt as _, registry,
+    util::SubscriberInitExt as _,
+};
+
+use super::{log_limit::LogRateLimiter, one_line::OneLine};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -99,25 +104,100 @@ impl fmt::Display for LogFilter {
     }
 }
 
+/// The targets of lines that nobody gets unless each is asked for: those of the kernel programs.
+const NOT_LIMITED: [&str; 1] = ["tunnel_user::ebpf"];
+
 /// Sends this process's logs to stderr from now on. Works once in a process.
 pub fn init(filter: &LogFilter, format: LogFormat) -> anyhow::Result<()> {
-    let filter = filter.without_echoes().build()?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    let started = match format {
-        LogFormat::Text => {
-            let colours = io::IsTerminal::is_terminal(&io::stderr());
-            lines.with_ansi(colours).try_init()
-        }
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    };
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    let started = subscriber(filter, format, colours, io::stderr)?.try_init();
     started.map_err(|cause| anyhow!("cannot start logging: {cause}"))
+}
+
+fn subscriber<W: io::Write + 'static>(
+    filter: &LogFilter,
+    format: LogFormat,
+    colours: bool,
+    writer: impl Fn() -> W + Send + Sync + 'static,
+) -> anyhow::Result<impl Subscriber + Send + Sync + 'static> {
+    let writer = move || OneLine(writer());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Ok(registry()
+        .with(filter.without_echoes().build()?)
+        .with(LogRateLimiter::new(&NOT_LIMITED))
+        .with(lines))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{debug, info, subscriber::with_default, warn};
+
     use super::*;
+    use crate::redirect::LOG_TARGET;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that `log` writes.
+    fn lines(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
+        let written = Written::default();
+        let writer = written.clone();
+        let filter = "info,tunnel_user=debug".parse().unwrap();
+        let subscriber = subscriber(&filter, format, false, move || writer.clone()).unwrap();
+        with_default(subscriber, log);
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_anybody_can_cause_a_thousand_times_is_logged_a_few_times() {
+        let log = || {
+            for n in 0..1000 {
+                info!(peer = n, "refused a certificate");
+                warn!(node = %format_args!("edge-{}", n % 2), "refused an agent");
+                info!(target: LOG_TARGET, "connect");
+            }
+        };
+        let lines = lines(LogFormat::Text, log);
+        let of = |message: &str| lines.iter().filter(|line| line.contains(message)).count();
+        assert_eq!(of("refused a certificate"), 20);
+        assert_eq!((of("node=edge-0"), of("node=edge-1")), (20, 20));
+        assert_eq!(of("connect"), 1000, "asked for by a flag of its own");
+    }
+
+    #[test]
+    fn what_is_asked_for_by_a_level_is_logged_whole() {
+        let log = || (0..1000).for_each(|_| debug!("refused"));
+        assert_eq!(lines(LogFormat::Text, log).len(), 1000);
+    }
+
+    #[test]
+    fn nobody_writes_a_line_of_his_own_into_the_log() {
+        let forged = "x\r\n2026-01-01T00:00:00Z WARN all is lost\u{202e}";
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let log = || {
+                info!(address = %forged, text = forged, "cannot dial");
+                info!("cannot dial {forged}");
+            };
+            assert_eq!(lines(format, log).len(), 2);
+        }
+    }
 
     #[test]
     fn takes_levels_and_lists() {

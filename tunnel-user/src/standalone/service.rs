@@ -12,7 +12,7 @@ use super::{
     proto::{Certificate, EnrolRequest, RenewRequest, enrolment_server::Enrolment},
 };
 use crate::{
-    model::{AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader},
+    model::{AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader, printable},
     pki::{AgentProof, ClientCertificate, agent_identity, certificate_pem},
 };
 
@@ -22,6 +22,9 @@ pub type IsServerAddress = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// How many enrolments, and how many renewals, are decided at the same time. Each takes a thread;
 /// strangers must not take those that renewals need.
 const DECISIONS: usize = 8;
+
+/// The most addresses that an agent may propose for its node.
+const MOST_ADDRESSES: usize = 1024;
 
 /// The longest wait for the source to publish a registration.
 const PUBLISHED_WITHIN: Duration = Duration::from_secs(2);
@@ -41,7 +44,10 @@ pub struct EnrolmentService {
 /// Who asks, for the log.
 struct Caller {
     peer: Option<PeerAddr>,
+    /// Proved by its certificate.
     node: Option<NodeName>,
+    /// Said by whoever has no certificate.
+    asked_node: Option<NodeName>,
 }
 
 impl EnrolmentService {
@@ -128,6 +134,12 @@ impl Enrolment for EnrolmentService {
         let node: NodeName = node
             .parse()
             .map_err(|error: InvalidNodeName| Status::invalid_argument(error.to_string()))?;
+        if addresses.len() > MOST_ADDRESSES {
+            return Err(Status::invalid_argument(format!(
+                "the request proposes {} addresses, at most {MOST_ADDRESSES} can be a node's",
+                addresses.len()
+            )));
+        }
         let proposed = addresses
             .iter()
             .map(|text| text.parse::<IpAddr>())
@@ -136,7 +148,8 @@ impl Enrolment for EnrolmentService {
         let now = OffsetDateTime::now_utc();
         let caller = Caller {
             peer,
-            node: Some(node.clone()),
+            node: None,
+            asked_node: Some(node.clone()),
         };
         let decided = self.decide(&caller, &self.enrolments, move |admission| {
             let asked = Enrolling {
@@ -160,6 +173,7 @@ impl Enrolment for EnrolmentService {
             node: shown
                 .and_then(|shown| agent_identity(&shown.0, AgentProof::Enrolment).ok())
                 .map(|identity| identity.node),
+            asked_node: None,
         };
         let csr_der = request.into_inner().csr_der;
         let now = OffsetDateTime::now_utc();
@@ -173,10 +187,12 @@ impl Enrolment for EnrolmentService {
 fn status(refused: &Refused, caller: &Caller) -> Status {
     let peer = caller.peer.as_ref().map(display);
     let node = caller.node.as_ref().map(display);
+    let asked_node = caller.asked_node.as_ref().map(display);
     if matches!(refused, Refused::State(_) | Refused::Issue(_)) {
         error!(
             peer,
             node,
+            asked_node,
             error = chain(refused),
             "cannot decide about a certificate"
         );
@@ -184,7 +200,8 @@ fn status(refused: &Refused, caller: &Caller) -> Status {
             "the server cannot issue certificates at present; its log says why",
         );
     }
-    info!(peer, node, reason = chain(refused), "refused a certificate");
+    let reason = printable(&chain(refused));
+    info!(peer, node, asked_node, reason, "refused a certificate");
     if matches!(refused, Refused::Request(_)) {
         return Status::invalid_argument(chain(refused));
     }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue};
 
-use crate::model::{AgentIdentity, NodeName};
+use crate::model::{AgentIdentity, NodeName, printable, printable_up_to};
+
+/// The longest version that is shown.
+const LONGEST_VERSION: usize = 64;
 
 const AGENT_ID: &str = "agentid";
 const AGENT_IDENTIFIERS: &str = "agentidentifiers";
@@ -101,6 +104,7 @@ impl AgentHello {
         };
         let native = at_most_one(metadata, NATIVE)?.as_deref() == Some(NATIVE_VERSION);
         let version = at_most_one(metadata, AGENT_VERSION)?.unwrap_or_default();
+        let version = printable_up_to(&version, LONGEST_VERSION);
         let sessions_with = at_most_one(metadata, SESSIONS_WITH)?.unwrap_or_default();
         let sessions_with = sessions_with.split(',').filter(|id| !id.is_empty());
         Ok(Self {
@@ -128,10 +132,10 @@ impl ServerHello {
     pub(crate) fn read(metadata: &MetadataMap) -> Result<Self, InvalidHello> {
         let count = exactly_one(metadata, SERVER_COUNT)?;
         Ok(Self {
-            id: exactly_one(metadata, SERVER_ID)?,
+            id: printable(&exactly_one(metadata, SERVER_ID)?),
             count: count
                 .parse()
-                .map_err(|_| InvalidHello::ServerCount(count))?,
+                .map_err(|_| InvalidHello::ServerCount(printable(&count)))?,
             native: at_most_one(metadata, NATIVE)?.as_deref() == Some(NATIVE_VERSION),
             held: at_most_one(metadata, HELD)?.as_deref() == Some(YES),
         })
@@ -152,13 +156,13 @@ fn addresses(identifiers: &str, node: &NodeName) -> Result<Vec<IpAddr>, InvalidH
                 let address = parsed.filter(|ip| ip.is_ipv4() == (key == "ipv4"));
                 let invalid = || InvalidHello::Address {
                     key: key.to_owned(),
-                    value,
+                    value: printable(&value),
                 };
                 addresses.push(address.ok_or_else(invalid)?);
             }
             "host" if value == node.as_str() => {}
-            "host" => return Err(InvalidHello::Host(value)),
-            _ => return Err(InvalidHello::Unprovable(pair.to_owned())),
+            "host" => return Err(InvalidHello::Host(printable(&value))),
+            _ => return Err(InvalidHello::Unprovable(printable(pair))),
         }
     }
     Ok(addresses)

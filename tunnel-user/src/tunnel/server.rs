@@ -3,9 +3,8 @@
 mod caller;
 mod control;
 mod listener;
-mod lobby;
+mod preauth;
 mod proved;
-mod seldom;
 mod session;
 mod sessions;
 

@@ -4,7 +4,7 @@
 use http::{HeaderName, HeaderValue};
 use rand::RngExt as _;
 
-use crate::model::Target;
+use crate::model::{Target, printable};
 
 #[expect(
     unreachable_pub,
@@ -31,8 +31,9 @@ pub(crate) const CARRY_PATH: &str = "/culvert.v1.Tunnel/Carry";
 /// Names the dial that a carrying stream answers.
 pub(crate) const DIAL_HEADER: HeaderName = HeaderName::from_static("culvert-dial");
 
-/// The longest error of the other side that is passed on, in characters.
-const LONGEST_ERROR: usize = 256;
+/// The largest message of the control stream, either way. Connections have streams of their own, so
+/// the longest is an error.
+pub(crate) const LARGEST_MESSAGE: usize = 64 * 1024;
 
 /// Names one dial within its session; chosen by the server, never negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +76,8 @@ impl From<Packet> for Control {
         match packet.payload {
             Some(Payload::DialRequest(dial)) => Self::Dial {
                 id: DialId(dial.random),
-                address: dial.address,
+                // Longer than any target, and then it is none.
+                address: printable(&dial.address),
             },
             Some(Payload::DialResponse(answer)) => Self::DialFailed {
                 id: DialId(answer.random),
@@ -90,12 +92,6 @@ impl From<Packet> for Control {
             | None => Self::Other,
         }
     }
-}
-
-/// What the other side says is shown to people and to logs: one line, not too long.
-fn printable(text: &str) -> String {
-    let line = text.chars().take(LONGEST_ERROR);
-    line.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 pub(crate) fn dial(id: DialId, target: &Target) -> Packet {
@@ -146,6 +142,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::model::LONGEST_PRINTED;
 
     #[test]
     fn an_empty_packet_is_not_a_dial() {
@@ -188,7 +185,7 @@ mod tests {
             panic!("not a failed dial")
         };
         assert!(
-            !error.contains('\n') && error.len() == LONGEST_ERROR,
+            !error.contains('\n') && error.chars().count() == LONGEST_PRINTED,
             "{error:?}"
         );
     }

@@ -10,8 +10,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Notice, Shared, budget::Budget};
-use crate::kubernetes::api_error::describe;
+use super::{Notice, Shared};
+use crate::{kubernetes::api_error::describe, observability::TokenBucket};
 
 /// Shown by `kubectl describe` as where an Event is from.
 const CONTROLLER: &str = "culvert";
@@ -61,7 +61,7 @@ impl EventWriter {
 
     /// Writes until `shutdown`. What is in hand then is lost.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut budget = Budget::new(BURST, PERIOD, Instant::now().into_std());
+        let mut budget = TokenBucket::new(BURST, PERIOD, Instant::now().into_std());
         while let Some(Some(notice)) = shutdown.run_until_cancelled(self.notice_rx.recv()).await {
             // What comes meanwhile waits, up to the channel's length; the rest is lost.
             while let Err(wait) = budget.take(Instant::now().into_std()) {

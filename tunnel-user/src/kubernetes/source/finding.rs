@@ -11,11 +11,13 @@ use crate::{
         ObjectName,
         events::{Events, Notice, about_node},
     },
-    model::{InvalidNodeName, NodeName},
+    model::{InvalidNodeName, NodeName, printable_up_to},
 };
 
 /// How many nodes a message names.
 const MOST_NAMED: usize = 8;
+/// The longest message: what an Event may say.
+const LONGEST_NOTE: usize = 1000;
 
 /// Something that a human should put right. It holds until it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -89,6 +91,19 @@ impl Finding {
         }
     }
 
+    /// The one node that it is about, if it is.
+    fn node(&self) -> Option<&str> {
+        match self {
+            Self::Node { node, .. } => Some(node.as_str()),
+            Self::NodeName(_) | Self::SharedAddress { .. } | Self::Ports { .. } => None,
+        }
+    }
+
+    /// What it says: a node says much of itself.
+    fn text(&self) -> String {
+        printable_up_to(&self.to_string(), LONGEST_NOTE)
+    }
+
     /// One notice for each object that the finding is about.
     fn notices(&self, ports_config: &ObjectReference) -> Vec<Notice> {
         let (about, action) = match self {
@@ -98,7 +113,7 @@ impl Finding {
             Self::SharedAddress { nodes, .. } => (nodes.iter().map(about_node).collect(), "Tunnel"),
             Self::Ports { .. } => (vec![ports_config.clone()], "ReadPorts"),
         };
-        let note = self.to_string();
+        let note = self.text();
         let notice = |about| Notice {
             about,
             reason: self.reason(),
@@ -131,7 +146,8 @@ impl Teller {
     ) {
         for finding in findings.difference(&self.told) {
             if !finding.is_logged_elsewhere() {
-                warn!(reason = finding.reason(), "{finding}");
+                let (node, text) = (finding.node(), finding.text());
+                warn!(node, reason = finding.reason(), "{text}");
             }
             if leading {
                 self.write(finding, ports_config);
@@ -139,7 +155,8 @@ impl Teller {
         }
         for finding in self.told.difference(&findings) {
             if !finding.is_logged_elsewhere() {
-                info!(reason = finding.reason(), "no longer: {finding}");
+                let (node, text) = (finding.node(), finding.text());
+                info!(node, reason = finding.reason(), "no longer: {text}");
             }
         }
         self.told = findings;

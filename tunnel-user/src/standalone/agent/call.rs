@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::{
     grpc::{self, Channel},
-    model::{Mark, ServerAddr},
+    model::{Mark, ServerAddr, printable, printable_up_to},
     outgoing,
     pki::{PinMismatch, SERVER_NAME},
     standalone::{
@@ -23,6 +23,10 @@ use crate::{
 
 /// The longest that a call takes, its connection included.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer: two certificates, and a node's addresses.
+const LARGEST_ANSWER: usize = 256 * 1024;
+/// The longest reason of a refusal, which says what to do, and names addresses perhaps.
+const LONGEST_REASON: usize = 2048;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +162,8 @@ async fn connect_and_call(
             })?;
     // The call holds the only channel, so the connection ends soon after it; why a connection ended
     // that has given its answer does not matter.
-    let client = EnrolmentClient::with_origin(channel, origin());
+    let client =
+        EnrolmentClient::with_origin(channel, origin()).max_decoding_message_size(LARGEST_ANSWER);
     let (answer, _ended) = tokio::join!(ask.send(client), connection);
     tasks.close();
     tasks.wait().await;
@@ -215,14 +220,14 @@ fn refusal(server: &ServerAddr, status: &Status) -> CallError {
     let server = server.clone();
     match status.code() {
         Code::PermissionDenied | Code::InvalidArgument | Code::Unauthenticated => {
-            let reason = status.message().to_owned();
+            let reason = printable_up_to(status.message(), LONGEST_REASON);
             CallError::Refused { server, reason }
         }
         _ => {
             // The message of a status made from an error leaves out the cause.
             let reason = status.source().map_or_else(
-                || status.message().to_owned(),
-                |cause| format!("{}: {}", status.message(), chain(cause)),
+                || printable(status.message()),
+                |cause| printable(&format!("{}: {}", status.message(), chain(cause))),
             );
             CallError::Failed { server, reason }
         }

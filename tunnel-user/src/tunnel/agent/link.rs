@@ -25,7 +25,7 @@ use self::dials::Dials;
 use super::{LinkInfo, Policy, fleet::LinkId};
 use crate::{
     grpc::Channel,
-    model::{AgentIdentity, Mark, ServerAddr},
+    model::{AgentIdentity, Mark, ServerAddr, printable},
     observability::metrics::AgentMetrics,
     outgoing,
     tunnel::{
@@ -33,7 +33,7 @@ use crate::{
         carry::Meter,
         http2::{self, Activity, ReadAhead, Watched, until_silent},
         metadata::{AgentHello, ServerHello},
-        wire::{Packet, agent_service_client},
+        wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
 };
 
@@ -248,14 +248,19 @@ async fn register(
     let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
     let origin = origin(&options.server)?;
     let channel = Channel::new(requests, tasks);
-    let mut client = agent_service_client::AgentServiceClient::with_origin(channel, origin);
+    let mut client = agent_service_client::AgentServiceClient::with_origin(channel, origin)
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE);
     let mut request = tonic::Request::new(ReceiverStream::new(control_rx));
     let hello = AgentHello::of(&options.identity, options.sessions_with.clone());
     hello.write(request.metadata_mut());
-    let response = client
-        .connect(request)
-        .await
-        .map_err(|status| anyhow!("server {} refused: {}", options.server, status.message()))?;
+    let response = client.connect(request).await.map_err(|status| {
+        anyhow!(
+            "server {} refused: {}",
+            options.server,
+            printable(status.message())
+        )
+    })?;
     let hello = ServerHello::read(response.metadata())
         .with_context(|| format!("server {} is not a tunnel server", options.server))?;
     if !hello.native {

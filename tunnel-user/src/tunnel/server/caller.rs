@@ -7,7 +7,8 @@
 //! | with a certificate that we trust  | the control stream, carrying, renewal       |
 //! | with any other certificate        | nothing: its handshake fails                |
 //!
-//! Who has no session has a place in the lobby, and leaves when its time or its place is gone. Who
+//! Who has no session has a permit of the [limiter](super::preauth), and leaves when its time is over or
+//! its place is taken. Who
 //! has one leaves when the certificate is over, unless the agent has proved itself anew: then what
 //! is carried may end by itself.
 
@@ -18,7 +19,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -37,13 +38,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
-use super::{control::ControlService, listener::Shared, lobby::LobbyPlace, proved::Proved};
+use super::{control::ControlService, listener::Shared, preauth::Permit, proved::Proved};
 use crate::{
     grpc::{RecvBody, send_body},
     model::PeerAddr,
     tunnel::{
         http2::{self, Activity, ServerStream, Watched, until_silent},
-        wire::{CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, agent_service_server},
+        wire::{
+            CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, LARGEST_MESSAGE, agent_service_server,
+        },
     },
 };
 
@@ -53,7 +56,7 @@ pub type UnaryService =
     Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// The longest that a caller without a session may stay.
-const LOBBY_TIME: Duration = Duration::from_secs(30);
+const UNREGISTERED_TIME: Duration = Duration::from_secs(30);
 /// Calls that one caller may make at the same time, and that one without a certificate may make at
 /// all; what is not an attack makes one.
 const MOST_CALLS: usize = 16;
@@ -74,13 +77,13 @@ pub(super) struct Caller {
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     caller: Caller,
-    place: LobbyPlace,
+    permit: Permit,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) {
     let serving = Serving::new(caller, shared, shutdown.child_token());
     let (stream, activity) = Watched::new(stream);
-    let mut overstayed = pin!(overstayed(place));
+    let mut overstayed = pin!(overstayed(permit, serving.registered.clone()));
     let shaken = tokio::select! {
         shaken = serving.http2().handshake(stream) => shaken,
         () = &mut overstayed => return,
@@ -110,11 +113,14 @@ struct Serving {
     ended: CancellationToken,
     tasks: TaskTracker,
     calls: AtomicUsize,
+    /// Cancelled once there is a session.
+    registered: CancellationToken,
 }
 
 impl Serving {
     fn new(caller: Caller, shared: Arc<Shared>, ended: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
+        let registered = CancellationToken::new();
         let control = caller.proved.clone().map(|proved| {
             Arc::new(ControlService {
                 proved,
@@ -126,6 +132,7 @@ impl Serving {
                 sessions: shared.sessions.clone(),
                 snapshots: shared.snapshots.clone(),
                 session: OnceLock::new(),
+                registered: registered.clone(),
                 ended: ended.clone(),
                 tasks: tasks.clone(),
             })
@@ -137,6 +144,7 @@ impl Serving {
             ended,
             tasks,
             calls: AtomicUsize::new(0),
+            registered,
         }
     }
 
@@ -162,7 +170,7 @@ impl Serving {
                 None => std::future::pending().await,
             }
         });
-        let (mut in_lobby, mut is_valid) = (true, true);
+        let (mut is_limited, mut is_valid) = (true, true);
         loop {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
@@ -174,11 +182,11 @@ impl Serving {
                     None => return "closed by the agent",
                 },
                 _ = &mut silent => return "the agent fell silent",
-                () = &mut overstayed, if in_lobby => {
+                () = &mut overstayed, if is_limited => {
                     if !self.has_session() {
                         return "no session";
                     }
-                    in_lobby = false;
+                    is_limited = false;
                 }
                 () = &mut expired, if is_valid => {
                     is_valid = false;
@@ -233,7 +241,9 @@ impl Serving {
         match (request.uri().path(), &self.control) {
             (CARRY_PATH, Some(control)) => take_up(control, request, respond),
             (CONNECT_PATH, Some(control)) => {
-                let service = agent_service_server::AgentServiceServer::new(Arc::clone(control));
+                let service = agent_service_server::AgentServiceServer::new(Arc::clone(control))
+                    .max_decoding_message_size(LARGEST_MESSAGE)
+                    .max_encoding_message_size(LARGEST_MESSAGE);
                 self.answer(request, respond, move |request| {
                     let mut service = service;
                     Box::pin(async move {
@@ -243,10 +253,8 @@ impl Serving {
                 });
             }
             (CARRY_PATH | CONNECT_PATH, None) => {
-                if let Some(left_out) = self.shared.uncertified.pass(Instant::now()) {
-                    let peer = self.caller.peer;
-                    tracing::warn!(%peer, left_out, "refused a caller without a certificate");
-                }
+                let peer = self.caller.peer;
+                tracing::warn!(%peer, "refused a caller without a certificate");
                 let status = Status::unauthenticated(
                     "a client certificate is required: an agent gets one by enrolment, or from its cluster",
                 );
@@ -293,11 +301,12 @@ impl Serving {
     }
 }
 
-/// Resolves when a caller without a session has to leave.
-async fn overstayed(place: LobbyPlace) {
+/// Resolves when a caller has a session, or has to leave without one.
+async fn overstayed(permit: Permit, registered: CancellationToken) {
     tokio::select! {
-        () = place.taken() => {}
-        () = sleep(LOBBY_TIME) => {}
+        () = registered.cancelled() => {}
+        () = permit.evicted() => {}
+        () = sleep(UNREGISTERED_TIME) => {}
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct ControlService {
     pub(super) snapshots: SnapshotReader,
     /// The one session of this connection, once it is registered.
     pub(super) session: OnceLock<Arc<Session>>,
+    /// Cancelled once there is one that counts.
+    pub(super) registered: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -90,6 +92,7 @@ impl ControlService {
             session.end();
             return Err(self.refuse(&refusal));
         }
+        self.registered.cancel();
         tracing::info!(%node, peer = %self.peer, "session established");
         Ok(control_rx)
     }

@@ -1,32 +1,26 @@
 //! The agent port: TCP and TLS for everyone, then one task per caller.
 
-use std::{
-    fmt::Display,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Display, future::Future, io, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::counter::Counter;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, server::Acceptor};
 use rustls_pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Sessions, UnaryService,
     caller::{self, Caller},
-    lobby::{Lobby, LobbyPlace},
+    preauth::{Permit, PreAuthLimiter, Source},
     proved::Proved,
-    seldom::Seldom,
 };
 use crate::{
-    model::{PeerAddr, SnapshotReader},
+    model::{PeerAddr, SnapshotReader, printable},
     observability::metrics::Carried,
     pki::{AgentProof, UnprovedIdentity},
     tunnel::{
@@ -36,8 +30,13 @@ use crate::{
     },
 };
 
-/// The longest that a TLS handshake may take.
+/// The longest wait for what a caller says first. An agent says it with the packet that connects, or
+/// in the next one.
+const HELLO_TIME: Duration = Duration::from_secs(3);
+/// The longest that the rest of a TLS handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// The same where whoever has no certificate has no business here.
+const CLUSTER_HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,12 +88,6 @@ pub(super) struct Shared {
     pub(super) snapshots: SnapshotReader,
     pub(super) unary: UnaryService,
     pub(super) metrics: TunnelMetrics,
-    /// Callers that could not shake hands.
-    pub(super) strangers: Seldom,
-    /// Callers whose certificate does not count.
-    pub(super) refused_certificates: Seldom,
-    /// Callers that asked for more than enrolment.
-    pub(super) uncertified: Seldom,
 }
 
 impl TunnelMetrics {
@@ -129,9 +122,6 @@ impl AgentListener {
             snapshots,
             unary,
             metrics,
-            strangers: Seldom::default(),
-            refused_certificates: Seldom::default(),
-            uncertified: Seldom::default(),
         };
         Self {
             listener,
@@ -144,27 +134,32 @@ impl AgentListener {
     /// session. A server that hands over stops accepting first, and goes on if that fails.
     pub async fn run(self, mut accepting: watch::Receiver<bool>, shutdown: CancellationToken) {
         let callers = TaskTracker::new();
-        let lobby = Lobby::default();
+        let limiter = PreAuthLimiter::default();
         loop {
             let accepts = *accepting.borrow_and_update();
             let accepted = tokio::select! {
-                accepted = self.accept(), if accepts => accepted,
+                accepted = self.accept(&limiter), if accepts => accepted,
                 changed = accepting.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
                 () = shutdown.cancelled() => break,
             };
-            let Some((stream, peer)) = accepted else {
+            let Some((stream, peer, permit)) = accepted else {
                 continue;
             };
-            let acceptor = TlsAcceptor::from(Arc::clone(&self.tls.borrow()));
+            let tls = Arc::clone(&self.tls.borrow());
             let (shared, shutdown) = (Arc::clone(&self.shared), shutdown.clone());
-            let place = lobby.enter();
+            let limiter = limiter.clone();
             callers.spawn(async move {
-                let shaken = shared.shake_hands(stream, peer, &acceptor, &place).await;
-                if let Some((stream, caller)) = shaken {
-                    caller::serve(stream, caller, place, shared, shutdown).await;
+                let arriving = Arriving {
+                    peer,
+                    shared: &shared,
+                    limiter: &limiter,
+                };
+                let shaken = arriving.shake_hands(stream, tls, permit).await;
+                if let Some((stream, caller, permit)) = shaken {
+                    caller::serve(stream, caller, permit, shared, shutdown).await;
                 }
             });
         }
@@ -173,9 +168,13 @@ impl AgentListener {
         callers.wait().await;
     }
 
-    async fn accept(&self) -> Option<(TcpStream, PeerAddr)> {
+    async fn accept(&self, limiter: &PreAuthLimiter) -> Option<(TcpStream, PeerAddr, Permit)> {
+        limiter.room().await;
         match self.listener.accept().await {
-            Ok((stream, peer)) => Some((stream, PeerAddr::of(peer))),
+            Ok((stream, peer)) => {
+                let peer = PeerAddr::of(peer);
+                Some((stream, peer, limiter.connecting(Source::of(peer.0.ip()))))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept agents");
                 sleep(ACCEPT_PAUSE).await;
@@ -185,61 +184,88 @@ impl AgentListener {
     }
 }
 
-impl Shared {
+/// A caller on its way through TLS.
+struct Arriving<'a> {
+    peer: PeerAddr,
+    shared: &'a Shared,
+    limiter: &'a PreAuthLimiter,
+}
+
+impl Arriving<'_> {
     async fn shake_hands(
         &self,
         stream: TcpStream,
-        peer: PeerAddr,
-        acceptor: &TlsAcceptor,
-        place: &LobbyPlace,
-    ) -> Option<(TlsStream<ReadAhead>, Caller)> {
+        tls: Arc<ServerConfig>,
+        permit: Permit,
+    ) -> Option<(TlsStream<ReadAhead>, Caller, Permit)> {
+        let peer = self.peer;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
         }
-        let shaken = tokio::select! {
-            shaken = timeout(HANDSHAKE_TIME, acceptor.accept(read_ahead(stream))) => shaken,
-            () = place.taken() => {
-                tell(&self.strangers, peer, &"it made room for other callers");
-                return None;
-            }
+        let source = Source::of(peer.0.ip());
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), read_ahead(stream));
+        let start = self.within(HELLO_TIME, &permit, hello).await?;
+        // To answer costs time on the processor: those whose turn it is are served to the end.
+        let shaking = timeout(HANDSHAKE_TIME, self.limiter.handshaking(source)).await;
+        let Ok(shaking) = shaking else {
+            self.tell(&"this server is too busy");
+            return None;
         };
-        let stream = match shaken {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let of_its_kind = if is_about_certificate(&error) {
-                    &self.refused_certificates
-                } else {
-                    &self.strangers
-                };
-                tell(of_its_kind, peer, &error);
-                return None;
-            }
-            Err(_elapsed) => {
-                tell(&self.strangers, peer, &"it took too long");
-                return None;
-            }
+        drop(permit);
+        let time = match self.shared.proof {
+            AgentProof::Enrolment => HANDSHAKE_TIME,
+            AgentProof::ClusterSubject => CLUSTER_HANDSHAKE_TIME,
         };
-        match Caller::new(peer, &stream, self.proof) {
-            Ok(caller) => Some((stream, caller)),
+        let stream = self.within(time, &shaking, start.into_stream(tls)).await?;
+        let caller = match Caller::new(peer, &stream, self.shared.proof) {
+            Ok(caller) => caller,
             Err(error) => {
-                tracing::warn!(%peer, %error, "refused a certificate that proves no agent");
-                None
+                let error = printable(&error.to_string());
+                tracing::warn!(%peer, error, "refused a certificate that proves no agent");
+                return None;
             }
+        };
+        let permit = match &caller.proved {
+            Some(proved) => self.limiter.authenticated(proved.identity.node.clone()),
+            None => self.limiter.enrolling(source),
+        };
+        Some((stream, caller, permit))
+    }
+
+    /// One stage of the handshake, unless it takes too long or another caller needs the place.
+    async fn within<T>(
+        &self,
+        time: Duration,
+        permit: &Permit,
+        stage: impl Future<Output = io::Result<T>>,
+    ) -> Option<T> {
+        let done = tokio::select! {
+            done = timeout(time, permit.with_peer(stage)) => done,
+            () = permit.evicted() => {
+                self.tell(&"it made room for other callers");
+                return None;
+            }
+        };
+        match done {
+            Ok(Ok(done)) => return Some(done),
+            // An agent of ours, perhaps, and not to be lost among those who say anything.
+            Ok(Err(error)) if is_about_certificate(&error) => {
+                let error = printable(&error.to_string());
+                tracing::info!(peer = %self.peer, error, "TLS handshake failed: the certificate");
+            }
+            Ok(Err(error)) => self.tell(&error),
+            Err(_elapsed) => self.tell(&"it took too long"),
         }
+        None
+    }
+
+    fn tell(&self, error: &dyn Display) {
+        let error = printable(&error.to_string());
+        tracing::info!(peer = %self.peer, error, "TLS handshake failed");
     }
 }
 
-/// Anyone on the network can cause this message.
-fn tell(of_its_kind: &Seldom, peer: PeerAddr, error: &dyn Display) {
-    if let Some(left_out) = of_its_kind.pass(Instant::now()) {
-        tracing::info!(%peer, %error, left_out, "TLS handshake failed");
-    } else {
-        tracing::debug!(%peer, %error, "TLS handshake failed");
-    }
-}
-
-/// Whether the caller showed a certificate that does not count: an agent of ours, perhaps, and not
-/// to be lost among those who say anything.
+/// Whether the caller showed a certificate that does not count.
 fn is_about_certificate(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     matches!(cause, Some(rustls::Error::InvalidCertificate(_)))

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::KeeperOptions;
 use crate::{
-    model::ServerAddr,
+    model::{ServerAddr, printable_up_to},
     moment::{changed, until},
     tunnel::agent::{
         Servers,
@@ -28,6 +28,8 @@ use crate::{
 /// What servers say, on its way to the loop. A full channel delays a session's dials for as long
 /// as the loop takes to decide.
 const NOTICES: usize = 64;
+/// The longest cause of a failure that is shown, with what the server said.
+const LONGEST_CAUSE: usize = 1024;
 
 type Dialled = (ServerAddr, anyhow::Result<Reached>);
 
@@ -177,7 +179,7 @@ impl Running {
                 self.servers.is_duplicate(server, hello.id);
             }
             Err(error) => {
-                let error = format!("{error:#}");
+                let error = printable_up_to(&format!("{error:#}"), LONGEST_CAUSE);
                 if self.servers.failed(server, &error) {
                     tracing::warn!(%server, error, "no session");
                 } else {
