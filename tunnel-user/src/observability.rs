@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod causes;
+mod http_server;
 mod log_limit;
 pub mod logging;
 pub mod meta;

@@ -4,7 +4,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use axum::{Json, Router, extract::State, routing::get};
@@ -13,15 +12,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    http_server,
     private_socket::{PrivateSocket, SocketFile},
     status::StatusReport,
 };
 
 /// The socket's name in the run directory.
 const SOCKET: &str = "admin.sock";
-
-/// How long an answer that is under way may take to end after the stop.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Makes the report of the moment it is called.
 pub type MakeStatus = Arc<dyn Fn() -> BoxFuture<'static, StatusReport> + Send + Sync>;
@@ -102,12 +99,8 @@ impl AdminServer {
     /// Serves until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let _removed_at_the_end = self.file;
-        let stop = shutdown.clone().cancelled_owned();
-        let serve = axum::serve(self.listener, self.routes).with_graceful_shutdown(stop);
-        tokio::select! {
-            ended = serve.into_future() => ended,
-            () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-        }
+        http_server::serve(self.listener, self.routes, shutdown).await;
+        Ok(())
     }
 }
 

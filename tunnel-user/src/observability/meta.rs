@@ -1,6 +1,6 @@
 //! The meta server: `/metrics`, `/healthz` and `/readyz` over plain HTTP.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -13,13 +13,10 @@ use prometheus_client::{encoding::text, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::register_process, readiness::Readiness};
+use super::{http_server, metrics::register_process, readiness::Readiness};
 
 /// <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#overall-structure>
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// How long an answer that is under way may take to end after the stop.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Serves this process's metrics and health.
 #[derive(Debug)]
@@ -80,13 +77,8 @@ impl MetaServer {
 
     /// Serves until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        let stop = shutdown.clone().cancelled_owned();
-        let serve = axum::serve(self.listener, self.routes).with_graceful_shutdown(stop);
-        tokio::select! {
-            ended = serve.into_future() => ended,
-            // A peer that never reads its answer must not hold the stop up.
-            () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-        }
+        http_server::serve(self.listener, self.routes, shutdown).await;
+        Ok(())
     }
 }
 

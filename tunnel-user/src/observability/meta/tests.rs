@@ -63,6 +63,31 @@ async fn a_silent_peer_does_not_hold_the_stop_up() {
 }
 
 #[tokio::test]
+async fn idle_callers_are_bounded_and_keep_no_probe_from_its_answer() {
+    let any_port = "127.0.0.1:0".parse().unwrap();
+    let meta = MetaServer::new(any_port, Registry::default(), Readiness::default())
+        .await
+        .unwrap();
+    let address = meta.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(meta.run(stop.clone()));
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz HTT").await.unwrap();
+        idle.push(stream);
+    }
+    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    // The first ones had to go; none of those that are left is kept for long.
+    for stream in &mut idle {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_u8());
+        ended.await.unwrap().unwrap_err();
+    }
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_taken_address_is_named_with_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
