@@ -27,6 +27,8 @@ const WATCH_SECONDS: u32 = 30;
 const SELDOM_WATCH_SECONDS: u32 = 290;
 /// Objects of a list that are in memory at once, as the API server wrote them.
 const PAGE: u32 = 200;
+/// The same for certificate requests: a megabyte and a half each, if somebody likes.
+const REQUESTS_PAGE: u32 = 20;
 /// A watch that expires sooner after its list did not expire of old age.
 const LASTING: Duration = Duration::from_mins(1);
 /// HTTP 410, see
@@ -46,6 +48,8 @@ pub(super) enum Which {
     Named(String),
     /// Those with this label, `key=value`.
     Labelled(String),
+    /// Certificate requests for this signer.
+    OfSigner(&'static str),
 }
 
 /// Who watches.
@@ -115,6 +119,11 @@ where
         Which::Labelled(label) => {
             config = config.labels(label);
             probe = probe.labels(label);
+        }
+        Which::OfSigner(signer) => {
+            let field = format!("spec.signerName={signer}");
+            config = config.fields(&field).page_size(REQUESTS_PAGE);
+            probe = probe.fields(&field);
         }
     }
     let watch = Watch {

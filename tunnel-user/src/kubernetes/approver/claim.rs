@@ -20,6 +20,17 @@ use crate::{
 /// The one block that a request consists of.
 const PEM_TAG: &str = "CERTIFICATE REQUEST";
 
+/// The longest request, as PEM, and the most names of each kind: an agent's has a name and its node's
+/// addresses, a server's a few names for each server.
+pub(super) const LONGEST_REQUEST: usize = 16 * 1024;
+pub(super) const MOST_NAMES: usize = 64;
+/// What a usage, a user or a node is called at most. What is longer is none that we look for.
+const LONGEST_NAME: usize = 512;
+/// The usages that are kept: more than any right request has.
+const MOST_USAGES: usize = 8;
+/// The one group that matters.
+const NODES: &str = "system:nodes";
+
 /// A request that claims the subject of a server or an agent.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
@@ -31,6 +42,8 @@ pub(super) struct Claim {
     /// `None` where the request asks for anything that is not a name.
     pub(super) names: Option<ClaimedNames>,
     pub(super) requester: Requester,
+    /// Whether it is longer, or names more, than any that is right. Its names are not kept then.
+    pub(super) is_too_large: bool,
 }
 
 /// The names asked for, each as often as it stands there.
@@ -78,12 +91,19 @@ impl Claim {
         let mut usages = spec.usages.clone().unwrap_or_default();
         usages.sort();
         usages.dedup();
+        usages.truncate(MOST_USAGES);
+        usages.iter_mut().for_each(cut);
+        let is_too_large = spec.request.0.len() > LONGEST_REQUEST;
+        let names = (!is_too_large).then(|| ClaimedNames::read(info)).flatten();
+        let has_too_many = |names: &ClaimedNames| names.dns.len().max(names.ips.len()) > MOST_NAMES;
+        let is_too_large = is_too_large || names.as_ref().is_some_and(has_too_many);
         Some(Self {
             kind,
             subject_is_exact: kind.subject.is_exactly(&info.subject),
             usages,
-            names: ClaimedNames::read(info),
+            names: names.filter(|_| !is_too_large),
             requester: Requester::read(spec),
+            is_too_large,
         })
     }
 }
@@ -129,12 +149,24 @@ impl Requester {
     fn read(spec: &CertificateSigningRequestSpec) -> Self {
         let extra = spec.extra.as_ref();
         let pod_node = extra.and_then(|extra| extra.get(NODE_NAME_KEY));
+        let mut username = spec.username.clone().unwrap_or_default();
+        cut(&mut username);
+        let groups = spec.groups.iter().flatten();
+        // More than one is as wrong as three.
+        let pod_node = pod_node.into_iter().flatten().take(2);
+        let mut pod_node: Vec<_> = pod_node.cloned().collect();
+        pod_node.iter_mut().for_each(cut);
         Self {
-            username: spec.username.clone().unwrap_or_default(),
-            groups: spec.groups.clone().unwrap_or_default(),
-            pod_node: pod_node.cloned().unwrap_or_default(),
+            username,
+            groups: groups.filter(|group| *group == NODES).cloned().collect(),
+            pod_node,
         }
     }
+}
+
+fn cut(name: &mut String) {
+    name.truncate(name.floor_char_boundary(LONGEST_NAME));
+    name.shrink_to_fit();
 }
 
 /// The content of the one PEM block that must be all there is: the signer reads the first block,

@@ -6,7 +6,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::claim::{Claim, ClaimedNames, Requester};
+use super::{
+    claim::{Claim, ClaimedNames, LONGEST_REQUEST, MOST_NAMES, Requester},
+    queue::MOST_OF_ONE,
+};
 use crate::{
     kubernetes::{
         CertificateNames, ObjectName,
@@ -43,6 +46,14 @@ pub(super) enum Decision {
 /// Why a request can never be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denial {
+    #[error(
+        "it is larger than any request of a server or an agent: at most {LONGEST_REQUEST} bytes, {MOST_NAMES} DNS names and {MOST_NAMES} addresses"
+    )]
+    TooLarge,
+    #[error(
+        "its requester has made {MOST_OF_ONE} newer ones that cannot be decided either: what waits is bounded, make a new one once the reason is gone"
+    )]
+    TooMany,
     #[error("the subject must be exactly CN={}, O={}", .0.subject.common_name, .0.subject.organization)]
     Subject(&'static CertificateKind),
     #[error("the usages must be exactly: {}", .0.usages.join(", "))]
@@ -147,6 +158,9 @@ pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) ->
 
 fn well_formed(claim: &Claim) -> Result<&ClaimedNames, Decision> {
     let Claim { kind, .. } = claim;
+    if claim.is_too_large {
+        return Err(Denial::TooLarge.into());
+    }
     if !claim.subject_is_exact {
         return Err(Denial::Subject(kind).into());
     }

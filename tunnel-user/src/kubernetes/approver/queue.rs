@@ -20,6 +20,11 @@ use super::{claim::Asker, decision::Concern};
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// Requests of one requester that are not decided, and of all together. Of a requester that has more
+/// the oldest is to be denied; of all, that of whoever has most.
+pub(super) const MOST_OF_ONE: usize = 32;
+const MOST: usize = 16 * 1024;
+
 /// Requests by name, each with what has to be known of it.
 #[derive(Debug)]
 pub(super) struct Queue<O, T> {
@@ -31,6 +36,20 @@ pub(super) struct Queue<O, T> {
     due: BTreeSet<(Instant, String)>,
     /// Whose turn it was; whoever follows in order is next.
     served: Option<Asker>,
+    /// What is to be decided, by requester and in order of creation.
+    undecided: BTreeMap<Asker, BTreeSet<(O, String)>>,
+    undecided_count: usize,
+    /// Whether there was no room for a request.
+    left_out: bool,
+}
+
+/// What is to be done about a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn<'a, T> {
+    /// It is to be decided.
+    Decide(&'a T),
+    /// Its requester has too many: it is to be denied, whatever it says.
+    Deny,
 }
 
 #[derive(Debug)]
@@ -39,7 +58,8 @@ struct Entry<O, T> {
     asker: Asker,
     /// When it was put here first.
     seen: Instant,
-    request: T,
+    /// `None` once it is to be denied: what it says is not kept.
+    request: Option<T>,
     state: State,
     failures: u32,
     /// Why it was left, so that the same is not said twice.
@@ -64,6 +84,9 @@ impl<O: Ord + Clone, T> Queue<O, T> {
             left_count: 0,
             due: BTreeSet::new(),
             served: None,
+            undecided: BTreeMap::new(),
+            undecided_count: 0,
+            left_out: false,
         }
     }
 
@@ -77,15 +100,27 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     ) {
         let known = self.waiting.get_mut(name);
         if let Some(entry) = known.filter(|entry| entry.created == created) {
-            entry.request = request;
+            if let Some(known) = &mut entry.request {
+                *known = request;
+            }
             return;
         }
         self.remove(name);
+        if !self.make_room(&asker) {
+            self.left_out = true;
+            return;
+        }
+        let place = (created.clone(), name.to_owned());
+        self.undecided
+            .entry(asker.clone())
+            .or_default()
+            .insert(place);
+        self.undecided_count += 1;
         let entry = Entry {
             created,
             asker,
             seen: now,
-            request,
+            request: Some(request),
             state: State::Asked,
             failures: 0,
             said: None,
@@ -97,15 +132,19 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     /// A request is decided or gone.
     pub(super) fn remove(&mut self, name: &str) {
         self.turn(name, State::Asked);
+        self.forget(name);
         self.waiting.remove(name);
     }
 
-    /// No request exists but these.
-    pub(super) fn retain(&mut self, names: &HashSet<String>) {
-        let known = self.waiting.keys();
+    /// Of the requests that `is_listed` tells of, no others exist than these.
+    pub(super) fn retain(&mut self, names: &HashSet<String>, is_listed: impl Fn(&T) -> bool) {
+        let is_gone = |(name, entry): &(&String, &Entry<O, T>)| {
+            entry.request.as_ref().is_some_and(&is_listed) && !names.contains(*name)
+        };
+        let known = self.waiting.iter();
         let gone: Vec<_> = known
-            .filter(|name| !names.contains(*name))
-            .cloned()
+            .filter(is_gone)
+            .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
             self.remove(&name);
@@ -114,7 +153,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
 
     /// The oldest request of the requester whose turn it is, and how long it has been here. It is
     /// not handed out again before its answer.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(String, &T, Duration)> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<(String, Turn<'_, T>, Duration)> {
         while let Some((_, name)) = self.due.first().filter(|(due, _)| *due <= now) {
             let name = name.clone();
             self.turn(&name, State::Ready);
@@ -125,7 +164,13 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         self.turn(&name, State::Asked);
         let entry = self.waiting.get(&name)?;
         let age = now.saturating_duration_since(entry.seen);
-        Some((name, &entry.request, age))
+        let turn = entry.request.as_ref().map_or(Turn::Deny, Turn::Decide);
+        Some((name, turn, age))
+    }
+
+    /// Whether a request was left out for which there is room by now: all have to be listed anew.
+    pub(super) fn take_left_out(&mut self) -> bool {
+        self.undecided_count <= MOST / 2 && std::mem::take(&mut self.left_out)
     }
 
     /// It cannot be decided before this changes, or that moment has come, for this reason; whether
@@ -178,6 +223,57 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     /// How many are left undecided.
     pub(super) fn left(&self) -> usize {
         self.left_count
+    }
+
+    /// Whether another request of this requester may be kept. One that makes room for it is to be denied.
+    fn make_room(&mut self, asker: &Asker) -> bool {
+        let of_asker = self.undecided.get(asker).map_or(0, BTreeSet::len);
+        if of_asker >= MOST_OF_ONE {
+            self.give_up_oldest(asker);
+        } else if self.undecided_count >= MOST {
+            let by_count = self
+                .undecided
+                .iter()
+                .max_by_key(|(_, requests)| requests.len());
+            let most = by_count.filter(|(_, requests)| requests.len() > of_asker + 1);
+            let Some(most) = most.map(|(asker, _)| asker.clone()) else {
+                return false;
+            };
+            self.give_up_oldest(&most);
+        }
+        true
+    }
+
+    fn give_up_oldest(&mut self, asker: &Asker) {
+        let oldest = self.undecided.get(asker).and_then(BTreeSet::first);
+        let Some((_, name)) = oldest.cloned() else {
+            return;
+        };
+        self.forget(&name);
+        let Some(entry) = self.waiting.get_mut(&name) else {
+            return;
+        };
+        entry.request = None;
+        // A decision that is being written stands; if it cannot be written, this one follows.
+        if !matches!(entry.state, State::Asked) {
+            self.turn(&name, State::Ready);
+        }
+    }
+
+    /// It does not count among what is to be decided any more.
+    fn forget(&mut self, name: &str) {
+        let Some(entry) = self.waiting.get(name) else {
+            return;
+        };
+        let place = (entry.created.clone(), name.to_owned());
+        if let Some(requests) = self.undecided.get_mut(&entry.asker)
+            && requests.remove(&place)
+        {
+            self.undecided_count -= 1;
+            if requests.is_empty() {
+                self.undecided.remove(&entry.asker);
+            }
+        }
     }
 
     fn next_asker(&self) -> Option<Asker> {

@@ -1,7 +1,7 @@
 //! One term of office: what the approver does from becoming the leader until it is none any more.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     pin::pin,
     time::{Duration, Instant},
 };
@@ -9,7 +9,7 @@ use std::{
 use futures_util::{
     StreamExt as _,
     future::{BoxFuture, FutureExt as _},
-    stream::FuturesUnordered,
+    stream::{BoxStream, FuturesUnordered},
 };
 use k8s_openapi::{
     api::{
@@ -31,16 +31,19 @@ use tracing::{info, warn};
 use super::{
     Approver,
     claim::Claim,
-    decision::{CHANGE_TIME, Concern, Decision, Doubt, Knowledge, decide},
-    queue::Queue,
+    decision::{CHANGE_TIME, Concern, Decision, Denial, Doubt, Knowledge, decide},
+    queue::{Queue, Turn},
 };
 use crate::{
     kubernetes::{
         api_error::{describe, is_status},
-        certificates::progress::Progress,
-        watch::{Trouble, Watcher, Which, follow},
+        certificates::{
+            kind::{AGENT, CertificateKind, SERVER},
+            progress::Progress,
+        },
+        watch::{News, Trouble, Watcher, Which, follow},
     },
-    model::Snapshot,
+    model::{Snapshot, printable, printable_up_to},
     moment::until,
 };
 
@@ -51,24 +54,37 @@ const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How often the API server is asked who this server is, until it tells.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
+/// The longest message of a decision.
+const LONGEST_MESSAGE: usize = 1024;
+
 pub(super) struct Term<'a> {
     approver: &'a Approver,
     api: Api<CertificateSigningRequest>,
     queue: Queue<Timestamp, Pending>,
-    /// Names that a list has shown so far; complete at its end.
-    listed: HashSet<String>,
+    /// Names that the list of a signer's requests has shown so far; complete at its end.
+    listed: BTreeMap<&'static str, HashSet<String>>,
     own_user: Option<String>,
 }
 
+/// What is kept of a request, whatever size it has: less than 16 KiB, mostly less than one.
 struct Pending {
-    csr: CertificateSigningRequest,
+    judged: Judged,
     claim: Claim,
+}
+
+/// Which state of which object was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Judged {
+    uid: Option<String>,
+    resource_version: Option<String>,
 }
 
 /// A decision that has been written, or has not.
 struct Written {
     name: String,
     decision: Decision,
+    /// Whose it is, for the log.
+    requester: String,
     outcome: Result<(), WriteError>,
 }
 
@@ -84,15 +100,17 @@ impl<'a> Term<'a> {
             api: Api::all(approver.client.clone()),
             approver,
             queue: Queue::new(),
-            listed: HashSet::new(),
+            listed: BTreeMap::new(),
             own_user: None,
         }
     }
 
     /// Never ends by itself.
     pub(super) async fn run(mut self) {
-        let mut news = follow(self.api.clone(), &Which::All, Watcher::Server);
-        let mut watching = Trouble::of("certificate requests");
+        let mut agents = self.follow(&AGENT);
+        let mut servers = self.follow(&SERVER);
+        let mut watching_agents = Trouble::of("certificate requests of agents");
+        let mut watching_servers = Trouble::of("certificate requests of servers");
         let mut writes: FuturesUnordered<BoxFuture<'static, Written>> = FuturesUnordered::new();
         let mut snapshots = self.approver.snapshots.clone();
         let mut snapshot = snapshots.borrow_and_update().clone();
@@ -105,11 +123,19 @@ impl<'a> Term<'a> {
                 writes.push(write);
             }
             self.approver.counts.pending(self.queue.left());
+            if self.queue.take_left_out() {
+                (agents, servers) = (self.follow(&AGENT), self.follow(&SERVER));
+            }
             let due = self.queue.due().filter(|_| writes.len() < MOST_WRITES);
             tokio::select! {
-                Some(news) = news.next() => {
-                    if let Some(event) = watching.tell(news) {
-                        self.handle(event);
+                Some(news) = agents.next() => {
+                    if let Some(event) = watching_agents.tell(news) {
+                        self.handle(&AGENT, event);
+                    }
+                }
+                Some(news) = servers.next() => {
+                    if let Some(event) = watching_servers.tell(news) {
+                        self.handle(&SERVER, event);
                     }
                 }
                 Some(written) = writes.next(), if !writes.is_empty() => self.written(&written),
@@ -130,15 +156,32 @@ impl<'a> Term<'a> {
         }
     }
 
-    fn handle(&mut self, event: Event<CertificateSigningRequest>) {
+    /// What others ask of other signers is never in memory here.
+    fn follow(
+        &self,
+        kind: &CertificateKind,
+    ) -> BoxStream<'static, News<CertificateSigningRequest>> {
+        follow(
+            self.api.clone(),
+            &Which::OfSigner(kind.signer),
+            Watcher::Server,
+        )
+    }
+
+    fn handle(&mut self, kind: &'static CertificateKind, event: Event<CertificateSigningRequest>) {
+        let listed = self.listed.entry(kind.signer).or_default();
         match event {
-            Event::Init => self.listed.clear(),
+            Event::Init => listed.clear(),
             Event::InitApply(csr) => {
-                self.listed.extend(csr.metadata.name.clone());
-                self.see(csr);
+                listed.extend(csr.metadata.name.clone());
+                self.see(&csr);
             }
-            Event::InitDone => self.queue.retain(&self.listed),
-            Event::Apply(csr) => self.see(csr),
+            Event::InitDone => {
+                let of_signer = |pending: &Pending| pending.claim.kind == kind;
+                self.queue.retain(listed, of_signer);
+                listed.clear();
+            }
+            Event::Apply(csr) => self.see(&csr),
             Event::Delete(csr) => {
                 self.queue
                     .remove(csr.metadata.name.as_deref().unwrap_or_default());
@@ -146,18 +189,19 @@ impl<'a> Term<'a> {
         }
     }
 
-    fn see(&mut self, csr: CertificateSigningRequest) {
+    fn see(&mut self, csr: &CertificateSigningRequest) {
         let Some(name) = csr.metadata.name.clone() else {
             return;
         };
         let created = csr.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let claim = (Progress::of(&csr) == Progress::Pending)
-            .then(|| Claim::read(&csr))
+        let claim = (Progress::of(csr) == Progress::Pending)
+            .then(|| Claim::read(csr))
             .flatten();
         match (claim, created) {
             (Some(claim), Some(created)) => {
                 let asker = claim.requester.asker();
-                let pending = Pending { csr, claim };
+                let judged = Judged::of(csr);
+                let pending = Pending { judged, claim };
                 self.queue
                     .put(&name, (created, asker), pending, Instant::now());
             }
@@ -173,7 +217,12 @@ impl<'a> Term<'a> {
             let snapshot = self.approver.snapshots.borrow().clone();
             let names = self.approver.names.borrow().clone();
             let now = Instant::now();
-            let (name, pending, age) = self.queue.next(now)?;
+            let (name, turn, age) = self.queue.next(now)?;
+            let Turn::Decide(pending) = turn else {
+                let denied = Decision::Deny(Denial::TooMany);
+                return Some(write(self.api.clone(), name, None, denied).boxed());
+            };
+            let requester = printable(&pending.claim.requester.username);
             let knowledge = Knowledge {
                 snapshot: &snapshot,
                 own_user: self.own_user.as_deref(),
@@ -186,12 +235,18 @@ impl<'a> Term<'a> {
                     let until = denied_at(&doubt, age, now);
                     let concern = doubt.concern();
                     if self.queue.leave(&name, concern, until, reason.clone()) {
-                        info!(request = name, reason, "left a certificate request pending");
+                        let reason = printable(&reason);
+                        info!(
+                            requester,
+                            request = name,
+                            reason,
+                            "left a certificate request pending"
+                        );
                     }
                 }
                 decision => {
-                    let decided = decided(&pending.csr, &decision);
-                    return Some(write(self.api.clone(), name, decided, decision).boxed());
+                    let judged = Some(pending.judged.clone());
+                    return Some(write(self.api.clone(), name, judged, decision).boxed());
                 }
             }
         }
@@ -201,6 +256,7 @@ impl<'a> Term<'a> {
         let Written {
             name,
             decision,
+            requester,
             outcome,
         } = written;
         match outcome {
@@ -208,20 +264,32 @@ impl<'a> Term<'a> {
                 self.queue.remove(name);
                 match decision {
                     Decision::Deny(reason) => {
-                        warn!(request = name, %reason, "denied a certificate request");
+                        let reason = printable(&reason.to_string());
+                        warn!(
+                            requester,
+                            request = name,
+                            reason,
+                            "denied a certificate request"
+                        );
                         self.approver.counts.denied.inc();
                     }
                     Decision::Approve | Decision::Leave(_) => {
-                        info!(request = name, "approved a certificate request");
+                        info!(requester, request = name, "approved a certificate request");
                         self.approver.counts.approved.inc();
                     }
                 }
             }
+            // It needs no decision any more.
+            Err(WriteError::Outdated) if *decision == Decision::Deny(Denial::TooMany) => {
+                self.queue.remove(name);
+            }
             Err(WriteError::Outdated) => self.queue.failed(name, Instant::now()),
             Err(WriteError::Failed(error)) => {
                 warn!(
+                    requester,
                     request = name,
-                    error, "cannot write the decision on a certificate request"
+                    error,
+                    "cannot write the decision on a certificate request"
                 );
                 self.queue.failed(name, Instant::now());
             }
@@ -253,16 +321,19 @@ async fn own_user(client: Client) -> String {
 }
 
 /// The request with the decision among its conditions.
-fn decided(csr: &CertificateSigningRequest, decision: &Decision) -> CertificateSigningRequest {
+fn decided(mut csr: CertificateSigningRequest, decision: &Decision) -> CertificateSigningRequest {
     let (kind, reason, message) = match decision {
-        Decision::Deny(denial) => ("Denied", "DeniedByCulvert", denial.to_string()),
+        Decision::Deny(denial) => (
+            "Denied",
+            "DeniedByCulvert",
+            printable_up_to(&denial.to_string(), LONGEST_MESSAGE),
+        ),
         Decision::Approve | Decision::Leave(_) => (
             "Approved",
             "ApprovedByCulvert",
             "the requester may have this certificate, and its names are right".to_owned(),
         ),
     };
-    let mut csr = csr.clone();
     let status = csr
         .status
         .get_or_insert_with(CertificateSigningRequestStatus::default);
@@ -279,17 +350,30 @@ fn decided(csr: &CertificateSigningRequest, decision: &Decision) -> CertificateS
     csr
 }
 
-/// Fails where the request is not the one that was decided on any more.
+/// Fails where the request is not the one that was decided on any more. What nobody has judged is only
+/// ever denied.
 async fn write(
     api: Api<CertificateSigningRequest>,
     name: String,
-    csr: CertificateSigningRequest,
+    judged: Option<Judged>,
     decision: Decision,
 ) -> Written {
-    let params = PostParams::default();
-    let replaced = api.replace_subresource("approval", &name, &params, &csr);
-    let outcome = match timeout(ANSWER_TIME, replaced).await {
-        Ok(Ok(_)) => Ok(()),
+    let mut requester = String::new();
+    let written = async {
+        let csr = api.get(&name).await?;
+        requester = printable(csr.spec.username.as_deref().unwrap_or_default());
+        let is_same = judged.is_none_or(|judged| judged == Judged::of(&csr));
+        if !is_same || Progress::of(&csr) != Progress::Pending {
+            return Ok(false);
+        }
+        let (params, csr) = (PostParams::default(), decided(csr, &decision));
+        api.replace_subresource("approval", &name, &params, &csr)
+            .await?;
+        Ok(true)
+    };
+    let outcome = match timeout(ANSWER_TIME, written).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(WriteError::Outdated),
         Ok(Err(error)) if is_status(&error, 409) || is_status(&error, 404) => {
             Err(WriteError::Outdated)
         }
@@ -301,7 +385,17 @@ async fn write(
     Written {
         name,
         decision,
+        requester,
         outcome,
+    }
+}
+
+impl Judged {
+    fn of(csr: &CertificateSigningRequest) -> Self {
+        Self {
+            uid: csr.metadata.uid.clone(),
+            resource_version: csr.metadata.resource_version.clone(),
+        }
     }
 }
 

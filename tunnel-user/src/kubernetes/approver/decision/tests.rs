@@ -231,6 +231,22 @@ fn what_servers_and_agents_ask_for_is_approved() {
 }
 
 #[test]
+fn a_request_larger_than_any_right_one_is_denied_and_its_names_are_not_kept() {
+    for count in [65, 3000] {
+        let mut forge = Forge::agent();
+        let addresses = (0..count).map(|n| IpAddr::V4((0x0a00_0000 + n).into()));
+        let names = &mut forge.params.subject_alt_names;
+        names.extend(addresses.map(SanType::IpAddress));
+        let claim = forge.claim().unwrap();
+        assert!(claim.names.is_none(), "{count}");
+        denied_because(&forge, "larger than any request");
+    }
+    let mut forge = Forge::agent();
+    forge.params.subject_alt_names.truncate(2);
+    assert_eq!(forge.end(), Decision::Approve);
+}
+
+#[test]
 fn only_the_node_itself_gets_its_name() {
     let requesters: [(_, Vec<_>, Option<Vec<_>>); 9] = [
         ("system:node:edge-2", vec!["system:nodes"], None),

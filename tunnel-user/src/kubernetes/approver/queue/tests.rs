@@ -16,7 +16,7 @@ fn queue(names: &[(&str, u32)]) -> Queue<u32, ()> {
 }
 
 fn next(queue: &mut Queue<u32, ()>, now: Instant) -> Option<String> {
-    queue.next(now).map(|(name, (), _)| name)
+    queue.next(now).map(|(name, _, _)| name)
 }
 
 fn all(queue: &mut Queue<u32, ()>, now: Instant) -> Vec<String> {
@@ -128,7 +128,7 @@ fn what_is_gone_is_not_asked_for() {
     let now = Instant::now();
     let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
     queue.remove("a");
-    queue.retain(&["c".to_owned()].into());
+    queue.retain(&["c".to_owned()].into(), |()| true);
     queue.failed("a", now);
     assert_eq!(next(&mut queue, now).as_deref(), Some("c"));
     assert_eq!(next(&mut queue, now), None);
@@ -149,9 +149,79 @@ fn the_age_counts_from_the_first_sight_also_of_what_is_listed_anew() {
     queue.put("a", (1, asker("one")), (), start);
     queue.put("a", (1, asker("one")), (), start + FIRST_WAIT);
     let next = queue.next(start + LONGEST_WAIT);
-    assert_eq!(next, Some(("a".to_owned(), &(), LONGEST_WAIT)));
+    assert_eq!(
+        next,
+        Some(("a".to_owned(), Turn::Decide(&()), LONGEST_WAIT))
+    );
 
     queue.put("a", (2, asker("one")), (), start + LONGEST_WAIT);
     let next = queue.next(start + LONGEST_WAIT);
-    assert_eq!(next, Some(("a".to_owned(), &(), Duration::ZERO)), "another");
+    assert_eq!(
+        next,
+        Some(("a".to_owned(), Turn::Decide(&()), Duration::ZERO)),
+        "another"
+    );
+}
+
+#[test]
+fn of_one_that_asks_without_end_the_oldest_are_denied_and_others_are_not_touched() {
+    let now = Instant::now();
+    let mut queue = queue(&[]);
+    queue.put("other", (0, asker("other")), (), now);
+    for n in 0..1000 {
+        queue.put(&format!("m{n:04}"), (n, asker("one")), (), now);
+        // All that can be decided has its turn: nothing can, the node is not known.
+        while let Some((name, turn, _)) = queue.next(now) {
+            if turn == Turn::Deny {
+                queue.remove(&name);
+            } else {
+                queue.leave(&name, node("e1"), None, "why".to_owned());
+            }
+        }
+    }
+    assert_eq!(queue.left(), MOST_OF_ONE + 1);
+    queue.reconsider(|_| true);
+    let names = all(&mut queue, now);
+    assert!(names.contains(&"other".to_owned()) && names.contains(&"m0999".to_owned()));
+    assert!(!names.contains(&"m0967".to_owned()), "{names:?}");
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_whoever_has_most_makes_room() {
+    let now = Instant::now();
+    let mut queue = queue(&[]);
+    let many = u32::try_from(MOST).unwrap();
+    for n in 0..many {
+        // Four each.
+        queue.put(
+            &format!("m{n}"),
+            (n, asker(&format!("a{}", n / 4))),
+            (),
+            now,
+        );
+    }
+    queue.put("newcomer", (many, asker("newcomer")), (), now);
+    assert_eq!((queue.undecided_count, queue.left_out), (MOST, false));
+    assert_eq!(queue.undecided[&asker("newcomer")].len(), 1);
+    let denied = std::iter::from_fn(|| {
+        queue
+            .next(now)
+            .map(|(name, turn, _)| (name, turn == Turn::Deny))
+    });
+    assert_eq!(denied.filter(|(_, denied)| *denied).count(), 1);
+}
+
+#[test]
+fn what_is_left_out_is_listed_anew_once_there_is_room() {
+    let now = Instant::now();
+    let mut queue = queue(&[]);
+    for n in 0..=u32::try_from(MOST).unwrap() {
+        queue.put(&format!("m{n}"), (n, asker(&format!("a{n}"))), (), now);
+    }
+    assert_eq!(queue.waiting.len(), MOST);
+    assert!(!queue.take_left_out(), "no room yet");
+    for n in 0..u32::try_from(MOST / 2).unwrap() {
+        queue.remove(&format!("m{n}"));
+    }
+    assert!(queue.take_left_out() && !queue.take_left_out());
 }
