@@ -18,5 +18,6 @@ mod service_addresses;
 mod stage;
 mod stalled;
 mod stops;
+mod strangers;
 mod transparent;
 mod upgrades;

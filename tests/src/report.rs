@@ -77,6 +77,17 @@ pub struct Hashes {
     pub seconds: f64,
 }
 
+/// Of `probe hold`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Connects that came about.
+    pub opened: u64,
+    /// Connects that did not.
+    pub failed: u64,
+    /// Connections that the other end has ended.
+    pub ended: u64,
+}
+
 /// Of `probe ping`: round trips over one connection, in microseconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Pings {

@@ -9,9 +9,11 @@ mod dial;
 mod errno;
 mod flood;
 mod hash;
+mod hold;
 mod payload;
 mod ping;
 mod race;
+mod relay;
 mod serve;
 mod stall;
 
@@ -44,6 +46,10 @@ enum Command {
     Ping(ping::Args),
     /// Open one connection and give it to a test
     Dial(dial::Args),
+    /// Connect at a steady rate, and hold every connection for as long as it lasts
+    Hold(hold::Args),
+    /// Accept connections and carry them on, each way with a delay
+    Relay(relay::Args),
     /// Open a download and stop reading
     Stall(stall::Args),
 }
@@ -68,6 +74,8 @@ fn run(command: Command) -> Result<()> {
         Command::Race(args) => race::run(&args),
         Command::Ping(args) => ping::run(&args),
         Command::Dial(args) => dial::run(&args),
+        Command::Hold(args) => hold::run(&args),
+        Command::Relay(args) => relay::run(&args),
         Command::Stall(args) => stall::run(&args),
     }
 }
