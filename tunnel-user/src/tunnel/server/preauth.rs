@@ -115,7 +115,7 @@ impl PreAuthLimiter {
         self.connecting.enter(Holder::Source(source), Turn::Ours)
     }
 
-    /// The place of a caller that has sent a whole ClientHello, once it can be answered.
+    /// The place of a caller that has sent a whole `ClientHello`, once it can be answered.
     pub(super) async fn handshaking(&self, source: Source) -> Permit {
         let holder = Holder::Source(source);
         self.handshaking.enter_when_there_is_room(holder).await
