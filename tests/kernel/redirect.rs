@@ -6,6 +6,7 @@ mod decisions;
 mod lab;
 mod liveness;
 mod logging;
+mod pins;
 mod privileges;
 mod race;
 mod repair;

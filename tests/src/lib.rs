@@ -27,7 +27,7 @@ pub mod sweep;
 pub mod unique;
 pub mod until;
 
-pub use bpffs::PinRoot;
+pub use bpffs::{BpfMount, PinRoot};
 pub use cgroup::Cgroup;
 pub use daemon::{Daemon, Launch};
 pub use lab::{Edge, Lab, Pod};

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use rustix::mount::{UnmountFlags, unmount};
+
 use crate::{bpffs, cgroup, netns, process, unique};
 
 /// Removes everything of runs whose process is gone, once per process.
@@ -41,6 +43,8 @@ fn sweep(ours: impl Fn(u32) -> bool) {
         bpffs::remove(&path);
     }
     for path in made_in(&std::env::temp_dir()) {
+        // Few have a file system mounted in them.
+        let _ = unmount(path.join("bpf"), UnmountFlags::DETACH);
         if let Err(error) = fs::remove_dir_all(&path) {
             eprintln!("{} stays behind: {error}", path.display());
         }

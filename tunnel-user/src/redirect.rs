@@ -23,6 +23,7 @@ mod log;
 mod migration;
 mod object;
 mod original;
+mod own_directory;
 mod pins;
 mod state;
 mod sys;

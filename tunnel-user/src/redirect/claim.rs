@@ -2,6 +2,7 @@
 //!
 //! The claim is a lock on the directory, so it ends with its holder, however that ends. Servers
 //! that know of each other share it; whoever knows of nobody must have it alone for a moment.
+//! Others cannot open the directory, so they cannot lock it either.
 
 use std::{
     fmt,
@@ -12,7 +13,7 @@ use std::{
 
 use rustix::fs::{major, minor};
 
-use super::{InstallError, pins::pin_error};
+use super::{InstallError, own_directory, pins::pin_error};
 
 /// With whom a server shares its pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Claim {
     }
 
     fn open(root: &Path) -> Result<Self, InstallError> {
-        let directory = File::open(root).map_err(pin_error("open", root))?;
+        let directory = own_directory::open(root)?;
         Ok(Self { directory })
     }
 

@@ -68,10 +68,43 @@ pub enum InstallError {
     /// Nowhere to pin.
     #[error(
         "{path} is not on a BPF file system, where the redirect's maps and links are pinned: \
-         mount -t bpf bpf /sys/fs/bpf"
+         mount -t bpf -o mode=700 bpf /sys/fs/bpf"
     )]
     NoBpffs {
         /// Where the pins should go.
+        path: PathBuf,
+    },
+    /// Whoever owns a directory can take away what is pinned in it.
+    #[error(
+        "{path} belongs to user {owner}, but culvert runs as user {user}, and what it pins there \
+         could be taken away: remove it (rm -r {path}), or name another directory with --pin-root; \
+         chmod 700 /sys/fs/bpf lets nobody but root make directories there"
+    )]
+    ForeignPins {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
+    /// Others could have put anything into it, or could put another directory in its place.
+    #[error(
+        "everybody may write to {path} (mode {mode:04o}), and what is pinned there could be taken \
+         away: {remedy}, or name another directory with --pin-root"
+    )]
+    OpenPins {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A link, for example, which leads where somebody else wants it to.
+    #[error("{path} is not a directory: remove it, or name another one with --pin-root")]
+    NoPinDirectory {
+        /// What should be one.
         path: PathBuf,
     },
     /// Another server is running.

@@ -13,7 +13,7 @@ use std::{
 
 use tunnel_ebpf::{ABI, programs};
 
-use super::{InstallError, claim::Claim};
+use super::{InstallError, claim::Claim, own_directory};
 
 const LINK_PREFIX: &str = "link_";
 
@@ -36,12 +36,17 @@ impl Pins {
         &self.directory
     }
 
+    /// Makes the directories, or finds them to be this user's alone.
     pub(super) fn create(&self) -> Result<(), InstallError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(pin_error("make", &self.directory))
+        for path in [&self.root, &self.directory] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(own_directory::MODE)
+                .create(path)
+                .map_err(pin_error("make", path))?;
+            own_directory::open(path)?;
+        }
+        Ok(())
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
@@ -131,6 +136,7 @@ pub(super) fn remove_all(root: &Path) -> Result<Removed, InstallError> {
     let pins = Pins::new(root);
     let mut removed = Removed::default();
     for directory in pins.versions() {
+        own_directory::open(&directory)?;
         for program in programs::ALL.into_iter().rev() {
             let link = directory.join(format!("{LINK_PREFIX}{program}"));
             if remove_if_there(&link)? {
@@ -147,8 +153,12 @@ pub(super) fn remove_all(root: &Path) -> Result<Removed, InstallError> {
     }
     match fs::remove_dir(root) {
         Ok(()) => {}
-        // Somebody else's files are in it.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        // Somebody else's files are in it, or it is mounted into this container.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+            ) => {}
         Err(error) => return Err(pin_error("remove", root)(error)),
     }
     Ok(removed)
