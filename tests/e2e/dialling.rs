@@ -47,6 +47,37 @@ fn an_agent_dials_what_its_policy_allows_and_nothing_else() {
     stage.works(NODE);
 }
 
+/// A server that tunnels a port which nobody has told the agent of may have been taken over.
+#[test]
+fn an_agent_opens_no_port_of_its_node_because_a_server_asks() {
+    let stage = Stage::new();
+    let unlisted = "10.78.0.11:9100";
+    let _target = stage.target(&format!("--bind {unlisted}"));
+    let (mut server, mut agent) = stage.culvert("--ports 9100", "");
+    stage.is_reset(unlisted);
+    for said in [
+        server.wait_for_line("connection refused to the client", PATIENCE),
+        agent.wait_for_line("cannot dial", PATIENCE),
+    ] {
+        let said = said.unwrap();
+        for part in [
+            unlisted,
+            "not allowed by the agent's policy",
+            "start the agent with --allow-ports 9100",
+        ] {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+    }
+    assert_eq!(
+        stage.agent_metric(0, "dial_failures_total{cause=\"denied\"}"),
+        1
+    );
+
+    agent.stop(PATIENCE).unwrap();
+    let _agent = stage.agent_again(0, "--allow-ports 9100");
+    stage.works(unlisted);
+}
+
 #[test]
 fn a_target_that_never_answers_fails_when_the_time_is_over() {
     let stage = Stage::new();

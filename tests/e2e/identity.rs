@@ -1,5 +1,6 @@
 //! Who is let in. Whoever is not hears why, and what to do.
 
+use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 
 use culvert_tests::{Launch, command, scale, until};
@@ -25,6 +26,18 @@ fn says(said: &str, parts: &[&str]) {
     }
 }
 
+/// A join command with another token, which differs in its last character.
+fn mistyped(stage: &Stage, join: &str) -> String {
+    let (command, file) = join.rsplit_once(' ').unwrap();
+    let other = stage.site.directory().join("mistyped");
+    let token = spoilt(
+        &format!("token {}", fs::read_to_string(file).unwrap()),
+        "token",
+    );
+    fs::write(&other, token.rsplit(' ').next().unwrap()).unwrap();
+    format!("{command} {}", other.display())
+}
+
 /// The words of a join command, one of them changed in its last character.
 fn spoilt(join: &str, flag: &str) -> String {
     let mut words: Vec<_> = join.split(' ').map(str::to_owned).collect();
@@ -41,7 +54,7 @@ fn a_token_enrols_one_agent_once_and_only_the_right_one() {
 
     let join = stage.token(0, "");
     says(
-        &refused(&stage, "mistyped", &spoilt(&join, "--token")),
+        &refused(&stage, "mistyped", &mistyped(&stage, &join)),
         &[
             "the token is not valid on this server",
             "culvert token create",

@@ -147,7 +147,7 @@ fn an_upgrade_may_change_ports() {
     let stage = Stage::new();
     let _target = stage.target(&format!("--bind {NODE}"));
     let _more = stage.target("--bind 10.78.0.11:9100");
-    let (mut server, _agent) = stage.culvert("", "");
+    let (mut server, _agent) = stage.culvert("", "--allow-ports 9100");
     let flood = flood(&stage);
     assert_eq!(stage.fails("10.78.0.11:9100"), "connect ENETUNREACH");
     let _next = stage.server("--ports 9100 --redirect-port 10280 --meta-port 10285");

@@ -2,16 +2,34 @@
 //!
 //! The one place that knows the flags of `culvert`; tests add to a [`Launch`] what they vary.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::CONTROL;
 use crate::{Cgroup, Lab, Launch, NetNs, PinRoot, programs, unique, until};
+
+/// What `culvert token create` printed as one line of words: the token, which stands below the command, is written to
+/// a file of `directory`.
+pub fn join_command(printed: &str, directory: &Path) -> Result<String> {
+    let lines: Vec<_> = printed.lines().collect();
+    let start = lines
+        .iter()
+        .position(|line| line.starts_with("culvert agent "));
+    let below = start.and_then(|start| lines.get(start..start + 3));
+    let Some(&[command, token, "END"]) = below else {
+        bail!("no command for the node in: {printed}");
+    };
+    let file = directory.join(unique::name("token"));
+    fs::write(&file, token).context("write the token")?;
+    let from_file = format!("--token-file {}", file.display());
+    Ok(command.replace("--token-file - <<'END'", &from_file))
+}
 
 /// Long enough for anything that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,7 +111,7 @@ impl Site {
         self.token_with(node, edge, "")
     }
 
-    /// The same with more flags.
+    /// The same with more flags. The token, which the command takes from its standard input, is in a file instead.
     pub fn token_with(&self, node: &str, edge: usize, flags: &str) -> Result<String> {
         let edge = self.lab.edge(edge);
         let create = self.culvert().words("token create").arg("--node").arg(node);
@@ -102,11 +120,7 @@ impl Site {
         let create = create.arg("--server").arg(format!("{}:10262", CONTROL[0]));
         let create = create.arg("--state-dir").arg(self.server_state());
         let printed = create.words(flags).start()?.succeed(PATIENCE)?;
-        let line = printed
-            .lines()
-            .find(|line| line.starts_with("culvert agent "));
-        line.map(str::to_owned)
-            .with_context(|| format!("no command for the node in: {printed}"))
+        join_command(&printed, self.directory())
     }
 
     /// The command that [`Self::token`] printed, on the edge node of that number.

@@ -19,7 +19,7 @@ pub mod token;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
 pub use environment::Environment;
 pub use node::NodeArgs;
@@ -120,7 +120,10 @@ pub fn parse(
     let mut root = Cli::command();
     layers::apply(&mut root, &args, environment)?;
     let matches = root.try_get_matches_from_mut(&args)?;
-    let command = Cli::from_arg_matches(&matches)?.command;
+    let mut command = Cli::from_arg_matches(&matches)?.command;
+    if let (Command::Agent(args), Some((_, given))) = (&mut command, matches.subcommand()) {
+        args.token_is_public = given.value_source("token") == Some(ValueSource::CommandLine);
+    }
     command.validate()?;
     Ok(command)
 }

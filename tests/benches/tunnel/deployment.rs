@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
-use culvert_tests::{Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs, unique};
+use culvert_tests::{Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs, site, unique};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -148,20 +148,18 @@ fn start_server(lab: &Lab, cgroup: &Cgroup, pins: &PinRoot, scratch: &TempDir) -
 }
 
 fn start_agent(lab: &Lab, scratch: &TempDir) -> Result<Daemon> {
-    let line = Launch::offline(programs::culvert()?)
+    let printed = Launch::offline(programs::culvert()?)
         .words("token create --node edge --server 10.77.0.1 --address")
         .arg(NODE_ADDRESS)
         .arg("--state-dir")
         .arg(scratch.path().join("server"))
         .start()?
         .succeed(PATIENCE)?;
-    let join = line
-        .trim()
-        .strip_prefix("culvert agent")
-        .context("token create prints how to join")?;
+    let join = site::join_command(&printed, scratch.path())?;
     let mut agent = Launch::new(lab.edge(0).namespace(), programs::culvert()?)
-        .arg("agent")
-        .words(join)
+        .args(join.split_whitespace().skip(1))
+        .arg("--allow-ports")
+        .arg(DOWNLOAD.to_string())
         .arg("--state-dir")
         .arg(scratch.path().join("agent"))
         .arg("--run-dir")

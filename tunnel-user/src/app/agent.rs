@@ -24,7 +24,7 @@ use crate::{
         readiness::{Condition, Readiness},
     },
     settings::AgentArgs,
-    tunnel::agent::{Keeper, KeeperOptions, LocalAddresses, Policy, Servers},
+    tunnel::agent::{Keeper, KeeperOptions, LocalAddresses, OwnPorts, Policy, Servers},
 };
 
 mod addresses;
@@ -151,11 +151,10 @@ impl Agent {
     fn keeper_options(&self, backing: Backing, local: Option<LocalAddresses>) -> KeeperOptions {
         let args = &self.args;
         let (own, allowed) = (backing.identity.clone(), args.allow.clone());
-        let policy = if args.no_default_targets {
-            Policy::only(own, allowed)
-        } else {
-            Policy::new(own, allowed)
-        };
+        let mut policy = Policy::only(own, allowed);
+        if !args.no_default_targets {
+            policy = policy.with_own(OwnPorts::new(&args.allow_ports, backing.listed_ports));
+        }
         KeeperOptions {
             servers: backing.servers,
             server_name: backing.server_name,

@@ -162,6 +162,16 @@ fn a_token_keeps_its_text_and_stays_out_of_dumps() {
 }
 
 #[test]
+fn a_token_on_the_command_line_is_known_to_be_public() {
+    let hash = format!("sha256:{}", "ab".repeat(32));
+    let token = "0123456e7.00012345678901234567890123";
+    let line = format!("--server s --ca-hash {hash}");
+    assert!(agent(&format!("{line} --token {token}"), &[]).token_is_public);
+    let secret = agent(&line, &[("CULVERT_TOKEN", token)]);
+    assert!(secret.token.is_some() && !secret.token_is_public);
+}
+
+#[test]
 fn a_file_without_settings_sets_nothing() {
     for content in ["", "# nothing\n", "---\n"] {
         let config = file(content);

@@ -176,11 +176,13 @@ fn join_command(
         ttl: create.ttl,
     };
     let (token, record) = state.create_token(new, now)?;
+    // Every user of the node can read the arguments of a program, but not what it is given on its
+    // standard input.
     Ok(format!(
-        "culvert agent --server {server} --node-name {} --token {} --ca-hash {}",
+        "culvert agent --server {server} --node-name {} --ca-hash {} --token-file - <<'END'\n{}\nEND",
         record.node,
+        state.ca().pin(),
         token.reveal(),
-        state.ca().pin()
     ))
 }
 

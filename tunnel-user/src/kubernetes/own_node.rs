@@ -23,14 +23,9 @@ pub struct OwnNode {
 }
 
 impl OwnNode {
-    /// Starts with the addresses that are known, from a certificate perhaps; asks nothing of the
-    /// API server.
-    pub fn new(
-        client: kube::Client,
-        name: NodeName,
-        known: BTreeSet<IpAddr>,
-    ) -> (Self, watch::Receiver<BTreeSet<IpAddr>>) {
-        let (addresses_tx, addresses) = watch::channel(known);
+    /// Starts without an address; asks nothing of the API server.
+    pub fn new(client: kube::Client, name: NodeName) -> (Self, watch::Receiver<BTreeSet<IpAddr>>) {
+        let (addresses_tx, addresses) = watch::channel(BTreeSet::new());
         let this = Self {
             client,
             name,
@@ -105,7 +100,10 @@ mod tests {
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let client = kube::Client::try_from(nowhere).unwrap();
         let known = set(&["10.78.0.11"]);
-        let (own, addresses) = OwnNode::new(client, "e1".parse().unwrap(), known.clone());
+        let (own, addresses) = OwnNode::new(client, "e1".parse().unwrap());
+        own.hear(Event::Apply(node(
+            &json!([{"type": "InternalIP", "address": "10.78.0.11"}]),
+        )));
         own.hear(Event::Apply(node(
             &json!([{"type": "Hostname", "address": "e1"}]),
         )));

@@ -7,6 +7,7 @@
 //! ```
 //! A snapshot never waits for the API server: without it the last one stays, over a restart too.
 
+mod agent_ports;
 mod changes;
 mod finding;
 mod health;
@@ -34,6 +35,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub(super) use self::node::usable_addresses;
+pub use self::{
+    agent_ports::{AgentPorts, AgentPortsOptions},
+    finding::Finding,
+    health::{Origin, SourceHealth, WatchHealth},
+    node::NodeProblem,
+    ports::{BadValues, PortsProblem},
+    selector::{InvalidNodeSelector, NodeSelector},
+};
 use self::{
     changes::Changes,
     finding::Teller,
@@ -41,13 +50,6 @@ use self::{
     node::NodeObject,
     publication::Publication,
     saved::{FRESH, Saved, SavedFile},
-};
-pub use self::{
-    finding::Finding,
-    health::{Origin, SourceHealth, WatchHealth},
-    node::NodeProblem,
-    ports::{BadValues, PortsProblem},
-    selector::{InvalidNodeSelector, NodeSelector},
 };
 use super::{
     ObjectName,

@@ -16,6 +16,15 @@ pub struct TunnelPort(NonZeroU16);
 /// A set of tunnelled ports, in order.
 pub type PortSet = BTreeSet<TunnelPort>;
 
+/// The ports of its node that the cluster lists for an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedPorts {
+    /// On the node's addresses.
+    pub own: PortSet,
+    /// On its loopback.
+    pub loopback: PortSet,
+}
+
 impl TunnelPort {
     /// The kubelet's HTTPS port.
     pub const KUBELET: Self = Self(NonZeroU16::new(10250).unwrap());

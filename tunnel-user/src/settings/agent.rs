@@ -1,8 +1,10 @@
 //! `culvert agent`.
 
 use std::{
+    fs,
+    io::{self, BufRead as _, IsTerminal as _},
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context;
@@ -17,7 +19,7 @@ use crate::{
     model::{Mark, NodeName, ServerAddr},
     pki::CaPin,
     standalone::JoinToken,
-    tunnel::agent::AllowedTargets,
+    tunnel::agent::{AllowedTargets, PortRange},
 };
 
 /// The settings of an agent.
@@ -57,12 +59,16 @@ pub struct AgentArgs {
 
     /// Token to enrol with, from `culvert token create`; unneeded once the agent is enrolled
     ///
-    /// Other users of this machine can read the command line of a running agent: prefer
-    /// --token-file for a token that is not spent at once.
+    /// Every user of this machine can read the command line of a running agent: use --token-file, or
+    /// set the token in the environment or the configuration file.
     #[arg(long, value_name = "TOKEN", help_heading = "Identity")]
     pub token: Option<Secret>,
 
-    /// File that holds the token; may be deleted once the agent is enrolled
+    /// Whether the token stands on the command line.
+    #[arg(skip)]
+    pub token_is_public: bool,
+
+    /// File that holds the token, or - for standard input; may be deleted once the agent is enrolled
     #[arg(long, value_name = "FILE", help_heading = "Identity")]
     pub token_file: Option<PathBuf>,
 
@@ -70,8 +76,20 @@ pub struct AgentArgs {
     #[arg(long, value_name = "sha256:HEX", help_heading = "Identity")]
     pub ca_hash: Option<CaPin>,
 
-    /// What the agent may dial besides this node's own addresses and loopback (repeatable, in the
-    /// environment a list with ';')
+    /// Ports of this node that servers may reach besides 10250, 10255 and, in a cluster, those of
+    /// --ports-config (repeatable, or a comma list)
+    ///
+    /// Numbers and ranges, as in 9100,9400-9410. What a server is told to tunnel (its --ports), the
+    /// agents have to be told as well: a server that was taken over cannot ask for more.
+    #[arg(
+        long,
+        value_name = "PORTS",
+        value_delimiter = ',',
+        help_heading = "Targets"
+    )]
+    pub allow_ports: Vec<PortRange>,
+
+    /// What the agent may dial besides its own node (repeatable, in the environment a list with ';')
     ///
     /// Ports are numbers and ranges, as in 10.0.0.0/8:443,8000-8100; without them all are allowed.
     #[arg(
@@ -131,7 +149,7 @@ impl AgentArgs {
         node_name(self.node_name.as_ref())
     }
 
-    /// The token to enrol with, from the flag or the file.
+    /// The token to enrol with, from the flag, the file or standard input.
     pub fn token(&self) -> anyhow::Result<Option<JoinToken>> {
         let Some(file) = &self.token_file else {
             let token = self.token.as_ref().map(|token| token.expose().parse());
@@ -139,7 +157,7 @@ impl AgentArgs {
                 .transpose()
                 .context("--token is not one that `culvert token create` printed");
         };
-        let text = std::fs::read_to_string(file)
+        let text = read_token(file)
             .with_context(|| format!("cannot read --token-file {}", file.display()))?;
         let token = text.trim().parse().with_context(|| {
             format!(
@@ -149,4 +167,20 @@ impl AgentArgs {
         })?;
         Ok(Some(token))
     }
+}
+
+/// The file's content; of standard input the first line, for whoever writes there may go on doing so.
+fn read_token(file: &Path) -> io::Result<String> {
+    if file != Path::new("-") {
+        return fs::read_to_string(file);
+    }
+    let input = io::stdin();
+    if input.is_terminal() {
+        let nobody = "standard input is a terminal: run the lines that `culvert token create` \
+                      printed, all three of them";
+        return Err(io::Error::other(nobody));
+    }
+    let mut line = String::new();
+    input.lock().read_line(&mut line)?;
+    Ok(line)
 }

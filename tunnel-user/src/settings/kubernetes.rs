@@ -39,6 +39,14 @@ pub struct ClusterArgs {
         default_value = "kube-system/x-tunnel-server-svc"
     )]
     pub service: ObjectName,
+
+    /// `ConfigMap` of the tunnelled ports besides 10250, 10255 and those that flags name
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/yurt-tunnel-server-cfg"
+    )]
+    pub ports_config: ObjectName,
 }
 
 /// What a server reads in its cluster, and what it does there.
@@ -56,14 +64,6 @@ pub struct ServerKubernetesArgs {
         "openyurt.io/edge-enable-reverseTunnel-client=true",
     ])]
     pub node_selector: Vec<NodeSelector>,
-
-    /// `ConfigMap` of the tunnelled ports besides 10250, 10255 and --ports
-    #[arg(
-        long,
-        value_name = "NAMESPACE/NAME",
-        default_value = "kube-system/yurt-tunnel-server-cfg"
-    )]
-    pub ports_config: ObjectName,
 
     /// Service under which the cluster's own clients know the server
     #[arg(

@@ -64,6 +64,11 @@ impl AgentArgs {
             !self.no_default_targets || !self.allow.is_empty(),
             "--no-default-targets without --allow leaves nothing to dial: add --allow CIDR[:PORTS]"
         );
+        ensure!(
+            !self.no_default_targets || self.allow_ports.is_empty(),
+            "--allow-ports is about this node itself, which --no-default-targets excludes: name \
+             the ports in --allow, as in 127.0.0.1/32:9100, or leave one of the two out"
+        );
         check_node_addresses(&self.node_ip)
     }
 }

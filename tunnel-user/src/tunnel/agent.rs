@@ -5,13 +5,15 @@ mod dialer;
 mod fleet;
 mod keeper;
 mod link;
+mod own_ports;
 mod policy;
 mod search;
 mod servers;
 
 pub use self::{
-    allowed_targets::{AllowedTargets, InvalidAllowedTargets},
+    allowed_targets::{AllowedTargets, InvalidAllowedTargets, InvalidPortRange, PortRange},
     keeper::{Keeper, KeeperOptions},
-    policy::{LocalAddresses, OwnAddresses, Policy},
+    own_ports::{Listed, OwnPorts, PortRemedy},
+    policy::{Denied, LocalAddresses, OwnAddresses, Policy},
     servers::{LinkInfo, LinkReport, LinkState, Servers},
 };

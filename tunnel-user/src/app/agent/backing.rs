@@ -16,7 +16,7 @@ use crate::{
     observability::readiness::{Condition, Readiness},
     pki::Validity,
     settings::AgentArgs,
-    tunnel::agent::LocalAddresses,
+    tunnel::agent::{Listed, LocalAddresses},
 };
 
 /// What an agent needs of the outside world; tasks keep it true.
@@ -30,6 +30,8 @@ pub(super) struct Backing {
     pub(super) authority: Option<Validity>,
     /// Where servers listen.
     pub(super) servers: watch::Receiver<Vec<ServerAddr>>,
+    /// The ports of this node that a cluster lists.
+    pub(super) listed_ports: Option<Listed>,
     /// The name that every server has; `None` verifies the address dialled.
     pub(super) server_name: Option<ServerName<'static>>,
 }

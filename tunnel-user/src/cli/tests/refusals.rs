@@ -293,6 +293,14 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
         "agent --server s --no-default-targets",
         &["--no-default-targets", "--allow CIDR"],
     ),
+    (
+        "agent --server s --no-default-targets --allow 10.0.0.0/8 --allow-ports 9100",
+        &["--allow-ports", "--no-default-targets", "--allow, as in"],
+    ),
+    (
+        "agent --server s --allow-ports 9100-9000",
+        &["--allow-ports", "9400-9410"],
+    ),
     ("status --run-dir", &["--run-dir"]),
 ];
 

@@ -35,24 +35,35 @@ impl Shell {
 }
 
 #[test]
-fn create_prints_the_one_line_to_run_on_the_node() {
+fn create_prints_a_command_for_the_node_with_the_token_on_its_standard_input() {
     let shell = Shell::new();
     let (out, remarks) = shell
         .run("create --node edge-1 --address 10.0.0.1,fd00::1 --server cloud.example")
         .unwrap();
     assert_eq!(remarks, "");
-    assert_eq!(out.lines().count(), 1);
-    let words: Vec<&str> = out.split_whitespace().collect();
+    let [command, token, "END"] = out.lines().collect::<Vec<_>>()[..] else {
+        panic!("{out}")
+    };
+    let words: Vec<&str> = command.split_whitespace().collect();
     let state = State::open(&shell.dir.path().join("state")).unwrap();
     let [(id, _)] = &state.tokens().unwrap()[..] else {
         panic!("one token expected")
     };
-    let [before @ .., "--token", token, "--ca-hash", hash] = &words[..] else {
+    let [
+        before @ ..,
+        "--ca-hash",
+        hash,
+        "--token-file",
+        "-",
+        "<<'END'",
+    ] = &words[..]
+    else {
         panic!("{out}")
     };
     let start = "culvert agent --server cloud.example:10262 --node-name edge-1";
     assert_eq!(before.join(" "), start);
     assert!(token.starts_with(&format!("{id}.")), "{out}");
+    assert!(!command.contains(&id.to_string()), "{command}");
     assert_eq!(*hash, state.ca().pin().to_string());
 }
 

@@ -1,8 +1,10 @@
-//! What an agent may dial besides its own node: `CIDR[:PORTS]`.
+//! What an agent may dial: of other machines `CIDR[:PORTS]`, of its own node `PORTS`.
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
 use ipnet::IpNet;
+
+use crate::model::TunnelPort;
 
 /// Addresses, and the ports on them, that an agent may dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,15 @@ pub struct AllowedTargets {
     /// The ports; never empty. Without ports in the text: all.
     pub ports: Vec<RangeInclusive<u16>>,
 }
+
+/// A port, or several in a row; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange(RangeInclusive<u16>);
+
+/// Why a text is not a [`PortRange`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a port or a range of ports from 1 to 65535, as in 9100 or 9400-9410")]
+pub struct InvalidPortRange;
 
 /// Why a text is not [`AllowedTargets`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +34,37 @@ impl AllowedTargets {
     pub fn contain(&self, ip: IpAddr, port: u16) -> bool {
         self.network.contains(&ip.to_canonical())
             && self.ports.iter().any(|range| range.contains(&port))
+    }
+}
+
+impl PortRange {
+    /// Whether the port is one of these.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.contains(&port)
+    }
+}
+
+impl From<TunnelPort> for PortRange {
+    fn from(port: TunnelPort) -> Self {
+        Self(port.number()..=port.number())
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = InvalidPortRange;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let range = port_range(text).map_err(|_| InvalidPortRange)?;
+        Ok(Self(range))
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => write!(f, "{first}"),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
     }
 }
 
@@ -53,11 +95,8 @@ impl fmt::Display for AllowedTargets {
             return Ok(());
         }
         for (i, ports) in self.ports.iter().enumerate() {
-            f.write_str(if i == 0 { ":" } else { "," })?;
-            match (ports.start(), ports.end()) {
-                (first, last) if first == last => write!(f, "{first}")?,
-                (first, last) => write!(f, "{first}-{last}")?,
-            }
+            let separator = if i == 0 { ":" } else { "," };
+            write!(f, "{separator}{}", PortRange(ports.clone()))?;
         }
         Ok(())
     }
@@ -86,6 +125,16 @@ mod tests {
             "::1/128",
         ] {
             assert_eq!(text.parse::<AllowedTargets>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_range_of_ports_is_one_or_several_in_a_row() {
+        for text in ["9100", "9400-9410", "1-65535"] {
+            assert_eq!(text.parse::<PortRange>().unwrap().to_string(), text);
+        }
+        for text in ["", "0", "x", "2-1", "0-9", "65536", "1,2"] {
+            assert_eq!(text.parse::<PortRange>(), Err(InvalidPortRange), "{text:?}");
         }
     }
 

@@ -12,12 +12,12 @@ use std::{
 use rustix::io::Errno;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::Policy;
+use super::{Denied, Policy};
 use crate::{
     model::{InvalidTarget, Mark, Target, TargetHost},
     observability::metrics::DialFailure,
     outgoing,
-    tunnel::answer::{CONNECT_ERRORS, IO_TIMEOUT, NO_SUCH_HOST, NOT_ALLOWED},
+    tunnel::answer::{CONNECT_ERRORS, IO_TIMEOUT, NO_SUCH_HOST},
 };
 
 /// Why a target was not dialled, as it reaches the client's side.
@@ -27,8 +27,8 @@ pub(super) enum TargetError {
     Invalid(#[from] InvalidTarget),
     #[error("dial tcp: lookup {name}: {NO_SUCH_HOST}")]
     Unknown { name: String },
-    #[error("dial tcp {0}: {NOT_ALLOWED} (see --allow)")]
-    NotAllowed(Target),
+    #[error("dial tcp {target}: {denied}")]
+    NotAllowed { target: Target, denied: Denied },
     #[error("dial tcp {0}: {IO_TIMEOUT}")]
     TimedOut(Target),
     #[error("dial tcp {target}: connect: {reason}")]
@@ -45,7 +45,7 @@ impl TargetError {
         match self {
             Self::Invalid(_) => DialFailure::Protocol,
             Self::Unknown { .. } => DialFailure::Unresolved,
-            Self::NotAllowed(_) => DialFailure::Denied,
+            Self::NotAllowed { .. } => DialFailure::Denied,
             Self::TimedOut(_) => DialFailure::TimedOut,
             Self::Failed { failure, .. } => *failure,
         }
@@ -75,17 +75,19 @@ pub(super) async fn dial(
 ) -> Result<TcpStream, TargetError> {
     let target: Target = address.parse()?;
     let connecting = async {
-        let mut last = TargetError::NotAllowed(target.clone());
+        let mut denied = Denied::Address;
+        let mut failed = None;
         for address in resolve(&target).await? {
-            let Some(destination) = policy.destination(address) else {
-                continue;
-            };
-            match outgoing::connect(destination, mark).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = TargetError::connecting(address, &error),
+            match policy.destination(address) {
+                Err(why) => denied = why,
+                Ok(destination) => match outgoing::connect(destination, mark).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => failed = Some(TargetError::connecting(address, &error)),
+                },
             }
         }
-        Err(last)
+        let target = target.clone();
+        Err(failed.unwrap_or(TargetError::NotAllowed { target, denied }))
     };
     let timed_out = |_elapsed| Err(TargetError::TimedOut(target.clone()));
     timeout(allowed, connecting).await.unwrap_or_else(timed_out)
@@ -109,7 +111,7 @@ async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, TargetError> {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::*;
+    use super::{super::OwnPorts, *};
 
     const ALLOWED: Duration = Duration::from_secs(5);
 
@@ -152,7 +154,10 @@ mod tests {
         let own = [
             TargetError::Invalid("nonsense".parse::<Target>().unwrap_err()),
             TargetError::Unknown { name },
-            TargetError::NotAllowed(target.clone()),
+            TargetError::NotAllowed {
+                target: target.clone(),
+                denied: Denied::Address,
+            },
             TargetError::TimedOut(target),
         ];
         let connecting = CONNECT_ERRORS.map(|(errno, ..)| errno);
@@ -192,8 +197,12 @@ mod tests {
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
         let policy = Policy::new(Vec::new(), Vec::new());
         dial(&address, &policy, mark(), ALLOWED).await.unwrap();
+        let kubelet = policy.with_own(OwnPorts::new(&[], None));
+        let refused = dial(&address, &kubelet, mark(), ALLOWED).await.unwrap_err();
+        let way_out = format!("--allow-ports {}", listener.local_addr().unwrap().port());
+        assert!(refused.to_string().ends_with(&way_out), "{refused}");
         let nothing = Policy::only(Vec::new(), Vec::new());
         let refused = dial(&address, &nothing, mark(), ALLOWED).await.unwrap_err();
-        assert!(matches!(refused, TargetError::NotAllowed(_)));
+        assert!(matches!(refused, TargetError::NotAllowed { .. }));
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::AllowedTargets;
-use crate::model::AgentIdentity;
+use super::{AllowedTargets, OwnPorts, PortRemedy};
+use crate::{model::AgentIdentity, tunnel::answer::NOT_ALLOWED};
 
 /// The addresses that this machine's interfaces have at present.
 pub type LocalAddresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
@@ -24,14 +24,26 @@ pub enum OwnAddresses {
     Proved(watch::Receiver<AgentIdentity>),
 }
 
-/// The targets that an agent may dial: the node's own addresses and loopback on any port, unless
+/// The targets that an agent may dial: listed ports of the node's own addresses and loopback, unless
 /// that is switched off, and what the operator allows besides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     own: OwnAddresses,
-    own_allowed: bool,
+    /// `None`: nothing but `allowed`.
+    ports: Option<OwnPorts>,
     allowed: Vec<AllowedTargets>,
     local: Option<LocalAddresses>,
+}
+
+/// Why the agent may not dial a target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// It is not this node, or no address of this node may be dialled.
+    #[error("{NOT_ALLOWED} (see --allow)")]
+    Address,
+    /// It is this node, but not one of the ports that servers may have dialled.
+    #[error("{NOT_ALLOWED}: {0}")]
+    Port(PortRemedy),
 }
 
 impl OwnAddresses {
@@ -62,12 +74,9 @@ impl From<watch::Receiver<AgentIdentity>> for OwnAddresses {
 }
 
 impl Policy {
-    /// Own addresses and loopback, and `allowed`.
+    /// Own addresses and loopback on any port, and `allowed`.
     pub fn new(own: impl Into<OwnAddresses>, allowed: Vec<AllowedTargets>) -> Self {
-        Self {
-            own_allowed: true,
-            ..Self::only(own, allowed)
-        }
+        Self::only(own, allowed).with_own(OwnPorts::all())
     }
 
     /// Only `allowed`. Which addresses are the node's own matters here too, for
@@ -75,10 +84,17 @@ impl Policy {
     pub fn only(own: impl Into<OwnAddresses>, allowed: Vec<AllowedTargets>) -> Self {
         Self {
             own: own.into(),
-            own_allowed: false,
+            ports: None,
             allowed,
             local: None,
         }
+    }
+
+    /// The same, and own addresses and loopback on these ports, instead of any others.
+    #[must_use]
+    pub fn with_own(mut self, ports: OwnPorts) -> Self {
+        self.ports = Some(ports);
+        self
     }
 
     /// Own addresses that are not among these are reached by loopback.
@@ -88,28 +104,40 @@ impl Policy {
         self
     }
 
-    /// Where to connect for this target; `None` if the agent may not dial it.
+    /// Where to connect for this target, if the agent may dial it.
     ///
     /// An own address that no interface has (a NAT's, or one that moved) stands for this node all
     /// the same. Out there it may be another machine's by now, so it is reached by loopback.
-    pub fn destination(&self, target: SocketAddr) -> Option<SocketAddr> {
+    pub fn destination(&self, target: SocketAddr) -> Result<SocketAddr, Denied> {
         let ip = target.ip().to_canonical();
         let port = target.port();
-        if !self.allows(ip, port) {
-            return None;
-        }
+        self.check(ip, port)?;
         let elsewhere = self.own.contain(ip) && !ip.is_loopback() && !self.is_local(ip);
         let ip = match ip {
             IpAddr::V4(_) if elsewhere => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) if elsewhere => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Some(SocketAddr::new(ip, port))
+        Ok(SocketAddr::new(ip, port))
     }
 
-    fn allows(&self, ip: IpAddr, port: u16) -> bool {
-        let own = self.own_allowed && (ip.is_loopback() || self.own.contain(ip));
-        own || self.allowed.iter().any(|targets| targets.contain(ip, port))
+    fn check(&self, ip: IpAddr, port: u16) -> Result<(), Denied> {
+        if self.allowed.iter().any(|targets| targets.contain(ip, port)) {
+            return Ok(());
+        }
+        match &self.ports {
+            Some(ports) if self.is_this_node(ip) => ports.check(ip, port).map_err(Denied::Port),
+            Some(_) | None => Err(Denied::Address),
+        }
+    }
+
+    /// The machine's own interfaces are this node as well, whether or not clients know their
+    /// addresses.
+    fn is_this_node(&self, ip: IpAddr) -> bool {
+        let local = self.local.as_ref();
+        ip.is_loopback()
+            || self.own.contain(ip)
+            || local.is_some_and(|local| local.borrow().contains(&ip))
     }
 
     /// An address counts as local where nobody tells.
@@ -130,7 +158,7 @@ mod tests {
 
     fn allows(policy: &Policy, ip: &str, port: u16) -> bool {
         let target = SocketAddr::new(ip.parse().unwrap(), port);
-        policy.destination(target).is_some()
+        policy.destination(target).is_ok()
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! An agent of a Kubernetes cluster.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -9,15 +11,20 @@ use crate::{
     kubernetes::{
         Access, AgentCredentials, AgentCredentialsOptions, OwnNode, ServerAddresses,
         ServerAddressesOptions,
+        source::{AgentPorts, AgentPortsOptions},
     },
-    model::ServerAddr,
+    model::{NodeName, ServerAddr},
     observability::readiness::Condition,
+    tunnel::agent::Listed,
 };
 
 pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<Backing> {
     let args = foundation.args;
     let access = Access::new(args.cluster.kubeconfig.as_deref()).await?;
     let servers = find_servers(&access, &mut foundation)?;
+    let listed_ports = follow_ports(&access, &mut foundation)?;
+    let node = args.node_name()?;
+    let addresses = own_addresses(&access, &node, &mut foundation);
     let Foundation {
         identity,
         tasks,
@@ -25,10 +32,6 @@ pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<
         end,
         ..
     } = foundation;
-    let node = args.node_name()?;
-    let given = args.node_ip.iter().copied().collect();
-    let (own_node, addresses) = OwnNode::new(access.client.clone(), node.clone(), given);
-    tasks.spawn("following this node's Node", own_node.run(end.clone()));
     let options = AgentCredentialsOptions {
         client: access.client,
         cas: access.ca,
@@ -45,10 +48,47 @@ pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<
         tls: credentials.configs(),
         validities: credentials.validities(),
         authority: None,
+        listed_ports: Some(listed_ports),
         server_name: None,
     };
     tasks.spawn("renewing the certificate", credentials.run(end.clone()));
     Ok(backing)
+}
+
+/// The API server says which ports of this node may be dialled, not the servers.
+fn follow_ports(access: &Access, foundation: &mut Foundation<'_>) -> anyhow::Result<Listed> {
+    let args = foundation.args;
+    let ports_config = args.cluster.ports_config.clone();
+    let place = format!("the ConfigMap {ports_config}").into();
+    let followed = AgentPorts::new(AgentPortsOptions {
+        client: access.client.clone(),
+        ports_config,
+        state_dir: args.state_dir.clone(),
+    })
+    .context("cannot keep the listed ports in --state-dir")?;
+    let ports = followed.ports();
+    foundation.tasks.spawn("following the ports' ConfigMap", {
+        followed.run(foundation.end.clone())
+    });
+    Ok(Listed { ports, place })
+}
+
+/// What the flag says (in a pod, what the kubelet says of its node), or else the Node.
+fn own_addresses(
+    access: &Access,
+    node: &NodeName,
+    foundation: &mut Foundation<'_>,
+) -> watch::Receiver<BTreeSet<IpAddr>> {
+    let given: BTreeSet<_> = foundation.args.node_ip.iter().copied().collect();
+    if !given.is_empty() {
+        return watch::channel(given).1;
+    }
+    let (own_node, addresses) = OwnNode::new(access.client.clone(), node.clone());
+    let end = foundation.end.clone();
+    foundation
+        .tasks
+        .spawn("following this node's Node", own_node.run(end));
+    addresses
 }
 
 /// What the flag says, or else the Service.

@@ -19,6 +19,12 @@ pub(super) async fn establish(foundation: Foundation<'_>) -> anyhow::Result<Back
         end,
         ..
     } = foundation;
+    if args.token_is_public {
+        tracing::warn!(
+            "--token stands on the command line, where every user of this machine can read it: use \
+             --token-file FILE, or --token-file - for standard input",
+        );
+    }
     let options = AgentOptions {
         state_dir: args.state_dir.clone(),
         node: args.node_name()?,
@@ -41,6 +47,7 @@ pub(super) async fn establish(foundation: Foundation<'_>) -> anyhow::Result<Back
         tls: credentials.configs(),
         validities: credentials.validities(),
         authority: credentials.ca_validity(),
+        listed_ports: None,
         server_name: Some(server_name),
     };
     tasks.spawn("renewing the certificate", credentials.run(end.clone()));

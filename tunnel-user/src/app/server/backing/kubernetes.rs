@@ -155,7 +155,7 @@ impl Member<'_> {
         let (source, snapshots, health) = Source::new(SourceOptions {
             client: self.client(),
             selectors: self.settings.node_selector.clone(),
-            ports_config: self.settings.ports_config.clone(),
+            ports_config: self.settings.cluster.ports_config.clone(),
             extra_ports: args.ports.iter().copied().collect(),
             reserved_ports: own_ports(args),
             api_server: self.access.api_server().await,
