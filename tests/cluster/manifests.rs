@@ -67,6 +67,101 @@ fn the_base_approves_and_needs_no_privileged_container() {
 }
 
 #[test]
+fn nothing_is_pulled_from_localhost_and_the_profile_of_the_runtime_holds() {
+    for (directory, names) in [
+        ("base", &["culvert-server", "culvert-agent"][..]),
+        ("remove", &["culvert-remove"]),
+    ] {
+        let objects = taken(directory);
+        for name in names {
+            let container = container(&objects, name);
+            let image = container["image"].as_str().unwrap();
+            assert!(image.starts_with("localhost/"), "{name}: {image}");
+            assert_eq!(container["imagePullPolicy"], "Never", "{name}");
+        }
+    }
+    let profile = |objects: &[Value], name: &str| {
+        let security = &container(objects, name)["securityContext"];
+        security["seccompProfile"]["type"].clone()
+    };
+    let (base, unconfined) = (taken("base"), taken("overlays/unconfined"));
+    assert_eq!(profile(&base, "culvert-server"), "RuntimeDefault");
+    assert_eq!(profile(&base, "culvert-agent"), "RuntimeDefault");
+    assert_eq!(profile(&unconfined, "culvert-server"), "Unconfined");
+    assert_eq!(profile(&unconfined, "culvert-agent"), "RuntimeDefault");
+}
+
+#[test]
+fn of_the_hosts_pins_the_server_sees_its_own() {
+    let base = taken("base");
+    let volumes = pod(&base, "culvert-server")["volumes"].as_array().unwrap();
+    let paths: Vec<_> = volumes
+        .iter()
+        .filter_map(|volume| volume["hostPath"]["path"].as_str())
+        .collect();
+    assert!(paths.contains(&"/sys/fs/bpf/culvert"), "{paths:?}");
+    assert!(!paths.contains(&"/sys/fs/bpf"), "{paths:?}");
+}
+
+/// Asked of the API server, with the rules that are installed.
+#[test]
+fn service_accounts_may_do_what_they_need_and_no_more() {
+    const AGENT: &str = "culvert-agent";
+    const SERVER: &str = "culvert-server";
+    const CONFIG: &str = "configmaps/yurt-tunnel-server-cfg";
+    for (account, namespace, verb, object, may) in [
+        (AGENT, "kube-system", "watch", CONFIG, true),
+        (AGENT, "kube-system", "watch", "configmaps/other", false),
+        (AGENT, "kube-system", "list", "configmaps", false),
+        (AGENT, "kube-system", "update", CONFIG, false),
+        (AGENT, "", "create", "certificatesigningrequests", true),
+        (AGENT, "", "get", "certificatesigningrequests/x", true),
+        (AGENT, "", "list", "certificatesigningrequests", false),
+        (AGENT, "", "watch", "certificatesigningrequests", false),
+        (AGENT, "", "get", "nodes/edge-1", false),
+        (AGENT, "", "list", "nodes", false),
+        (AGENT, "", "watch", "nodes", false),
+        (AGENT, "kube-system", "list", "secrets", false),
+        (SERVER, "default", "create", "events.events.k8s.io", true),
+        (
+            SERVER,
+            "kube-system",
+            "create",
+            "events.events.k8s.io",
+            true,
+        ),
+        (
+            SERVER,
+            "kube-public",
+            "create",
+            "events.events.k8s.io",
+            false,
+        ),
+        (SERVER, "", "watch", "certificatesigningrequests", true),
+        (SERVER, "kube-system", "list", "secrets", false),
+    ] {
+        assert_eq!(
+            can(account, namespace, verb, object),
+            may,
+            "{account}: {verb} {object}"
+        );
+    }
+}
+
+fn can(account: &str, namespace: &str, verb: &str, object: &str) -> bool {
+    let user = format!("--as=system:serviceaccount:kube-system:{account}");
+    let group = "--as-group=system:serviceaccounts";
+    let mut words = vec!["auth", "can-i", verb, object, &user, group];
+    if !namespace.is_empty() {
+        words.extend(["-n", namespace]);
+    }
+    // It fails as well where the answer is no.
+    culvert()
+        .kubectl(words)
+        .is_ok_and(|said| said.lines().any(|line| line == "yes"))
+}
+
+#[test]
 fn privileged_makes_the_server_so_and_not_the_agent() {
     let overlay = taken("overlays/privileged");
     let security = &container(&overlay, "culvert-server")["securityContext"];

@@ -26,7 +26,9 @@ impl Cluster {
 
     /// Over `deploy/kubernetes/remove`: the job that takes Culvert out of the kernel of the control plane.
     pub fn remove_overlay(&self) -> Result<PathBuf> {
-        let kernel = kernel_part(self.control_plane())?;
+        let machine = self.control_plane();
+        let pins = json!({ "name": "CULVERT_PIN_ROOT", "value": machine.pin_root()? });
+        let kernel = json!([cgroup(machine)?, pins]);
         let pod = json!({ "containers": [{ "name": "remove", "env": kernel }] });
         let patches = [patch(JOB, "culvert-remove", &pod)];
         self.write_overlay("overlay-remove", "remove", &patches)
@@ -54,21 +56,19 @@ pub fn repository() -> &'static Path {
         .expect("the tests are a directory of the repository")
 }
 
-/// Which part of the kernel is this machine's.
-fn kernel_part(machine: &Machine) -> Result<Value> {
+/// Which processes are this machine's.
+fn cgroup(machine: &Machine) -> Result<Value> {
     let below = machine.cgroup().strip_prefix("/sys/fs/cgroup")?;
-    Ok(json!([
-        { "name": "CULVERT_CGROUP", "value": Path::new("/host/cgroup").join(below) },
-        { "name": "CULVERT_PIN_ROOT", "value": machine.pin_root()? },
-    ]))
+    Ok(json!({ "name": "CULVERT_CGROUP", "value": Path::new("/host/cgroup").join(below) }))
 }
 
 fn server_patch(machine: &Machine) -> Result<Value> {
-    let disk =
-        |path: &str| json!({ "path": machine.directory().join(path), "type": "DirectoryOrCreate" });
+    let host = |path: PathBuf| json!({ "path": path, "type": "DirectoryOrCreate" });
+    let disk = |path: &str| host(machine.directory().join(path));
     Ok(json!({
-        "containers": [{ "name": "server", "env": kernel_part(machine)? }],
+        "containers": [{ "name": "server", "env": [cgroup(machine)?] }],
         "volumes": [
+            { "name": "bpf", "hostPath": host(machine.pin_root()?) },
             { "name": "state", "hostPath": disk("var/lib/culvert") },
             { "name": "run", "hostPath": disk("run/culvert") },
         ],

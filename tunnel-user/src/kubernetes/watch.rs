@@ -59,8 +59,6 @@ pub(super) enum Watcher {
     Server,
     /// One of thousands: lists come from the API server's memory, which may be a moment old.
     Agent,
-    /// One of thousands that has just made what it watches: a list must not be older than that.
-    Creator,
 }
 
 /// What is heard of objects of one kind.
@@ -185,7 +183,6 @@ impl Watcher {
         match self {
             Self::Server => config.timeout(WATCH_SECONDS),
             Self::Agent => config.timeout(SELDOM_WATCH_SECONDS).any_semantic(),
-            Self::Creator => config.timeout(SELDOM_WATCH_SECONDS),
         }
     }
 }
@@ -315,13 +312,6 @@ mod tests {
         };
         assert!(error.contains("too old"), "{error}");
         assert!(matches!(watch.state, State::Broken { wait } if !wait.is_zero()));
-    }
-
-    #[test]
-    fn who_has_made_what_it_watches_watches_long_but_lists_exactly() {
-        let config = Watcher::Creator.config();
-        assert_eq!(config.timeout, Some(SELDOM_WATCH_SECONDS));
-        assert_eq!(config.list_semantic, watcher::ListSemantic::MostRecent);
     }
 
     #[test]

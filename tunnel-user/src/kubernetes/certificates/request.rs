@@ -6,34 +6,36 @@
 //! ```
 //! The request's name is a hash of its key and content. So asking again, after a lost answer or a
 //! restart, finds the request that is under way instead of making another.
+//!
+//! It is asked for by name, again and again, which takes no more than `create` and `get`: whoever may
+//! list requests, or watch them, sees those of everybody.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/>
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::StreamExt as _;
 use k8s_openapi::{
     ByteString,
     api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, Client, api::PostParams, runtime::watcher::Event};
+use kube::{Api, Client, api::PostParams};
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _, SanType};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::{CertificateNames, kind::CertificateKind, progress::Progress};
 use crate::{
-    kubernetes::{
-        api_error::{describe, is_status},
-        watch::{News, Trouble, Watcher, Which, follow},
-    },
-    pki::Purpose,
+    backoff::Backoff,
+    kubernetes::api_error::{describe, is_status},
 };
 
 /// The longest that a single answer of the API server may take.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// The longest pause between two looks at a pending request: ten thousand agents may wait for hours
+/// where nobody approves.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// When a request that is still pending is worth a word, and how often.
 const PENDING_TIME: Duration = Duration::from_secs(10);
 
@@ -88,29 +90,16 @@ pub(in crate::kubernetes) async fn obtain(
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let name = request.name();
     create_or_find(&api, request, &name).await?;
-    let which = Which::Named(name.clone());
-    let mut states = follow(api, &which, watcher_for(request.kind));
-    let mut watching = Trouble::of("the certificate request");
+    let mut pauses = Backoff::up_to(LONGEST_PAUSE);
     let mut complaint = Instant::now() + PENDING_TIME;
     let mut progress = Progress::Pending;
-    let mut is_there = true;
     loop {
         tokio::select! {
-            Some(state) = states.next() => {
-                if let News::Lost(error) = &state {
-                    trouble(format!("cannot follow the certificate request: {error}"));
-                }
-                match watching.tell(state) {
-                    Some(Event::Apply(csr) | Event::InitApply(csr)) => {
-                        is_there = true;
-                        progress = Progress::of(&csr);
-                    }
-                    Some(Event::Init) => is_there = false,
-                    Some(Event::InitDone) if is_there => {}
-                    Some(Event::InitDone | Event::Delete(_)) => return Err(RequestError::Gone(name)),
-                    None => {}
-                }
-            }
+            () = sleep(pauses.after(Duration::ZERO)) => match look(&api, &name).await {
+                Ok(seen) => progress = seen,
+                Err(error @ RequestError::Gone(_)) => return Err(error),
+                Err(error) => trouble(format!("cannot follow the certificate request: {error}")),
+            },
             () = sleep_until(complaint) => {
                 complaint += 6 * PENDING_TIME;
                 let waits = progress.waits_for(&name);
@@ -127,11 +116,11 @@ pub(in crate::kubernetes) async fn obtain(
     }
 }
 
-/// Ten thousand agents may wait for hours where nobody approves.
-fn watcher_for(kind: &CertificateKind) -> Watcher {
-    match kind.purpose {
-        Purpose::Server => Watcher::Server,
-        Purpose::Client => Watcher::Creator,
+async fn look(api: &Api<CertificateSigningRequest>, name: &str) -> Result<Progress, RequestError> {
+    match answer(api.get(name)).await? {
+        Ok(csr) => Ok(Progress::of(&csr)),
+        Err(error) if is_status(&error, 404) => Err(RequestError::Gone(name.to_owned())),
+        Err(error) => Err(RequestError::Api(describe(&error))),
     }
 }
 
