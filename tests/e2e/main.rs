@@ -20,4 +20,5 @@ mod stalled;
 mod stops;
 mod strangers;
 mod transparent;
+mod units;
 mod upgrades;

@@ -47,6 +47,12 @@ fn a_server_that_cannot_start_leaves_no_address() {
         error.contains("cannot listen on 10.99.0.1:10270"),
         "{error}"
     );
+    // Whoever took the port, for a joke or on purpose: the operator learns whom to stop.
+    let holder = format!("process {} (", std::process::id());
+    assert!(
+        error.contains(&holder) && error.contains("of user 0 holds port 10270"),
+        "{error}"
+    );
     assert!(error.contains("address added") && !is_there(&stage));
     drop(everywhere);
 }

@@ -1,9 +1,14 @@
 //! Binds listening sockets, or takes those that a predecessor hands over.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+};
 
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::port_holder::PortHolder;
 
 /// Clients that have connected and wait to be accepted. The kernel caps it at
 /// `net.core.somaxconn`.
@@ -11,8 +16,16 @@ const BACKLOG: i32 = 4096;
 
 /// Binds an address; `setting` names the flag to change where that fails.
 pub(super) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    try_listen(address, true).with_context(|| {
-        format!("cannot listen on {address}: free it, or choose another with {setting}")
+    try_listen(address, true).map_err(|error| {
+        let in_use = error.kind() == ErrorKind::AddrInUse;
+        let holder = in_use.then(|| PortHolder::of(address.port())).flatten();
+        let cannot = format!("cannot listen on {address}");
+        anyhow::Error::new(error).context(match holder {
+            Some(holder) => {
+                format!("{cannot}: {holder}: end it, or choose another with {setting}")
+            }
+            None => format!("{cannot}: free it, or choose another with {setting}"),
+        })
     })
 }
 

@@ -6,7 +6,7 @@ use super::Step;
 use crate::shell;
 
 /// (program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(&str, &str, Option<&str>); 25] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 26] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins", None),
     ("bpftool", "bpftool", Some("linux-tools-generic")),
     ("busybox", "busybox-static", None),
@@ -30,6 +30,7 @@ const PROGRAMS: [(&str, &str, Option<&str>); 25] = [
     ("runc", "runc", None),
     ("socat", "socat", None),
     ("strip", "binutils", None),
+    ("systemd-analyze", "systemd", None),
     ("xz", "xz-utils", None),
     ("cc", "gcc libc6-dev", None),
 ];
