@@ -6,6 +6,7 @@ mod certificates;
 mod descriptors;
 mod handover;
 mod node_table;
+mod port_holder;
 pub mod server;
 mod signals;
 mod tasks;

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use aya_obj::{Object, ProgramSection, generated::bpf_map_type};
 use ebpf_builder::Variant;
 
+use crate::shell;
+
 /// Builds both objects and prints where they are and what they contain.
 pub(crate) fn run() -> Result<()> {
     for variant in Variant::ALL {
@@ -19,6 +21,7 @@ pub(crate) fn run() -> Result<()> {
             bytes.len(),
             built.toolchain
         );
+        println!("  {}", shell::digest(&bytes));
         let object = Object::parse(&bytes).context("the object cannot be parsed")?;
         print_programs(&object)?;
         print_maps(&object)?;

@@ -45,8 +45,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     let name = args.name.clone().unwrap_or_else(default_name);
     let output = args.output.clone().unwrap_or_else(culvert_archive);
-    build(args.profile, &name, &output)?;
+    let digests = build(args.profile, &name, &output)?;
     println!("{name} is in {}", output.display());
+    println!("  archive   {}", digests.archive);
+    println!("  manifest  {}", digests.manifest);
     Ok(())
 }
 
@@ -63,7 +65,7 @@ fn default_name() -> String {
 /// The image that clusters of this machine run, of what the sources are now. It is not where a shipped one is expected.
 pub(crate) fn ensure_culvert(profile: Profile) -> Result<()> {
     let archive = directory().join("culvert-for-tests.tar");
-    build(profile, &default_name(), &archive)
+    build(profile, &default_name(), &archive).map(drop)
 }
 
 /// Where archives are.
@@ -71,8 +73,16 @@ pub(crate) fn directory() -> PathBuf {
     shell::target_directory().join("images")
 }
 
+/// By what others can tell that they have the same.
+struct Digests {
+    /// Of the file.
+    archive: String,
+    /// By which a registry's image is named: `registry.example/culvert@sha256:...`.
+    manifest: String,
+}
+
 /// Builds binary and archive.
-fn build(profile: Profile, name: &str, output: &Path) -> Result<()> {
+fn build(profile: Profile, name: &str, output: &Path) -> Result<Digests> {
     let binary = stripped(&match profile {
         Profile::Release => build_release()?,
         Profile::Dev => build_dev()?,
@@ -136,11 +146,15 @@ fn stripped(binary: &Path) -> Result<PathBuf> {
 }
 
 /// Writes an archive as a whole: whoever is killed in between leaves the old one.
-fn write(image: &Image, output: &Path) -> Result<()> {
+fn write(image: &Image, output: &Path) -> Result<Digests> {
     let directory = output.parent().context("an archive is in a directory")?;
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     let partial = output.with_extension("partial");
-    fs::write(&partial, image.to_archive()?)
-        .with_context(|| format!("write {}", partial.display()))?;
-    fs::rename(&partial, output).with_context(|| format!("write {}", output.display()))
+    let (archive, manifest) = image.to_archive()?;
+    fs::write(&partial, &archive).with_context(|| format!("write {}", partial.display()))?;
+    fs::rename(&partial, output).with_context(|| format!("write {}", output.display()))?;
+    Ok(Digests {
+        archive: shell::digest(&archive),
+        manifest,
+    })
 }

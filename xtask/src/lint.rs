@@ -1,10 +1,20 @@
-//! `cargo xtask lint`: formatting, clippy and documentation, every warning an error.
+//! `cargo xtask lint`: formatting, clippy, documentation and dependencies, every warning an error.
+
+use std::process::Command;
 
 use anyhow::Result;
+use clap::Args as ClapArgs;
 
 use crate::{setup, shell};
 
-pub(crate) fn run() -> Result<()> {
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Ask RustSec's database about the dependencies as well: it is fetched from GitHub
+    #[arg(long)]
+    advisories: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     shell::run(&mut shell::cargo(["fmt", "--all", "--check"]))?;
     let clippy = [
@@ -38,5 +48,32 @@ pub(crate) fn run() -> Result<()> {
         "--no-deps",
         "--document-private-items",
     ];
-    shell::run(shell::cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
+    shell::run(shell::cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    dependencies(args.advisories)
+}
+
+/// What `deny.toml` says of them. Known holes are in a database that not every machine can have, so they are asked for
+/// where somebody wants it, and nobody is to take their silence for an answer.
+fn dependencies(advisories: bool) -> Result<()> {
+    let deny = setup::cargo_deny()?;
+    let check = |words: &[&str]| {
+        let mut check = Command::new(&deny);
+        shell::run(check.current_dir(shell::root()).args(words))
+    };
+    check(&[
+        "--offline",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ])?;
+    if !advisories {
+        println!(
+            "lint: NOT checked: known holes in dependencies (cargo xtask lint --advisories, where GitHub can be reached)"
+        );
+        return Ok(());
+    }
+    check(&["--log-level", "error", "check", "advisories"])
 }

@@ -39,8 +39,8 @@ enum Command {
     Bench(bench::Args),
     /// Build Culvert's container image as an OCI archive, without an engine
     Image(image::Args),
-    /// Check formatting, clippy and the documentation, warnings denied
-    Lint,
+    /// Check formatting, clippy, the documentation and the dependencies, warnings denied
+    Lint(lint::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Command::Cluster(action) => cluster::run(&action).map(exit_code),
         Command::Bench(args) => bench::run(&args).map(success),
         Command::Image(args) => image::run(&args).map(success),
-        Command::Lint => lint::run().map(success),
+        Command::Lint(args) => lint::run(&args).map(success),
     };
     match outcome {
         Ok(code) => code,

@@ -38,7 +38,10 @@ pub(crate) fn run() -> Result<()> {
 
 /// For the commands that need a set-up machine: acts only when something is missing.
 pub(crate) fn ensure() -> Result<()> {
-    if missing().is_empty() { Ok(()) } else { run() }
+    if missing_to_build().is_empty() {
+        return Ok(());
+    }
+    run()
 }
 
 /// The `go` that builds other people's programs.
@@ -46,7 +49,21 @@ pub(crate) fn go() -> Result<PathBuf> {
     go::find().context("Go 1.24 or newer is missing (cargo xtask setup)")
 }
 
+/// What checks the dependencies. Nothing else needs it, and building it takes minutes.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    if toolchain::cargo_deny().is_none() {
+        run()?;
+    }
+    toolchain::cargo_deny().context("cargo-deny is missing (cargo xtask setup)")
+}
+
 fn missing() -> Vec<Step> {
+    let mut steps = missing_to_build();
+    steps.extend(toolchain::missing_to_lint());
+    steps
+}
+
+fn missing_to_build() -> Vec<Step> {
     packages::missing()
         .into_iter()
         .chain(go::missing())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
 
 /// The repository, whatever the current directory is.
 pub(crate) fn root() -> &'static Path {
@@ -85,6 +86,11 @@ pub(crate) fn require_root(what: &str) -> Result<()> {
         bail!("{what} makes network namespaces and cgroups, which needs root: run it with sudo");
     }
     Ok(())
+}
+
+/// By what others can tell that they have the same bytes.
+pub(crate) fn digest(content: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(content)))
 }
 
 /// The command as one would type it.

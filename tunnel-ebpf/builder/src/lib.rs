@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-pub use toolchain::{Toolchain, cargo_home};
+pub use toolchain::{NIGHTLY, Toolchain, cargo_home};
 
 /// Which of the two objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,8 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 const LINKER: &str = "bpf-linker";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const NIGHTLY: &str = "nightly";
+/// One of a day, so that the same sources make the same object.
+pub const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// What of cargo's own environment would change the nested build.
 const INHERITED: [&str; 8] = [

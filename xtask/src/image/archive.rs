@@ -7,10 +7,10 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tar::Builder;
 
 use super::layer::{Layer, append_file};
+use crate::shell;
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -37,8 +37,8 @@ struct Blob {
 }
 
 impl Image {
-    /// The archive, for `ctr images import` and whatever else reads an OCI layout.
-    pub(crate) fn to_archive(&self) -> Result<Vec<u8>> {
+    /// The archive, for `ctr images import` and whatever else reads an OCI layout; and the manifest's digest.
+    pub(crate) fn to_archive(&self) -> Result<(Vec<u8>, String)> {
         let layer = Blob::new(LAYER, self.files.to_tar()?);
         let config = Blob::json(CONFIG, &self.config(&layer))?;
         let manifest = json!({
@@ -49,7 +49,9 @@ impl Image {
         });
         let manifest = Blob::json(MANIFEST, &manifest)?;
         let index = self.index(&manifest);
-        pack(&serde_json::to_vec(&index)?, [config, layer, manifest])
+        let digest = manifest.digest.clone();
+        let archive = pack(&serde_json::to_vec(&index)?, [config, layer, manifest])?;
+        Ok((archive, digest))
     }
 
     fn config(&self, layer: &Blob) -> Value {
@@ -98,7 +100,7 @@ impl Blob {
     fn new(media_type: &'static str, content: Vec<u8>) -> Self {
         Self {
             media_type,
-            digest: format!("sha256:{}", hex::encode(Sha256::digest(&content))),
+            digest: shell::digest(&content),
             content,
         }
     }
@@ -178,16 +180,14 @@ mod tests {
         let files = Layer::default()
             .directory("etc", 0o755)
             .file("etc/a", 0o600, b"a".into());
-        let archive = unpack(&image(files).to_archive().unwrap());
+        let (archive, digest) = image(files).to_archive().unwrap();
+        let archive = unpack(&archive);
         let json = |content: &[u8]| serde_json::from_slice::<Value>(content).unwrap();
         let blob = |descriptor: &Value| {
             let digest = descriptor["digest"].as_str().unwrap();
             let content = &archive[&format!("blobs/{}", digest.replace(':', "/"))];
             assert_eq!(descriptor["size"], content.len());
-            assert_eq!(
-                digest,
-                format!("sha256:{}", hex::encode(Sha256::digest(content)))
-            );
+            assert_eq!(digest, shell::digest(content));
             content
         };
         assert!(archive.contains_key("oci-layout"));
@@ -196,6 +196,7 @@ mod tests {
             index["manifests"][0]["annotations"]["io.containerd.image.name"],
             "culvert.dev/test:7"
         );
+        assert_eq!(index["manifests"][0]["digest"], *digest);
         let manifest = json(blob(&index["manifests"][0]));
         let config = json(blob(&manifest["config"]));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A compiler for the kernel programs, and bpf-linker.
+//! A compiler for the kernel programs, bpf-linker, and cargo-deny.
 //!
 //! Two ways lead there. Debian has a compiler with a ready-made `core` for BPF and the LLVM that matches it: no
 //! rustup needed. Elsewhere a rustup nightly builds `core` from rust-src.
@@ -17,7 +17,10 @@ const DEBIAN_PACKAGES: [&str; 4] = [
     "llvm-22-dev",
     "libpolly-22-dev",
 ];
+/// Of these tools a version is built from the crate registry with its own lock file, which holds a checksum of each
+/// dependency. The compiler is Debian's, by its archive's signature, or a nightly of one day.
 const LINKER_VERSION: &str = "0.13.0";
+const DENY_VERSION: &str = "0.20.2";
 
 pub(super) fn missing() -> Vec<Step> {
     let mut steps = Vec::new();
@@ -38,6 +41,10 @@ pub(super) fn missing() -> Vec<Step> {
         });
     }
     steps
+}
+
+pub(super) fn missing_to_lint() -> Option<Step> {
+    cargo_deny().is_none().then(deny)
 }
 
 /// What the kernel programs will be built with.
@@ -71,7 +78,7 @@ fn has_debian_compiler() -> bool {
 
 fn has_nightly() -> bool {
     let mut ask = Command::new("rustup");
-    ask.args(["run", "nightly", "rustc", "--print", "sysroot"]);
+    ask.args(["run", ebpf_builder::NIGHTLY, "rustc", "--print", "sysroot"]);
     shell::output(&mut ask).is_ok_and(|sysroot| {
         Path::new(sysroot.trim())
             .join("lib/rustlib/src/rust/library/core")
@@ -86,8 +93,17 @@ fn has_components() -> bool {
 }
 
 fn linker() -> Option<PathBuf> {
-    let installed = ebpf_builder::cargo_home().map(|cargo| cargo.join("bin/bpf-linker"));
-    shell::find("bpf-linker").or(installed.filter(|file| file.is_file()))
+    installed("bpf-linker")
+}
+
+/// What checks the dependencies.
+pub(super) fn cargo_deny() -> Option<PathBuf> {
+    installed("cargo-deny")
+}
+
+fn installed(tool: &str) -> Option<PathBuf> {
+    let installed = ebpf_builder::cargo_home().map(|cargo| cargo.join("bin").join(tool));
+    shell::find(tool).or(installed.filter(|file| file.is_file()))
 }
 
 /// Debian's compiler where apt has it, else a nightly where rustup is, else the words for a person.
@@ -100,11 +116,27 @@ fn compiler() -> Step {
         };
     }
     let mut nightly = Command::new("rustup");
-    nightly.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+    nightly.args(["toolchain", "install", ebpf_builder::NIGHTLY]);
+    nightly.args(["--profile", "minimal"]);
     nightly.args(["--component", "rust-src"]);
     Step {
         why: "a compiler for BPF is missing: rustup's nightly with rust-src is one".into(),
         commands: vec![nightly],
+        needs_root: false,
+    }
+}
+
+fn deny() -> Step {
+    let install = [
+        "install",
+        "cargo-deny",
+        "--version",
+        DENY_VERSION,
+        "--locked",
+    ];
+    Step {
+        why: "cargo-deny is missing: cargo builds it (some minutes)".into(),
+        commands: vec![shell::cargo(install)],
         needs_root: false,
     }
 }
