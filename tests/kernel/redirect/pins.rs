@@ -19,8 +19,14 @@ fn options(cgroup: &Cgroup, mount: &BpfMount) -> Options {
 
 /// Runs it as a user who may do nothing special.
 fn as_nobody(program: &str, args: &[&Path]) -> Result<String> {
-    let setpriv = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"].map(Path::new);
-    let words = setpriv.iter().chain([&Path::new(program)]).chain(args);
+    let setpriv = [
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--",
+        program,
+    ];
+    let words = setpriv.iter().map(Path::new).chain(args.iter().copied());
     command::run("/usr/bin/setpriv", words)
 }
 
@@ -82,17 +88,18 @@ fn nobody_else_renames_removes_or_locks_what_is_pinned() {
     fs::set_permissions(&options.pin_root, fs::Permissions::from_mode(0o755)).unwrap();
     let installed = Redirect::install(&options).unwrap();
 
-    let pinned = installed.state().unwrap().pinned_at.join("link_connect4");
+    let pinned = installed.state().unwrap().pins.join("link_connect4");
     assert!(pinned.exists(), "{}", pinned.display());
     let root = options.pin_root.as_path();
     let moved = mount.path().join("moved");
-    for (program, args) in [
-        ("mv", [pinned.as_path(), &moved]),
+    let attempts: [(&str, [&Path; 2]); 5] = [
+        ("mv", [&pinned, &moved]),
         ("mv", [root, &moved]),
         ("rm", [Path::new("-f"), &pinned]),
         ("flock", [root, Path::new("true")]),
         ("ls", [Path::new("-d"), &pinned]),
-    ] {
+    ];
+    for (program, args) in attempts {
         as_nobody(program, &args).expect_err(program);
     }
     drop(installed);
