@@ -122,7 +122,7 @@ fn the_certificate_of_one_node_does_not_serve_another() {
     // The agent sees it before it asks.
     let original = stage.path("agent0/state");
     let copy = stage.path("copy");
-    std::fs::create_dir(&copy).unwrap();
+    fs::create_dir(&copy).unwrap();
     command::run("cp", ["-a".as_ref(), original.as_path(), &copy]).unwrap();
     says(
         &refused(&stage, "copy", &without_token(1)),
@@ -163,7 +163,7 @@ fn without_a_certificate_nothing_but_enrolment_answers() {
     }
     // An empty message, not compressed, is looked at, and is no request for a certificate.
     let message = stage.path("message");
-    std::fs::write(&message, [0; 5]).unwrap();
+    fs::write(&message, [0; 5]).unwrap();
     let message = format!("@{}", message.display());
     for (call_of, answer) in [
         ("Enrol", ["grpc-status: 3", "name"]),
@@ -185,7 +185,7 @@ fn a_certificate_of_a_foreign_ca_is_worth_nothing_in_either_direction() {
     agent.stop(PATIENCE).unwrap();
     server.stop(PATIENCE).unwrap();
     // Another server, with a CA of its own, at the same address.
-    std::fs::rename(stage.site.server_state(), stage.path("old-server")).unwrap();
+    fs::rename(stage.site.server_state(), stage.path("old-server")).unwrap();
     // Strangers are logged now and then only, unless one asks for more.
     let mut other = stage.server("--log-level info,tunnel_user::tunnel::server=debug");
 

@@ -9,7 +9,7 @@ use crate::{setup, shell};
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
-    /// Ask RustSec's database about the dependencies as well: it is fetched from GitHub
+    /// Ask the database of `RustSec` about the dependencies as well: it is fetched from GitHub
     #[arg(long)]
     advisories: bool,
 }
