@@ -7,6 +7,7 @@
 )]
 
 mod agents;
+mod crowd;
 mod dialling;
 mod identity;
 mod links;

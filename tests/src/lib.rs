@@ -13,6 +13,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub mod cluster;
 pub mod command;
+pub mod crowd;
 pub mod daemon;
 pub mod handover;
 pub mod lab;
@@ -26,6 +27,7 @@ pub mod site;
 pub mod sweep;
 pub mod unique;
 pub mod until;
+pub mod usage;
 
 pub use bpffs::{BpfMount, PinRoot};
 pub use cgroup::Cgroup;

@@ -103,6 +103,26 @@ pub struct Pings {
     pub max_us: f64,
 }
 
+/// Of `probe crowd`, on a line of its own whenever it changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crowd {
+    /// Agents that have a session.
+    pub up: u32,
+    /// How often one of them got a session.
+    pub ever: u32,
+}
+
+/// Of `probe strangers`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strangers {
+    /// Connects that came about.
+    pub knocked: u64,
+    /// Connects that did not.
+    pub failed: u64,
+    /// Connects that were left out, because too many others were open.
+    pub left_out: u64,
+}
+
 /// Reads the report out of a program's output: its last line that can be one. Remarks on the other
 /// stream may come later.
 pub fn parse<T: DeserializeOwned>(output: &str) -> Result<T> {

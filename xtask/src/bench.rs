@@ -16,6 +16,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Which {
+    /// Thousands of agents: memory and processor time of their sessions, and how soon all are back
+    Crowd,
     /// `connect()` with the redirect, with iptables and nft, and without
     Redirect,
     /// The whole path: latency, throughput, memory
@@ -26,6 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     shell::require_root("a benchmark")?;
     setup::ensure()?;
     let bench = match args.which {
+        Which::Crowd => "crowd",
         Which::Redirect => "redirect",
         Which::Tunnel => "tunnel",
     };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use culvert_tests::{Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs, site, unique};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;

@@ -13,7 +13,6 @@ mod memory;
 mod results;
 mod table;
 mod transfer;
-mod usage;
 
 use std::process::ExitCode;
 

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use culvert_tests::usage::resident_kib;
 
 use crate::{
     client::HOLDING,
     deployment::{Deployment, ECHO, Way},
-    usage::resident_kib,
 };
 
 /// KiB.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use culvert_tests::report::Pings;
+use culvert_tests::{report::Pings, usage::cpu_seconds};
 
 use crate::{
     Args,
@@ -11,7 +11,6 @@ use crate::{
     deployment::{DOWNLOAD, Deployment, ECHO, TRANSFER, Way, report},
     memory::Memory,
     transfer::Transferred,
-    usage::cpu_seconds,
 };
 
 /// Everything measured.

@@ -5,6 +5,7 @@
 
 mod client;
 mod connect;
+mod crowd;
 mod dial;
 mod errno;
 mod flood;
@@ -16,6 +17,7 @@ mod race;
 mod relay;
 mod serve;
 mod stall;
+mod strangers;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,10 @@ enum Command {
     Relay(relay::Args),
     /// Open a download and stop reading
     Stall(stall::Args),
+    /// Be many agents, or register their nodes
+    Crowd(crowd::Args),
+    /// Knock at a server's door, over and over, with nothing to show
+    Strangers(strangers::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +83,8 @@ fn run(command: Command) -> Result<()> {
         Command::Hold(args) => hold::run(&args),
         Command::Relay(args) => relay::run(&args),
         Command::Stall(args) => stall::run(&args),
+        Command::Crowd(args) => crowd::run(&args),
+        Command::Strangers(args) => strangers::run(&args),
     }
 }
 

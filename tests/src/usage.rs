@@ -2,14 +2,14 @@
 
 use std::fs;
 
+use crate::Daemon;
 use anyhow::{Context as _, Result};
-use culvert_tests::Daemon;
 
 /// `/proc` counts processor time in hundredths of a second, whatever the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Seconds of processor time so far, in user space and in the kernel.
-pub(crate) fn cpu_seconds(process: &Daemon) -> Result<f64> {
+pub fn cpu_seconds(process: &Daemon) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
     // The second field is the name in brackets, which may hold anything; utime is the 14th.
     let (_, fields) = stat.rsplit_once(") ").context("a name in brackets")?;
@@ -18,7 +18,7 @@ pub(crate) fn cpu_seconds(process: &Daemon) -> Result<f64> {
 }
 
 /// Resident memory in KiB.
-pub(crate) fn resident_kib(process: &Daemon) -> Result<f64> {
+pub fn resident_kib(process: &Daemon) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());
