@@ -31,11 +31,12 @@ impl Backoff {
     }
 
     /// The wait before the next attempt, now that a session (or a watch) has ended after `lasted`,
-    /// zero if it never came to be. The first attempt after a stable one is made at once.
+    /// zero if it never came to be. The first attempt after a stable one is made soon: not at once,
+    /// for what ended it may have ended those of all others.
     pub(crate) fn after(&mut self, lasted: Duration) -> Duration {
         if lasted >= STABLE {
             self.failures = 0;
-            return Duration::ZERO;
+            return FIRST.mul_f64(rand::rng().random_range(0.0..=1.0));
         }
         let longest = FIRST
             .saturating_mul(1 << self.failures.min(8))
@@ -73,13 +74,26 @@ mod tests {
     }
 
     #[test]
-    fn a_stable_session_is_followed_at_once_and_starts_anew() {
+    fn a_stable_session_is_followed_soon_and_starts_anew() {
         let mut backoff = Backoff::default();
         for _ in 0..5 {
             backoff.after(Duration::ZERO);
         }
-        assert_eq!(backoff.after(STABLE), Duration::ZERO);
+        assert!(backoff.after(STABLE) <= FIRST);
         assert!(backoff.after(Duration::ZERO) <= FIRST);
+    }
+
+    #[test]
+    fn those_who_lost_the_same_server_do_not_come_as_one() {
+        let mut waits: Vec<_> = (0..1000)
+            .map(|_| Backoff::default().after(STABLE))
+            .collect();
+        waits.sort();
+        let busiest = waits.windows(100).map(|these| these[99] - these[0]).min();
+        assert!(
+            busiest > Some(FIRST / 20),
+            "a tenth of them within {busiest:?}"
+        );
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Search {
         self.due = now + jittered(QUICK);
     }
 
-    /// A server was lost whose session had lasted this long. It may be back at once, and if not, it
+    /// A server was lost whose session had lasted this long. It may be back soon, and if not, it
     /// will take a while.
     pub(super) fn lost(&mut self, lasted: Duration, now: Instant) {
         self.quick = 0;
@@ -98,12 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_went_away_is_asked_for_once_at_once() {
+    fn a_server_that_went_away_is_asked_for_once_soon() {
         let now = Instant::now();
         let mut search = Search::new(now);
         search.urge(5, now);
         search.lost(Duration::from_mins(1), now);
-        assert_eq!(search.due(), now);
+        assert!(search.due() <= now + QUICK);
         search.in_vain(now);
         search.in_vain(now);
         assert!(search.due() >= now + QUICK);
