@@ -45,6 +45,7 @@ fn generate_grpc() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".Data.data")
         .build_transport(false)
+        .codec_path("crate::grpc::LazyCodec")
         // It holds a secret.
         .skip_debug(["culvert.v1.EnrolRequest"])
         .compile_fds(descriptors)?;

@@ -4,6 +4,7 @@
 //! tasks; these adapters between `h2` and tonic's generated code are all that is needed.
 
 mod body;
+mod codec;
 
 use std::{
     future::Future,
@@ -19,7 +20,10 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower_service::Service;
 
-pub(crate) use self::body::{RecvBody, capacity, send_body};
+pub(crate) use self::{
+    body::{RecvBody, capacity, send_body},
+    codec::LazyCodec,
+};
 
 /// The client end of an HTTP/2 connection as the service that tonic's generated clients call.
 /// Clones share the connection; the tracker owns the tasks that send request bodies.

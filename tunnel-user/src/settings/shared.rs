@@ -49,6 +49,8 @@ pub struct SessionArgs {
     pub max_connections_per_session: u32,
 
     /// Ask the other end for a sign of life after this long without one
+    ///
+    /// A server lets its agent ask first: it waits a quarter of the keepalive timeout longer.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub keepalive_interval: Duration,
 

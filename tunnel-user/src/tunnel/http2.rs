@@ -5,18 +5,19 @@
 
 mod activity;
 mod keepalive;
+mod read_ahead;
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
-use tokio::{io::BufReader, net::TcpStream};
 
 pub(crate) use self::{
     activity::{Activity, Watched},
-    keepalive::until_silent,
+    keepalive::{Patience, until_silent},
+    read_ahead::ReadAhead,
 };
 use super::{
     Settings,
-    settings::{FRAME_SIZE, READ_AHEAD, SESSION_WINDOW},
+    settings::{FRAME_SIZE, SESSION_WINDOW},
 };
 
 /// Streams that a session needs besides those of its connections: the control stream, and
@@ -26,15 +27,6 @@ const OTHER_STREAMS: u32 = 16;
 const STRANGER_STREAMS: u32 = 4;
 /// gRPC metadata is small; a peer that sends more is not one of ours.
 const HEADER_LIST_SIZE: u32 = 16 * 1024;
-
-/// A session's socket, below TLS.
-pub(crate) type ReadAhead = BufReader<TcpStream>;
-
-/// Reads a session's socket in large pieces. An idle session's buffer costs only the pages that its
-/// small reads have touched.
-pub(crate) fn read_ahead(socket: TcpStream) -> ReadAhead {
-    BufReader::with_capacity(READ_AHEAD, socket)
-}
 
 /// A stream that the agent opened, on the server's side.
 pub(crate) struct ServerStream {

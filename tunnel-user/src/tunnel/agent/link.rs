@@ -31,7 +31,7 @@ use crate::{
     tunnel::{
         Settings,
         carry::Meter,
-        http2::{self, Activity, ReadAhead, Watched, until_silent},
+        http2::{self, Activity, Patience, ReadAhead, Watched, until_silent},
         metadata::{AgentHello, ServerHello},
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
@@ -147,7 +147,7 @@ impl Link {
             activity,
         } = io;
         let ping_pong = connection.ping_pong().expect("taken once");
-        let settings = options.settings;
+        let patience = Patience::of_agent(&options.settings);
         let server = options.server.clone();
         let carried = TaskTracker::new();
         let dialling = CancellationToken::new();
@@ -161,7 +161,7 @@ impl Link {
         );
         let reason = {
             let mut serving = pin!(dials.serve(packets, signals));
-            let mut silent = pin!(until_silent(ping_pong, activity, settings));
+            let mut silent = pin!(until_silent(ping_pong, activity, patience));
             tokio::select! {
                 closed = &mut connection => match closed {
                     Ok(()) => "closed by the server",
@@ -199,7 +199,7 @@ impl Link {
             .with_context(|| format!("cannot reach server {server}"))?;
         let remote = stream.peer_addr()?;
         let stream = TlsConnector::from(Arc::clone(&options.tls))
-            .connect(options.server_name.clone(), http2::read_ahead(stream))
+            .connect(options.server_name.clone(), ReadAhead::new(stream))
             .await
             .with_context(|| format!("TLS with server {server}"))?;
         let (stream, activity) = Watched::new(stream);

@@ -2,6 +2,9 @@
 //!
 //! What counts is any byte heard, not the answer to our ping: on a slow link full of data that
 //! answer may queue behind seconds of it while the peer is perfectly alive.
+//!
+//! Both ends watch. Were they to ask at the same time, each question would be asked twice, and a server has
+//! thousands of peers: the agent asks first, and its question is the sign of life that the server waits for.
 
 use std::time::Duration;
 
@@ -10,6 +13,15 @@ use tokio::time::{sleep, timeout};
 
 use super::Activity;
 use crate::tunnel::Settings;
+
+/// How long silence may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Then the peer is asked.
+    ask: Duration,
+    /// Then it is gone.
+    end: Duration,
+}
 
 /// What to do about a peer that has been silent for some time.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,22 +34,51 @@ enum Verdict {
     Gone,
 }
 
+impl Patience {
+    /// Of an agent.
+    pub(crate) fn of_agent(settings: &Settings) -> Self {
+        Self {
+            ask: settings.keepalive_interval,
+            end: settings.keepalive_interval + settings.keepalive_timeout,
+        }
+    }
+
+    /// Of a server: the agent's question may take a moment to come.
+    pub(crate) fn of_server(settings: &Settings) -> Self {
+        Self {
+            ask: settings.keepalive_interval + settings.keepalive_timeout / 4,
+            ..Self::of_agent(settings)
+        }
+    }
+
+    fn judge(self, silence: Duration) -> Verdict {
+        if silence >= self.end {
+            return Verdict::Gone;
+        }
+        match self.ask.checked_sub(silence) {
+            Some(left) if !left.is_zero() => Verdict::Fine(left),
+            Some(_) | None => Verdict::Ask,
+        }
+    }
+}
+
 /// Returns once the peer has been silent for `keepalive_interval + keepalive_timeout`, having
 /// been asked in between.
 pub(crate) async fn until_silent(
     mut ping_pong: PingPong,
     activity: Activity,
-    settings: Settings,
+    patience: Patience,
 ) -> Duration {
+    let answer_time = patience.end.saturating_sub(patience.ask);
     loop {
         let silence = activity.silence();
-        match judge(silence, &settings) {
+        match patience.judge(silence) {
             Verdict::Fine(look_again) => sleep(look_again).await,
             Verdict::Ask => {
-                let answer = timeout(settings.keepalive_timeout, ping_pong.ping(Ping::opaque()));
+                let answer = timeout(answer_time, ping_pong.ping(Ping::opaque()));
                 // An earlier ping may still be on its way; then only listening is left.
                 if matches!(answer.await, Ok(Err(_))) {
-                    sleep(settings.keepalive_timeout).await;
+                    sleep(answer_time).await;
                 }
             }
             Verdict::Gone => return silence,
@@ -45,32 +86,34 @@ pub(crate) async fn until_silent(
     }
 }
 
-fn judge(silence: Duration, settings: &Settings) -> Verdict {
-    if silence >= settings.keepalive_interval + settings.keepalive_timeout {
-        return Verdict::Gone;
-    }
-    match settings.keepalive_interval.checked_sub(silence) {
-        Some(left) if !left.is_zero() => Verdict::Fine(left),
-        Some(_) | None => Verdict::Ask,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn silence_is_first_questioned_and_then_final() {
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             keepalive_interval: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(4),
             ..Settings::default()
-        };
-        let judge = |seconds| judge(Duration::from_secs(seconds), &settings);
+        }
+    }
+
+    #[test]
+    fn silence_is_first_questioned_and_then_final() {
+        let judge = |seconds| Patience::of_agent(&settings()).judge(Duration::from_secs(seconds));
         assert_eq!(judge(0), Verdict::Fine(Duration::from_secs(5)));
         assert_eq!(judge(3), Verdict::Fine(Duration::from_secs(2)));
         assert_eq!(judge(5), Verdict::Ask);
         assert_eq!(judge(8), Verdict::Ask);
         assert_eq!(judge(9), Verdict::Gone);
+    }
+
+    #[test]
+    fn the_agent_asks_before_the_server_does_and_both_give_up_at_the_same_time() {
+        let server = |seconds| Patience::of_server(&settings()).judge(Duration::from_secs(seconds));
+        assert_eq!(server(5), Verdict::Fine(Duration::from_secs(1)));
+        assert_eq!(server(6), Verdict::Ask);
+        assert_eq!(server(8), Verdict::Ask);
+        assert_eq!(server(9), Verdict::Gone);
     }
 }

@@ -43,7 +43,7 @@ use crate::{
     grpc::{RecvBody, send_body},
     model::PeerAddr,
     tunnel::{
-        http2::{self, Activity, ServerStream, Watched, until_silent},
+        http2::{self, Activity, Patience, ServerStream, Watched, until_silent},
         wire::{
             CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, LARGEST_MESSAGE, agent_service_server,
         },
@@ -85,12 +85,14 @@ pub(super) async fn serve(
     let (stream, activity) = Watched::new(stream);
     let mut overstayed = pin!(overstayed(permit, serving.registered.clone()));
     let shaken = tokio::select! {
-        shaken = serving.http2().handshake(stream) => shaken,
+        shaken = Box::pin(serving.http2().handshake(stream)) => shaken,
         () = &mut overstayed => return,
     };
-    let Ok(mut connection) = shaken else {
+    let Ok(connection) = shaken else {
         return;
     };
+    // A future holds room for what it moves: for this once for each step from here on.
+    let mut connection = Box::new(connection);
     let reason = serving.run(&mut connection, activity, overstayed).await;
     serving.leave(reason).await;
     if reason == ENDED_HERE {
@@ -99,7 +101,7 @@ pub(super) async fn serve(
 }
 
 /// Lets what is still queued (a refusal, a drain, the last bytes carried) reach the caller.
-async fn farewell(mut connection: Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>) {
+async fn farewell(mut connection: Box<Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>>) {
     connection.graceful_shutdown();
     // A connection that is lost meanwhile goes on to answer with its error.
     let farewell = async { while let Some(Ok(_)) = connection.accept().await {} };
@@ -163,7 +165,8 @@ impl Serving {
         mut overstayed: Pin<&mut impl Future<Output = ()>>,
     ) -> &'static str {
         let ping_pong = connection.ping_pong().expect("taken once");
-        let mut silent = pin!(until_silent(ping_pong, activity, self.shared.settings));
+        let patience = Patience::of_server(&self.shared.settings);
+        let mut silent = pin!(until_silent(ping_pong, activity, patience));
         let mut expired = pin!(async {
             match &self.caller.proved {
                 Some(proved) => proved.expired().await,
@@ -283,9 +286,11 @@ impl Serving {
                 .insert(crate::pki::ClientCertificate(certificate.clone()));
         }
         let ended = self.ended.clone();
+        // Made here, so that the task has no room for the request.
+        let answer = service(request);
         self.tasks.spawn(async move {
             let call = async {
-                let (head, body) = service(request).await.into_parts();
+                let (head, body) = answer.await.into_parts();
                 let stream = respond.send_response(Response::from_parts(head, ()), false)?;
                 send_body(body, stream).await
             };

@@ -65,7 +65,7 @@ impl ControlService {
         &self,
         registered: AgentIdentity,
         version: String,
-    ) -> Result<mpsc::Receiver<Packet>, Status> {
+    ) -> Result<mpsc::Receiver<Box<Packet>>, Status> {
         let node = &self.proved.identity.node;
         let (session, control_rx) = Session::new(
             Proved {
@@ -137,7 +137,8 @@ impl AgentService for Arc<ControlService> {
         }
         let control_rx = self.register(identity, hello.version)?;
         let counts = WatchStream::from_changes(server_count).map(wire::server_count);
-        let packets = stream::select(ReceiverStream::new(control_rx), counts);
+        let control = ReceiverStream::new(control_rx).map(|packet| *packet);
+        let packets = stream::select(control, counts);
         let mut response = Response::new(packets.map(Ok).boxed());
         self.hello(count, false).write(response.metadata_mut());
         let service = Self::clone(self);

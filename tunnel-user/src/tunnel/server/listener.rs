@@ -23,11 +23,7 @@ use crate::{
     model::{PeerAddr, SnapshotReader, printable},
     observability::metrics::Carried,
     pki::{AgentProof, UnprovedIdentity},
-    tunnel::{
-        Settings,
-        carry::Meter,
-        http2::{ReadAhead, read_ahead},
-    },
+    tunnel::{Settings, carry::Meter, http2::ReadAhead},
 };
 
 /// The longest wait for what a caller says first. An agent says it with the packet that connects, or
@@ -157,7 +153,8 @@ impl AgentListener {
                     shared: &shared,
                     limiter: &limiter,
                 };
-                let shaken = arriving.shake_hands(stream, tls, permit).await;
+                // Boxed: what only the handshake needs goes with it, and is not kept by every session.
+                let shaken = Box::pin(arriving.shake_hands(stream, tls, permit)).await;
                 if let Some((stream, caller, permit)) = shaken {
                     caller::serve(stream, caller, permit, shared, shutdown).await;
                 }
@@ -197,13 +194,13 @@ impl Arriving<'_> {
         stream: TcpStream,
         tls: Arc<ServerConfig>,
         permit: Permit,
-    ) -> Option<(TlsStream<ReadAhead>, Caller, Permit)> {
+    ) -> Option<(Box<TlsStream<ReadAhead>>, Caller, Permit)> {
         let peer = self.peer;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
         }
         let source = Source::of(peer.0.ip());
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), read_ahead(stream));
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(stream));
         let start = self.within(HELLO_TIME, &permit, hello).await?;
         // To answer costs time on the processor: those whose turn it is are served to the end.
         let shaking = timeout(HANDSHAKE_TIME, self.limiter.handshaking(source)).await;
@@ -229,7 +226,7 @@ impl Arriving<'_> {
             Some(proved) => self.limiter.authenticated(proved.identity.node.clone()),
             None => self.limiter.enrolling(source),
         };
-        Some((stream, caller, permit))
+        Some((Box::new(stream), caller, permit))
     }
 
     /// One stage of the handshake, unless it takes too long or another caller needs the place.

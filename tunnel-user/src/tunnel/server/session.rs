@@ -36,8 +36,8 @@ pub struct Session {
     since: SystemTime,
     established: Instant,
     settings: Settings,
-    /// `dials --Packet--> agent`
-    control_tx: mpsc::Sender<Packet>,
+    /// `dials --Packet--> agent`; boxed, since the channel holds room for 32 from the start.
+    control_tx: mpsc::Sender<Box<Packet>>,
     dials: PendingDials,
     open: AtomicU32,
     meter: Meter,
@@ -96,7 +96,7 @@ impl Session {
         settings: Settings,
         meter: Meter,
         ended: CancellationToken,
-    ) -> (Arc<Self>, mpsc::Receiver<Packet>) {
+    ) -> (Arc<Self>, mpsc::Receiver<Box<Packet>>) {
         let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
         let session = Self {
             proved,
@@ -183,7 +183,7 @@ impl Session {
         self.draining.store(true, Ordering::Relaxed);
         self.may_finish.store(true, Ordering::Relaxed);
         // A full queue means an agent that does not listen; keepalive deals with that one.
-        let _ = self.control_tx.try_send(wire::drain());
+        let _ = self.control_tx.try_send(Box::new(wire::drain()));
     }
 
     /// The agent is about to leave: others of the node come first.
@@ -234,7 +234,7 @@ impl Session {
 
 impl Asked<'_> {
     async fn answer(&mut self, target: &Target) -> Option<DialAnswer> {
-        let dial = wire::dial(self.pending.id, target);
+        let dial = Box::new(wire::dial(self.pending.id, target));
         self.session.control_tx.send(dial).await.ok()?;
         self.pending.answer().await
     }
@@ -243,7 +243,7 @@ impl Asked<'_> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if self.pending.forget() {
-            let taken_back = wire::close_dial(self.pending.id);
+            let taken_back = Box::new(wire::close_dial(self.pending.id));
             // A full queue means an agent that does not listen; keepalive deals with that one.
             let _ = self.session.control_tx.try_send(taken_back);
         }
