@@ -7,7 +7,9 @@
 )]
 
 mod agents;
+mod arrival;
 mod crowd;
+mod descriptors;
 mod dialling;
 mod identity;
 mod links;

@@ -83,9 +83,8 @@ fn a_client_that_comes_before_its_agent_has_returned_is_carried() {
     let _server = stage.server("--dial-timeout 20s");
     let line = format!("flood --to {NODE} --count 1 --seconds 60 --timeout-ms 20000");
     let mut client = stage.probe(stage.control(), &line).start().unwrap();
-    stage.until("the client waits", |status| {
-        let redirect = status.redirect.as_ref().unwrap();
-        redirect.counters["handed_over"] > 0
+    stage.until("the client waits", |_| {
+        stage.metric("connections_open{frontend=\"transparent\"}") == 1
     });
     let _agent = stage.agent_again(0, "");
     let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();

@@ -1,6 +1,7 @@
 //! Composition roots: each binds, wires and runs one role, and nothing else spawns top-level tasks.
 
 pub mod agent;
+mod arrival;
 mod bind;
 mod certificates;
 mod descriptors;

@@ -5,6 +5,7 @@
 //! where it came from.
 
 mod address;
+mod arrival;
 mod gate;
 mod identity;
 mod mark;
@@ -16,6 +17,7 @@ mod snapshot;
 mod target;
 
 pub use address::{LocalAddr, OriginalDst, PeerAddr, UnfitAddress};
+pub use arrival::{ARRIVED, Family, is_probe_target};
 pub use gate::GatePolicy;
 pub use identity::{AgentIdentity, IdentityKey};
 pub use mark::{InvalidMark, Mark};

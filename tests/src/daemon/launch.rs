@@ -82,6 +82,15 @@ impl Launch {
         self
     }
 
+    /// Leaves the program in the cgroup of whoever starts it.
+    #[must_use]
+    pub fn without_cgroup(self) -> Self {
+        Self {
+            cgroup: None,
+            ..self
+        }
+    }
+
     /// Starts it.
     pub fn start(&self) -> Result<Daemon> {
         let name = self

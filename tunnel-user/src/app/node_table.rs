@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{AddressConflict, GatePolicy, NodeName, SnapshotReader},
+    model::{AddressConflict, Family, GatePolicy, NodeName, SnapshotReader},
     moment::until,
     observability::{metrics::ServerMetrics, readiness::Condition},
     redirect::{ApplyError, Excluded, Redirect, Standing, Table},
@@ -45,6 +45,10 @@ pub(super) struct NodeTable {
     pub(super) default_policy: GatePolicy,
     /// False while another server may write the same tables.
     pub(super) in_charge: watch::Receiver<bool>,
+    /// What is captured of these does not arrive.
+    pub(super) set_aside: watch::Receiver<BTreeSet<Family>>,
+    /// Hears which targets of the server's own probes are captured.
+    pub(super) probes: watch::Sender<Vec<SocketAddr>>,
     pub(super) applied: Condition,
     pub(super) metrics: ServerMetrics,
     pub(super) told: Told,
@@ -74,12 +78,21 @@ impl NodeTable {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let own = Arc::clone(&self.own_addresses.borrow_and_update());
         let standing = |node: &NodeName| self.standing(node);
-        let (table, excluded) = Table::new(&snapshot, &own, self.default_policy, standing);
+        let (mut table, excluded) = Table::new(&snapshot, &own, self.default_policy, standing);
+        for family in &*self.set_aside.borrow_and_update() {
+            table.set_aside(*family);
+        }
+        let probes = table.add_probes();
         self.told.tell(excluded, snapshot.conflicts());
         self.metrics.nodes.set(gauge(snapshot.nodes().len()));
         let changes = self.redirect.lock().apply(&table)?;
         self.metrics.redirect_entries.set(gauge(table.addresses()));
         self.applied.ready();
+        self.probes.send_if_modified(|told| {
+            let news = *told != probes;
+            *told = probes;
+            news
+        });
         tracing::debug!(
             ?changes,
             addresses = table.addresses(),
@@ -98,6 +111,7 @@ impl NodeTable {
                 Ok(()) = self.snapshots.changed() => {}
                 Ok(()) = self.own_addresses.changed() => {}
                 Ok(()) = self.in_charge.changed() => {}
+                Ok(()) = self.set_aside.changed() => {}
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
                 () = until(again_at) => {}
                 () = shutdown.cancelled() => return,

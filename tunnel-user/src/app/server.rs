@@ -14,7 +14,7 @@ mod status;
 mod takeover;
 mod wind_down;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{net::TcpStream, sync::watch, time::Instant};
@@ -26,6 +26,7 @@ use self::{
     wind_down::{Ends, Outcome},
 };
 use super::{
+    arrival::{Prober, Verdicts},
     descriptors,
     handover::{Incumbent, Offer, Predecessor},
     node_table::{NodeTable, SharedRedirect, Told},
@@ -34,9 +35,10 @@ use super::{
 };
 use crate::{
     frontend::transparent::{
-        OriginalDsts, Transparent, TransparentMetrics, TransparentOptions, TransparentStops,
+        Accepting, Arrivals, OriginalDsts, Transparent, TransparentMetrics, TransparentOptions,
+        TransparentStops,
     },
-    model::OriginalDst,
+    model::{Family, OriginalDst},
     observability::{
         admin::{self, AdminServer},
         meta::MetaServer,
@@ -214,7 +216,11 @@ impl Server {
     }
 
     /// Tells the kernel what to capture, and keeps it told.
-    fn capture(&mut self) -> anyhow::Result<()> {
+    fn capture(
+        &mut self,
+        set_aside: watch::Receiver<BTreeSet<Family>>,
+        probes: watch::Sender<Vec<SocketAddr>>,
+    ) -> anyhow::Result<()> {
         let mut table = NodeTable {
             redirect: self.redirect.clone(),
             snapshots: self.parts.snapshots.clone(),
@@ -224,6 +230,8 @@ impl Server {
             patient_until: self.patient_until,
             default_policy: self.args.gate_policy,
             in_charge: self.in_charge.subscribe(),
+            set_aside,
+            probes,
             applied: self.parts.readiness.register("table"),
             metrics: self.parts.metrics.clone(),
             told: Told::default(),
@@ -237,7 +245,38 @@ impl Server {
 
     /// Captures clients, opens the gate and accepts them; returns who waits for a successor.
     fn take_clients(&mut self) -> anyhow::Result<Incumbent> {
-        self.capture()?;
+        let (set_aside, probes) = (watch::Sender::default(), watch::Sender::default());
+        let accepting = Accepting {
+            condition: self.parts.readiness.register("accept"),
+            works: watch::Sender::new(true),
+        };
+        let arrival = Prober {
+            targets: probes.subscribe(),
+            listeners: self.sockets.redirect_addresses(),
+            arrivals: Arrivals::default(),
+            in_charge: self.in_charge.subscribe(),
+            accepting: accepting.works.subscribe(),
+            redirect: self.redirect.clone(),
+            condition: self.parts.readiness.register("arrival"),
+            metrics: self.parts.metrics.clone(),
+            verdicts: Verdicts::default(),
+            set_aside: set_aside.clone(),
+        };
+        self.capture(set_aside.subscribe(), probes)?;
+        self.accept_clients(accepting, arrival.arrivals.clone())?;
+        let end = self.ends.clients.clone();
+        self.tasks
+            .spawn("proving that captured connects arrive", arrival.run(end));
+        self.clients.ready();
+        Incumbent::new(
+            &self.args.run_dir,
+            self.sockets.offer()?,
+            self.parts.sessions.clone(),
+            self.in_charge.clone(),
+        )
+    }
+
+    fn accept_clients(&mut self, accepting: Accepting, arrivals: Arrivals) -> anyhow::Result<()> {
         let (original_dsts, heartbeat) = {
             let mut redirect = self.redirect.lock();
             redirect.open_gate(&self.sockets.redirect_listeners())?;
@@ -257,6 +296,8 @@ impl Server {
                         tracing::warn!(%error, "cannot show the kernel that this server is alive");
                     }
                 }),
+                accepting,
+                arrivals,
                 metrics: TransparentMetrics {
                     connections: self.parts.metrics.connections.clone(),
                     dials: self.parts.metrics.dials.clone(),
@@ -274,13 +315,7 @@ impl Server {
             transparent.run(stops).await;
             drop(gone);
         });
-        self.clients.ready();
-        Incumbent::new(
-            &self.args.run_dir,
-            self.sockets.offer()?,
-            self.parts.sessions.clone(),
-            self.in_charge.clone(),
-        )
+        Ok(())
     }
 }
 

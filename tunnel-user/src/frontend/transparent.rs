@@ -5,19 +5,30 @@
 //! client's bytes to the wrong node, and whoever reaches the listener directly has no business
 //! here.
 
+mod accept_health;
+mod acceptor;
 mod client;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::client::Client;
+pub use self::acceptor::Accepting;
+use self::{acceptor::Acceptor, client::Client};
 use crate::{
-    model::{NodeName, OriginalDst, PeerAddr, SnapshotReader},
+    model::{Family, NodeName, OriginalDst, PeerAddr, SnapshotReader},
     observability::metrics::{Connections, Dials},
     tunnel::server::Sessions,
 };
@@ -25,9 +36,6 @@ use crate::{
 /// How often the accept loop shows that it is alive. The kernel programs let connects pass when
 /// it has not for some seconds.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The pause after a failed accept: usually the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// A queue that stays empty this long is empty.
 const QUEUE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -51,8 +59,12 @@ pub struct TransparentOptions {
     pub patient_until: Instant,
     /// Hears of each client whose node has no session.
     pub on_no_session: Arc<dyn Fn(&NodeName) + Send + Sync>,
-    /// Called every second by the accept loop.
+    /// Called every second by the accept loop, while it can accept.
     pub heartbeat: Box<dyn Fn() + Send>,
+    /// Hears whether it can.
+    pub accepting: Accepting,
+    /// Counts what comes with an original destination.
+    pub arrivals: Arrivals,
     /// Counts clients.
     pub metrics: TransparentMetrics,
 }
@@ -68,9 +80,13 @@ pub struct TransparentMetrics {
     pub without_original_dst: prometheus_client::metrics::counter::Counter,
 }
 
+/// How many redirected clients have arrived, by the family of what they dialled. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals(Arc<[AtomicU64; 2]>);
+
 /// Accepts redirected clients.
 pub struct Transparent {
-    listeners: Vec<TcpListener>,
+    acceptor: Acceptor,
     options: Arc<Shared>,
     heartbeat: Box<dyn Fn() + Send>,
 }
@@ -94,7 +110,27 @@ struct Shared {
     dial_timeout: Duration,
     patient_until: Instant,
     on_no_session: Arc<dyn Fn(&NodeName) + Send + Sync>,
+    arrivals: Arrivals,
     metrics: TransparentMetrics,
+}
+
+impl Arrivals {
+    /// How many of this family.
+    pub fn of(&self, family: Family) -> u64 {
+        self.counter(family).load(Ordering::Relaxed)
+    }
+
+    fn count(&self, family: Family) {
+        self.counter(family).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counter(&self, family: Family) -> &AtomicU64 {
+        let [v4, v6] = &*self.0;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
 }
 
 impl Transparent {
@@ -108,6 +144,8 @@ impl Transparent {
             patient_until,
             on_no_session,
             heartbeat,
+            accepting,
+            arrivals,
             metrics,
         } = options;
         let options = Arc::new(Shared {
@@ -117,10 +155,11 @@ impl Transparent {
             dial_timeout,
             patient_until,
             on_no_session,
+            arrivals,
             metrics,
         });
         Self {
-            listeners,
+            acceptor: Acceptor::new(listeners, accepting),
             options,
             heartbeat,
         }
@@ -133,55 +172,35 @@ impl Transparent {
             handed_over,
             abort,
         } = stops;
+        let Self {
+            mut acceptor,
+            options,
+            heartbeat,
+        } = self;
         let clients = TaskTracker::new();
+        let take = |(stream, peer)| {
+            let client = Client::new(stream, PeerAddr::of(peer), Arc::clone(&options));
+            clients.spawn(client.serve(abort.clone()));
+        };
         let mut beat = interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                accepted = accept_any(&self.listeners) => match accepted {
-                    Ok((stream, peer)) => self.take(stream, peer, &clients, &abort),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept clients");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                _ = beat.tick() => (self.heartbeat)(),
+                accepted = acceptor.accept() => take(accepted),
+                _ = beat.tick() => if acceptor.may_beat() { heartbeat() },
                 () = accepting.cancelled() => break,
             }
         }
-        for listener in self
-            .listeners
-            .iter()
-            .filter(|_| !handed_over.is_cancelled())
-        {
-            while let Some((stream, peer)) = accept_queued(listener).await {
-                self.take(stream, peer, &clients, &abort);
+        let listeners = acceptor.into_listeners();
+        for listener in listeners.iter().filter(|_| !handed_over.is_cancelled()) {
+            while let Some(accepted) = accept_queued(listener).await {
+                take(accepted);
             }
         }
-        drop(self.listeners);
+        drop(listeners);
         clients.close();
         clients.wait().await;
     }
-
-    fn take(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        clients: &TaskTracker,
-        abort: &CancellationToken,
-    ) {
-        let peer = PeerAddr::of(peer);
-        let client = Client::new(stream, peer, Arc::clone(&self.options));
-        clients.spawn(client.serve(abort.clone()));
-    }
-}
-
-async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
-    let accepts = listeners.iter().map(|listener| Box::pin(listener.accept()));
-    if listeners.is_empty() {
-        return std::future::pending().await;
-    }
-    futures_util::future::select_all(accepts).await.0
 }
 
 /// A connection that the kernel has completed already, if there is one. The runtime hears of it

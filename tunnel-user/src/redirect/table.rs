@@ -1,5 +1,7 @@
 //! What is to be captured: the snapshot, reduced to addresses and ports.
 
+mod arrival;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -109,9 +111,9 @@ impl Table {
         (Self { nodes, ports }, excluded)
     }
 
-    /// How many addresses are captured.
+    /// How many addresses of nodes are captured.
     pub fn addresses(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() - self.probes()
     }
 
     pub(super) fn check_size(&self) -> Result<(), ApplyError> {

@@ -97,6 +97,14 @@ impl Sockets {
         }
     }
 
+    /// Where redirected connects arrive.
+    pub(super) fn redirect_addresses(&self) -> Vec<SocketAddr> {
+        let sockets = self.clients.iter();
+        sockets
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
+    }
+
     /// All of them, for a successor.
     pub(super) fn offer(&self) -> anyhow::Result<Offer> {
         let sockets = [&self.agents, &self.meta].into_iter().chain(&self.clients);

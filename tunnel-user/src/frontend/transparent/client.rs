@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::{
-    model::{NodeName, OriginalDst, PeerAddr, Target},
+    model::{ARRIVED, Family, NodeName, OriginalDst, PeerAddr, Target, is_probe_target},
     observability::metrics::{DialFailure, Frontend, OpenConnection, Outcome},
     tunnel::{DialError, dial_failure, reset, server::Connection, until_reset},
 };
@@ -42,6 +42,10 @@ impl Client {
         let Some(original_dst) = self.original_dst() else {
             return;
         };
+        if is_probe_target(original_dst.0.ip()) {
+            return self.answer_probe().await;
+        }
+        self.shared.arrivals.count(Family::of(original_dst.0.ip()));
         let counted = self.shared.metrics.connections.open(Frontend::Transparent);
         let Some(route) = self.route(original_dst) else {
             return counted.end(Outcome::DialFailed);
@@ -57,6 +61,14 @@ impl Client {
                 reset(&self.stream);
                 counted.end(outcome);
             }
+        }
+    }
+
+    /// A probe that has come up to here has arrived, whichever server sent it.
+    async fn answer_probe(mut self) {
+        // So few bytes never wait.
+        if let Err(error) = self.stream.write_all(ARRIVED).await {
+            tracing::debug!(%error, "a probe has gone before its answer");
         }
     }
 

@@ -6,8 +6,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::{
-    model::{IdentityKey, Node, PortSet, Snapshot},
-    observability::metrics::ServerMetrics,
+    model::{ARRIVED, IdentityKey, Node, PortSet, Snapshot},
+    observability::{metrics::ServerMetrics, readiness::Readiness},
     tunnel::{
         Settings,
         testing::{PATIENCE, TestServer},
@@ -28,6 +28,7 @@ impl OriginalDsts for Asked {
 struct Frontend {
     address: SocketAddr,
     without_session: Arc<AtomicU32>,
+    arrivals: Arrivals,
     _running: AbortOnDropHandle<()>,
 }
 
@@ -47,6 +48,7 @@ impl Frontend {
         let metrics = ServerMetrics::register(&mut Registry::default());
         let without_session = Arc::<AtomicU32>::default();
         let counted = Arc::clone(&without_session);
+        let arrivals = Arrivals::default();
         let transparent = Transparent::new(
             vec![listener],
             TransparentOptions {
@@ -60,6 +62,11 @@ impl Frontend {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }),
                 heartbeat: Box::new(|| {}),
+                accepting: Accepting {
+                    condition: Readiness::default().register("accept"),
+                    works: tokio::sync::watch::Sender::new(true),
+                },
+                arrivals: arrivals.clone(),
                 metrics: TransparentMetrics {
                     connections: metrics.connections,
                     dials: metrics.dials,
@@ -75,6 +82,7 @@ impl Frontend {
         Self {
             address,
             without_session,
+            arrivals,
             _running: AbortOnDropHandle::new(running),
         }
     }
@@ -129,4 +137,19 @@ async fn a_client_of_a_node_without_a_session_is_reset_and_somebody_is_told() {
     let error = frontend.refuses().await;
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(frontend.without_session.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_is_answered_and_is_no_client() {
+    for family in Family::ALL {
+        let server = TestServer::start(Settings::default()).await;
+        let asked = SocketAddr::new(family.probe_target(), 10250);
+        let frontend = Frontend::start(&server, asked, 1).await;
+        let mut probe = TcpStream::connect(frontend.address).await.unwrap();
+        let mut heard = Vec::new();
+        let read = timeout(PATIENCE, probe.read_to_end(&mut heard)).await;
+        read.unwrap().unwrap();
+        assert_eq!(heard, ARRIVED);
+        assert_eq!(frontend.arrivals.of(family), 0);
+    }
 }

@@ -25,6 +25,10 @@ pub struct ServerMetrics {
     pub dials: Dials,
     /// Accepted connections that the kernel programs know nothing of; they are closed.
     pub without_original_destination: Counter,
+    /// Connects by which the server proved to itself that what it captures arrives.
+    pub arrival_probes: Counter,
+    /// Those that did not arrive.
+    pub arrival_probe_failures: Counter,
     /// Nodes of the current snapshot.
     pub nodes: Gauge,
     /// Addresses in the kernel's table of nodes.
@@ -45,6 +49,8 @@ impl ServerMetrics {
             carried: Carried::register(registry),
             dials: Dials::register(registry),
             without_original_destination: Counter::default(),
+            arrival_probes: Counter::default(),
+            arrival_probe_failures: Counter::default(),
             nodes: Gauge::default(),
             redirect_entries: Gauge::default(),
             certificates: Certificates::register(registry),
@@ -59,6 +65,16 @@ impl ServerMetrics {
             "without_original_destination",
             "Accepted connections closed because the kernel programs know nothing of them",
             metrics.without_original_destination.clone(),
+        );
+        registry.register(
+            "arrival_probes",
+            "Connects of the server's own that prove that what is captured arrives",
+            metrics.arrival_probes.clone(),
+        );
+        registry.register(
+            "arrival_probe_failures",
+            "Connects of the server's own that did not arrive",
+            metrics.arrival_probe_failures.clone(),
         );
         registry.register("nodes", "Nodes known", metrics.nodes.clone());
         registry.register(

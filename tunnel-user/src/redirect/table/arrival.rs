@@ -1,0 +1,153 @@
+//! What the table owes to the server's proof that captured connects arrive.
+
+use std::net::SocketAddr;
+
+use tunnel_ebpf::{Address, policy, standing};
+
+use super::{Row, Table};
+use crate::model::Family;
+
+impl Table {
+    /// Treats nodes' addresses of this family as while no server listens: what is captured of it
+    /// does not arrive.
+    pub fn set_aside(&mut self, family: Family) {
+        let rows = self.nodes.iter_mut();
+        for (_, row) in rows.filter(|(octets, _)| family_of(octets) == family) {
+            // A node that is set aside for another reason stays as it is.
+            if row.standing == standing::CAPTURE {
+                row.standing = match row.closed_gate {
+                    policy::REFUSE => standing::REFUSE,
+                    _ => standing::BYPASS,
+                };
+            }
+        }
+    }
+
+    /// Captures the targets of the server's own probes as well, one for each family of which a
+    /// node's address is captured. Returns them.
+    pub fn add_probes(&mut self) -> Vec<SocketAddr> {
+        let every_node = self.ports.first().copied();
+        let special = || self.special_ports().first().copied();
+        let Some(port) = every_node.or_else(special) else {
+            return Vec::new();
+        };
+        let extra_ports = if every_node.is_none() {
+            vec![port]
+        } else {
+            Vec::new()
+        };
+        let captured = |family| self.nodes.keys().any(|octets| family_of(octets) == family);
+        let families: Vec<_> = Family::ALL
+            .into_iter()
+            .filter(|family| captured(*family))
+            .collect();
+        let targets = families.into_iter().map(Family::probe_target);
+        let targets: Vec<_> = targets.map(|ip| SocketAddr::new(ip, port)).collect();
+        for target in &targets {
+            let row = Row {
+                standing: standing::CAPTURE,
+                closed_gate: policy::BYPASS,
+                extra_ports: extra_ports.clone(),
+            };
+            self.nodes.insert(Address::from(target.ip()).octets, row);
+        }
+        targets
+    }
+
+    /// How many of the rows are such targets, which no node can have.
+    pub(super) fn probes(&self) -> usize {
+        let octets = |family: &Family| Address::from(family.probe_target()).octets;
+        let families = Family::ALL.iter();
+        families
+            .filter(|family| self.nodes.contains_key(&octets(family)))
+            .count()
+    }
+}
+
+fn family_of(octets: &[u8; 16]) -> Family {
+    Family::of(Address { octets: *octets }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, net::IpAddr};
+
+    use super::*;
+    use crate::{
+        model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
+        redirect::Standing,
+    };
+
+    fn table(ports: &[u16], extra: &[u16], nodes: &[(&str, GatePolicy, Standing)]) -> Table {
+        let port = |number: &u16| TunnelPort::new(*number).unwrap();
+        let named = (1..).zip(nodes);
+        let nodes_of = named.clone().map(|(number, (address, policy, _))| Node {
+            name: format!("edge-{number}").parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
+            extra_ports: extra.iter().map(port).collect(),
+            closed_gate: Some(*policy),
+            admits: None,
+        });
+        let ports: PortSet = ports.iter().map(port).collect();
+        let snapshot = Snapshot::new(nodes_of, ports);
+        let standing = |name: &crate::model::NodeName| {
+            let of = |number: u32| name.as_str() == format!("edge-{number}");
+            let mut named = named.clone();
+            named.find(|(number, _)| of(*number)).unwrap().1.2
+        };
+        let own = BTreeSet::new();
+        Table::new(&snapshot, &own, GatePolicy::Bypass, standing).0
+    }
+
+    fn standing_of(table: &Table, address: IpAddr) -> u32 {
+        table.nodes[&Address::from(address).octets].standing
+    }
+
+    #[test]
+    fn each_family_of_a_node_gets_a_probe_which_is_no_node() {
+        let mut v4 = table(&[10255, 10250], &[], &[NODE]);
+        assert_eq!(v4.add_probes(), ["233.252.0.77:10250".parse().unwrap()]);
+        assert_eq!(v4.addresses(), 1);
+        let v6 = ("fd00:78::11", GatePolicy::Bypass, Standing::Capture);
+        let both = table(&[10250], &[], &[NODE, v6]).add_probes();
+        assert_eq!(both.len(), 2);
+        assert_eq!(table(&[10250], &[], &[]).add_probes(), []);
+        assert_eq!(table(&[], &[], &[NODE]).add_probes(), []);
+    }
+
+    const NODE: (&str, GatePolicy, Standing) =
+        ("10.78.0.11", GatePolicy::Bypass, Standing::Capture);
+
+    #[test]
+    fn without_a_port_of_every_node_the_probe_takes_one_of_some() {
+        let mut table = table(&[], &[9100], &[NODE]);
+        let target = Family::V4.probe_target();
+        assert_eq!(table.add_probes(), [SocketAddr::new(target, 9100)]);
+        let row = &table.nodes[&Address::from(target).octets];
+        assert_eq!(row.extra_ports, [9100]);
+        assert_eq!(table.special_ports(), [9100].into());
+    }
+
+    #[test]
+    fn a_family_that_is_set_aside_gets_what_its_closed_gate_says_and_the_probe_goes_on() {
+        let mut table = table(
+            &[10250],
+            &[],
+            &[
+                NODE,
+                ("10.78.0.12", GatePolicy::Refuse, Standing::Capture),
+                ("10.78.0.13", GatePolicy::Bypass, Standing::Refuse),
+                ("fd00:78::11", GatePolicy::Refuse, Standing::Capture),
+            ],
+        );
+        table.set_aside(Family::V4);
+        table.add_probes();
+        let of = |address: &str| standing_of(&table, address.parse().unwrap());
+        assert_eq!(of("10.78.0.11"), standing::BYPASS);
+        assert_eq!(of("10.78.0.12"), standing::REFUSE);
+        assert_eq!(of("10.78.0.13"), standing::REFUSE, "for another reason");
+        assert_eq!(of("fd00:78::11"), standing::CAPTURE);
+        let probe = standing_of(&table, Family::V4.probe_target());
+        assert_eq!(probe, standing::CAPTURE);
+    }
+}
