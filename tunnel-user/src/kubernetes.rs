@@ -19,11 +19,11 @@ pub mod source;
 mod testing;
 mod watch;
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, BadEntry, KubeconfigError};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
 pub use certificates::{
-    AgentCredentials, AgentCredentialsOptions, CertificateNames, SERVER_SUBJECT, ServerCertificate,
-    ServerCertificateOptions,
+    AgentCredentials, AgentCredentialsOptions, CertificateNames, SERVER_NODE_NAME, SERVER_SUBJECT,
+    ServerCertificate, ServerCertificateOptions,
 };
 pub use election::Election;
 pub use members::{Members, MembersOptions};

@@ -1,19 +1,24 @@
 //! The way to the API server.
 
-use std::{
-    env,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod any_version;
+mod entries;
+mod kubeconfig;
+
+use std::{env, net::IpAddr, path::Path, time::Duration};
 
 use http::Uri;
-use kube::{
-    Client, Config,
-    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
-};
+use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
 use tokio::{net::lookup_host, time::timeout};
+
+#[cfg(test)]
+pub(super) use self::any_version::install as install_provider;
+use self::entries::Content;
+pub use self::{entries::BadEntry, kubeconfig::KubeconfigError};
+use super::api_error;
+
+/// Where a pod finds its token and the cluster's CA.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// An API server that does not take a connection for this long is away.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -43,52 +48,49 @@ pub enum AccessError {
     /// No kubeconfig was given, and this is not a pod.
     #[error(
         "this process runs in no pod with a service account: give --kubeconfig FILE, or mount the \
-         service account's token"
+         service account's token ({0})"
     )]
-    NotInCluster(#[source] InClusterError),
-    /// The kubeconfig is not usable.
-    #[error("cannot use --kubeconfig {file}", file = file.display())]
-    Kubeconfig {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: KubeconfigError,
-    },
-    /// Nothing says which CA the cluster has.
+    NotInCluster(String),
+    /// The service account is not usable.
     #[error(
-        "the cluster's CA is not known: the kubeconfig's cluster needs certificate-authority or \
-         certificate-authority-data"
+        "cannot use the service account in {SERVICE_ACCOUNT}, {0}: give --kubeconfig FILE, or mount another"
     )]
-    NoCa,
-    /// The credentials or certificates cannot be used.
-    #[error("cannot make a client of the API server")]
-    Client(#[source] Box<kube::Error>),
+    ServiceAccount(BadEntry),
+    /// The kubeconfig is not usable.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    /// The credentials cannot be used, or a program does not give any.
+    #[error("cannot make a client of the API server with {credentials}: {cause}")]
+    Client {
+        /// Whose credentials.
+        credentials: String,
+        /// Why not.
+        cause: String,
+    },
 }
 
 impl Access {
     /// Reads the kubeconfig, or the service account of this pod. Nothing is asked of the API
     /// server, so it need not be there.
     pub async fn new(kubeconfig: Option<&Path>) -> Result<Self, AccessError> {
+        any_version::install();
         let mut config = match kubeconfig {
-            Some(file) => from_file(file)
-                .await
-                .map_err(|source| AccessError::Kubeconfig {
-                    file: file.to_owned(),
-                    source,
-                })?,
-            None => Config::incluster().map_err(AccessError::NotInCluster)?,
+            Some(file) => kubeconfig::read(file).await?,
+            None => in_cluster()?,
         };
         config.connect_timeout = Some(CONNECT_TIME);
         config.read_timeout = Some(SILENCE);
         config.reset_reader_on_write = true;
         let ca = config.root_cert.clone().unwrap_or_default();
-        if ca.is_empty() {
-            return Err(AccessError::NoCa);
-        }
         let namespace = config.default_namespace.clone();
         let url = config.cluster_url.clone();
-        let client =
-            Client::try_from(config).map_err(|error| AccessError::Client(Box::new(error)))?;
+        let client = Client::try_from(config).map_err(|error| AccessError::Client {
+            credentials: kubeconfig.map_or_else(
+                || format!("the service account in {SERVICE_ACCOUNT}"),
+                |file| format!("--kubeconfig {}", file.display()),
+            ),
+            cause: api_error::describe(&error),
+        })?;
         Ok(Self {
             client,
             ca: ca.into_iter().map(CertificateDer::from).collect(),
@@ -125,7 +127,21 @@ async fn resolve(host: &str) -> Vec<IpAddr> {
     Vec::new()
 }
 
-async fn from_file(file: &Path) -> Result<Config, KubeconfigError> {
-    let kubeconfig = Kubeconfig::read_from(file)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+/// The service account of this pod.
+fn in_cluster() -> Result<Config, AccessError> {
+    let config = Config::incluster()
+        .map_err(|error| AccessError::NotInCluster(api_error::describe(&error)))?;
+    let of_account = |file: &str| {
+        let file = format!("{SERVICE_ACCOUNT}/{file}");
+        Content::of_file(&file)
+    };
+    let checked = || {
+        of_account("ca.crt")?.authorities()?;
+        of_account("token")?.token()
+    };
+    checked().map_err(AccessError::ServiceAccount)?;
+    Ok(config)
 }
+
+#[cfg(test)]
+mod tests;

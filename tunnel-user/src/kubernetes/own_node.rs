@@ -85,6 +85,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::kubernetes::testing::absent_api_server;
 
     fn node(addresses: &Value) -> Node {
         let node = json!({"metadata": {"name": "e1"}, "status": {"addresses": addresses}});
@@ -97,8 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn internal_addresses_are_followed_and_never_become_none() {
-        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let client = kube::Client::try_from(nowhere).unwrap();
+        let client = absent_api_server();
         let known = set(&["10.78.0.11"]);
         let (own, addresses) = OwnNode::new(client, "e1".parse().unwrap());
         own.hear(Event::Apply(node(

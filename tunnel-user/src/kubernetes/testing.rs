@@ -7,8 +7,12 @@ use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
-use super::{CertificateNames, certificates::kind::CertificateKind};
-use crate::pki::{Credential, Purpose, Validity, new_key, provider};
+use super::{
+    CertificateNames,
+    access::install_provider,
+    certificates::kind::{CertificateKind, SERVER},
+};
+use crate::pki::{Credential, Purpose, Validity, new_key};
 
 pub(super) struct ClusterCa {
     issuer: Issuer<'static, KeyPair>,
@@ -25,6 +29,14 @@ impl ClusterCa {
             issuer: Issuer::from_ca_cert_der(&certificate, key).unwrap(),
             certificate,
         }
+    }
+
+    /// A new CA, and a server of this name with a certificate of it.
+    pub(super) fn server_of(name: &str) -> (CertificateDer<'static>, Credential) {
+        let ca = Self::new();
+        let life = (OffsetDateTime::now_utc(), Duration::from_hours(1));
+        let credential = ca.issue(&SERVER, &names(&[name], &[]), life);
+        (ca.certificate, credential)
     }
 
     /// What the cluster's signer would issue, living for `life` from `now`.
@@ -65,6 +77,6 @@ pub(super) fn names(dns: &[&str], ips: &[&str]) -> CertificateNames {
 
 /// Whatever is asked of it fails: nobody listens on that port of loopback.
 pub(super) fn absent_api_server() -> Client {
-    let _ = (*provider()).clone().install_default();
+    install_provider();
     Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap()
 }

@@ -202,11 +202,11 @@ mod tests {
 
     use super::*;
     use crate::kubernetes::services::testing::{name, service, slices};
+    use crate::kubernetes::testing::absent_api_server;
 
     fn options(dir: &tempfile::TempDir) -> ServerAddressesOptions {
-        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         ServerAddressesOptions {
-            client: kube::Client::try_from(nowhere).unwrap(),
+            client: absent_api_server(),
             service: name(),
             state_dir: dir.path().join("state"),
         }

@@ -5,15 +5,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
-
-/// A client of an API server that is not there.
-fn nobody() -> kube::Client {
-    let url = "http://127.0.0.1:1".parse().unwrap();
-    kube::Client::try_from(kube::Config::new(url)).unwrap()
-}
+use crate::kubernetes::testing::absent_api_server;
 
 fn start(state_dir: &std::path::Path) -> (Source, SnapshotReader, watch::Receiver<SourceHealth>) {
-    let (events, _writer) = Events::new(nobody(), "test");
+    let (events, _writer) = Events::new(absent_api_server(), "test");
     leading(state_dir, events, false)
 }
 
@@ -23,7 +18,7 @@ fn leading(
     leading: bool,
 ) -> (Source, SnapshotReader, watch::Receiver<SourceHealth>) {
     let options = SourceOptions {
-        client: nobody(),
+        client: absent_api_server(),
         selectors: testing::rules().selectors,
         ports_config: "kube-system/ports".parse().unwrap(),
         extra_ports: PortSet::new(),

@@ -1,0 +1,401 @@
+//! Kubeconfigs, good and spoilt, with certificates that openssl has made.
+
+use std::{fs, process::Command, sync::Arc};
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use rustls_pki_types::UnixTime;
+use tempfile::TempDir;
+use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::oneshot};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::{kubernetes::testing::ClusterCa, pki::provider};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory with `ca.pem`, and certificate and key of a client, `v1.pem` and `v1.key`.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca");
+        for (name, key) in [
+            ("v1", "ec -pkeyopt ec_paramgen_curve:P-256"),
+            ("other", "rsa:2048"),
+        ] {
+            files.openssl(&format!(
+                "req -newkey {key} -nodes -keyout {name}.key -out {name}.csr -subj /O=system:masters/CN=admin"
+            ));
+            files.openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem"
+            ));
+        }
+        files
+    }
+
+    fn openssl(&self, words: &str) {
+        let mut openssl = Command::new("openssl");
+        let ran = openssl
+            .args(words.split(' '))
+            .current_dir(self.0.path())
+            .output();
+        let ran = ran.expect("openssl is installed");
+        assert!(ran.status.success(), "openssl {words}: {ran:?}");
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn der(&self, name: &str) -> CertificateDer<'static> {
+        use rustls_pki_types::pem::PemObject as _;
+        CertificateDer::from_pem_file(self.file(name)).unwrap()
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.file(name), content).unwrap();
+    }
+
+    /// A good kubeconfig with other lines in place of some.
+    fn kubeconfig(&self, server: &str, changes: &[(&str, &str)]) {
+        let mut text = format!(
+            "apiVersion: v1
+kind: Config
+current-context: here
+contexts:
+- name: here
+  context: {{ cluster: edge, user: admin }}
+clusters:
+- name: edge
+  cluster:
+    server: {server}
+    certificate-authority: ca.pem
+users:
+- name: admin
+  user:
+    client-certificate: v1.pem
+    client-key: v1.key
+"
+        );
+        for (line, other) in changes {
+            assert!(text.contains(line), "{line}");
+            text = text.replace(line, other);
+        }
+        self.write("config", text);
+    }
+
+    async fn refusal(&self, changes: &[(&str, &str)]) -> String {
+        self.kubeconfig("https://127.0.0.1:1", changes);
+        let file = self.file("config");
+        let Err(error) = Access::new(Some(&file)).await else {
+            panic!("accepted with {changes:?}");
+        };
+        let said = format!("{:#}", anyhow::Error::from(error));
+        assert!(said.contains(file.to_str().unwrap()), "{said}");
+        said
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_once_with_its_file_entry_and_a_way_out() {
+    let files = Files::new();
+    files.write("empty", " \n");
+    files.write("rubbish", "rubbish");
+    files.write("two words", "two words");
+    files.write(
+        "damaged.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    let certificate = "client-certificate: v1.pem";
+    let key = "client-key: v1.key";
+    let ca = "certificate-authority: ca.pem";
+    let both = "    client-certificate: v1.pem\n    client-key: v1.key\n";
+    for (change, parts) in [
+        (
+            ("current-context: here\n", ""),
+            ["current-context is not set", "here", "use-context"],
+        ),
+        (
+            ("current-context: here", "current-context: \"\""),
+            ["current-context is not set", "here", "use-context"],
+        ),
+        (
+            ("current-context: here", "current-context: there"),
+            ["\"there\"", "has here", "use-context"],
+        ),
+        (
+            ("cluster: edge,", "cluster: ege,"),
+            ["cluster", "\"ege\"", "has edge"],
+        ),
+        (
+            ("user: admin }", "user: root }"),
+            ["user", "\"root\"", "has admin"],
+        ),
+        (
+            ("https://127.0.0.1:1", "127.0.0.1"),
+            ["clusters[edge].server", "no URL", "https://10.0.0.1:6443"],
+        ),
+        (
+            ("    server: https://127.0.0.1:1\n", ""),
+            ["clusters[edge].server", "no URL", "https://10.0.0.1:6443"],
+        ),
+        (
+            (ca, "certificate-authority: gone"),
+            [
+                "clusters[edge].certificate-authority",
+                "/gone)",
+                "correct the path",
+            ],
+        ),
+        (
+            (ca, "certificate-authority: empty"),
+            [
+                "clusters[edge].certificate-authority",
+                "/empty)",
+                "is empty",
+            ],
+        ),
+        (
+            (ca, "certificate-authority: rubbish"),
+            [
+                "clusters[edge].certificate-authority",
+                "/rubbish)",
+                "BEGIN CERTIFICATE",
+            ],
+        ),
+        (
+            (ca, "certificate-authority: damaged.pem"),
+            [
+                "clusters[edge].certificate-authority",
+                "/damaged.pem)",
+                "number 1",
+            ],
+        ),
+        (
+            (ca, "certificate-authority-data: '%'"),
+            [
+                "clusters[edge].certificate-authority-data",
+                "not base64",
+                "base64 -w0",
+            ],
+        ),
+        (
+            (ca, "certificate-authority-data: cnViYmlzaA=="),
+            [
+                "clusters[edge].certificate-authority-data",
+                "no certificate",
+                "BEGIN",
+            ],
+        ),
+        (
+            (ca, "insecure-skip-tls-verify: true"),
+            ["clusters[edge]", "certificate-authority-data", "CA"],
+        ),
+        (
+            (certificate, "client-certificate: gone"),
+            [
+                "users[admin].client-certificate",
+                "/gone)",
+                "correct the path",
+            ],
+        ),
+        (
+            (certificate, "client-certificate: v1.key"),
+            [
+                "users[admin].client-certificate",
+                "/v1.key)",
+                "BEGIN CERTIFICATE",
+            ],
+        ),
+        (
+            (certificate, "client-certificate: damaged.pem"),
+            [
+                "users[admin].client-certificate",
+                "/damaged.pem)",
+                "number 1",
+            ],
+        ),
+        (
+            (certificate, "client-certificate-data: '%'"),
+            [
+                "users[admin].client-certificate-data",
+                "not base64",
+                "client-certificate",
+            ],
+        ),
+        (
+            (key, "client-key: gone"),
+            ["users[admin].client-key", "/gone)", "correct the path"],
+        ),
+        (
+            (key, "client-key: v1.pem"),
+            ["users[admin].client-key", "/v1.pem)", "no private key"],
+        ),
+        (
+            (key, "client-key-data: '%'"),
+            ["users[admin].client-key-data", "not base64", "client-key"],
+        ),
+        (
+            (key, "client-key: other.key"),
+            ["users[admin].client-key", "/other.key)", "/v1.pem)"],
+        ),
+        (
+            (key, "username: admin"),
+            [
+                "users[admin].client-certificate",
+                "has no key",
+                "client-key-data",
+            ],
+        ),
+        (
+            (certificate, "username: admin"),
+            [
+                "users[admin].client-key",
+                "has no certificate",
+                "client-certificate-data",
+            ],
+        ),
+        (
+            (both, "    tokenFile: gone\n"),
+            ["users[admin].tokenFile", "/gone)", "correct the path"],
+        ),
+        (
+            (both, "    tokenFile: empty\n"),
+            ["users[admin].tokenFile", "/empty)", "is empty"],
+        ),
+        (
+            (both, "    tokenFile: two words\n"),
+            ["users[admin].tokenFile", "/two words)", "one word"],
+        ),
+        (
+            (
+                both,
+                "    exec: { apiVersion: client.authentication.k8s.io/v1 }\n",
+            ),
+            ["users[admin].exec", "no command", "program"],
+        ),
+        (
+            (
+                both,
+                "    exec: { apiVersion: client.authentication.k8s.io/v1, command: /no/such, interactiveMode: Never }\n",
+            ),
+            ["exec", "No such file", "--kubeconfig"],
+        ),
+        (
+            ("kind: Config", "kind: [}"),
+            ["no kubeconfig", "line", "column"],
+        ),
+    ] {
+        let said = files.refusal(&[change]).await;
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is not in {said:?}");
+        }
+        for cause in [
+            "No such file",
+            "is not base64",
+            "holds no",
+            "cannot be read",
+        ] {
+            assert!(
+                said.matches(cause).count() <= 1,
+                "{cause:?} twice in {said:?}"
+            );
+        }
+    }
+    let gone = files.file("nowhere");
+    let error = Access::new(Some(&gone)).await.err().unwrap();
+    let said = format!("{:#}", anyhow::Error::from(error));
+    let file = gone.display().to_string();
+    assert!(
+        said.contains(&file) && said.contains("name another file"),
+        "{said}"
+    );
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+}
+
+/// Takes any client certificate that the client has the key of, as far as this test goes.
+#[derive(Debug)]
+struct AnyClient;
+
+impl ClientCertVerifier for AnyClient {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, TlsError> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// An API server that is done when it has seen a client's certificate; where it is.
+async fn api_server(files: &Files) -> (String, oneshot::Receiver<CertificateDer<'static>>) {
+    let (ca, credential) = ClusterCa::server_of("localhost");
+    files.write("ca.pem", crate::pki::certificate_pem(&ca));
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(Arc::new(AnyClient))
+        .with_single_cert(credential.chain, credential.key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (shown_tx, shown) = oneshot::channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let certificates = stream.get_ref().1.peer_certificates().unwrap();
+        shown_tx.send(certificates[0].clone().into_owned()).unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+    });
+    (format!("https://localhost:{port}"), shown)
+}
+
+#[tokio::test]
+async fn a_client_certificate_of_version_1_is_shown_to_the_api_server() {
+    let files = Files::new();
+    let certificate = files.der("v1.pem");
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+    assert_eq!(parsed.version(), x509_parser::x509::X509Version::V1);
+    let (server, shown) = api_server(&files).await;
+    files.kubeconfig(&server, &[]);
+    let access = Access::new(Some(&files.file("config"))).await.unwrap();
+    let asking = tokio::spawn(async move { access.client.apiserver_version().await });
+    let shown = timeout(PATIENCE, shown).await.unwrap().unwrap();
+    assert_eq!(shown, certificate);
+    asking.abort();
+}
