@@ -13,17 +13,18 @@ mod pending_key;
 mod pin;
 mod pinned;
 mod renewal;
+mod server_verifier;
 mod store;
 mod subject;
-mod subject_verifier;
 mod tls;
+mod usage;
 mod validity;
 
 pub use ca::{Ca, CaError, SERVER_NAME};
 pub use credential::{Credential, InvalidCredential, certificate_pem};
 pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
 pub use identity::{
-    AgentProof, ClientCertificate, UnprovedIdentity, agent_identity, certificate_key,
+    AgentProof, ClientCertificate, OnRenewal, UnprovedIdentity, agent_identity, certificate_key,
 };
 pub(crate) use pending_key::pending_key;
 pub use pin::{CaPin, InvalidPin};
@@ -33,8 +34,9 @@ pub use store::{PrivateDir, StoreError, StoreLock};
 pub use subject::{AGENT_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};
 pub use tls::{
-    ALPN_H2, Purpose, ServerProof, TlsError, client_config, enrolment_client_config, provider,
-    server_config, server_config_requiring_certificates, server_config_without_certificate,
-    verify_chain,
+    ALPN_H2, Purpose, ServerProof, TlsError, client_config, client_validity,
+    enrolment_client_config, provider, server_config, server_config_requiring_certificates,
+    server_config_without_certificate, verify_chain,
 };
+pub use usage::WrongUsage;
 pub use validity::Validity;

@@ -18,6 +18,6 @@ mod server;
 mod store;
 
 pub use agent::{AgentCredentials, AgentCredentialsOptions};
-pub use kind::SERVER_SUBJECT;
+pub use kind::{SERVER_NODE_NAME, SERVER_SUBJECT};
 pub use names::CertificateNames;
 pub use server::{ServerCertificate, ServerCertificateOptions};

@@ -3,12 +3,15 @@
 //! An agent's certificate names its node in the one DNS name and the node's addresses in the IP
 //! names. Whoever issued it made sure that they are true; what the holder says never counts.
 
+use std::sync::Arc;
+
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::{
-    SubjectKey,
+    Purpose, SubjectKey, Validity,
     subject::{AGENT_SUBJECT, AlternativeNames, UnreadableExtension},
+    usage::{WrongUsage, check_usage},
 };
 use crate::model::{AgentIdentity, IdentityKey, InvalidNodeName, NodeName};
 
@@ -20,12 +23,20 @@ pub(super) const ENROLMENT_URN: &str = "urn:culvert:enrolment:";
 #[derive(Clone, Debug)]
 pub struct ClientCertificate(pub CertificateDer<'static>);
 
+/// Told of a certificate that the caller of a request has got in exchange for its older one. Whoever
+/// ends the TLS connection puts it among the request's extensions.
+#[derive(Clone)]
+pub struct OnRenewal(pub Arc<dyn Fn(&AgentIdentity, Validity) + Send + Sync>);
+
 /// Why a certificate does not prove which agent holds it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnprovedIdentity {
     /// Not a certificate, or one with names that cannot be read.
     #[error("the client certificate cannot be read")]
     Unreadable,
+    /// It is no client's.
+    #[error(transparent)]
+    Usage(#[from] WrongUsage),
     /// A certificate of the cluster's CA that is somebody else's.
     #[error(
         "the client certificate is of {0:?}, not an agent's: agents are known by CN={cn}, O={o}",
@@ -62,6 +73,7 @@ pub fn agent_identity(
 ) -> Result<AgentIdentity, UnprovedIdentity> {
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_| UnprovedIdentity::Unreadable)?;
+    check_usage(&certificate, Purpose::Client)?;
     let subject = certificate.subject();
     if proof == AgentProof::ClusterSubject && !AGENT_SUBJECT.is_exactly(subject) {
         return Err(UnprovedIdentity::NotAnAgent(subject.to_string()));

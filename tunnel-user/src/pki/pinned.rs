@@ -16,7 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::CaPin;
+use super::{CaPin, ServerProof, server_verifier::check_server};
 
 /// No certificate that the server presented has the pinned key.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,10 @@ impl ServerCertVerifier for PinnedVerifier {
             .build()
             .map_err(other)?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .and_then(|verified| {
+                check_server(end_entity, ServerProof::OwnCa)?;
+                Ok(verified)
+            })
     }
 
     fn verify_tls12_signature(

@@ -4,20 +4,27 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, OtherError, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
     client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor},
-    crypto::CryptoProvider,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{default_provider, kx_group::X25519MLKEM768},
+    },
     server::{
         ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
         VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
+    version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::{
-    CaPin, Credential, Subject, pinned::PinnedVerifier, subject_verifier::SubjectVerifier,
+    CaPin, Credential, Subject, Validity, pinned::PinnedVerifier, server_verifier::ServerVerifier,
+    usage::check_usage,
 };
 
 /// The ALPN name of HTTP/2.
@@ -34,10 +41,22 @@ pub enum TlsError {
     Ca(#[from] VerifierBuilderError),
 }
 
-/// The cryptography that culvert uses, whatever the process's default is.
+/// The cryptography between culvert's own ends, whatever the process's default is. The hybrid key
+/// exchange comes first: what is recorded today must not be readable once there are quantum
+/// computers.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    let defaults = default_provider();
+    let others = defaults.kx_groups.iter().copied();
+    let others = others.filter(|group| group.name() != X25519MLKEM768.name());
+    Arc::new(CryptoProvider {
+        kx_groups: std::iter::once(X25519MLKEM768).chain(others).collect(),
+        ..defaults
+    })
 }
+
+/// What culvert's own ends speak with each other: TLS 1.3, which hides the certificates, and nothing
+/// older. The API server is spoken with otherwise.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// The agent port's configuration. A client without a certificate passes the handshake, because
 /// an agent that is to enrol has none yet: what it may then do is the service's decision. A
@@ -69,7 +88,7 @@ fn server_config_with(
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(VERSIONS)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(credential.chain.clone(), credential.key.clone_key())?;
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
@@ -82,7 +101,7 @@ fn server_config_with(
 /// The configuration of a server that waits for its first certificate: every handshake fails.
 pub fn server_config_without_certificate() -> Result<ServerConfig, TlsError> {
     Ok(ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(VERSIONS)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(NoCertificate)))
 }
@@ -93,7 +112,12 @@ pub enum ServerProof {
     /// Nothing: a standalone server's own CA issues server certificates to servers only.
     OwnCa,
     /// Its subject: a cluster's CA signs for kubelets too.
-    Subject(Subject),
+    Subject {
+        /// Whom servers' certificates are of.
+        subject: Subject,
+        /// What the certificate of a kubelet names that has the same subject.
+        kubelets_name: &'static str,
+    },
 }
 
 /// The configuration of an agent that has its credential; it trusts servers of any of the CAs.
@@ -103,23 +127,21 @@ pub fn client_config(
     proof: ServerProof,
 ) -> Result<ClientConfig, TlsError> {
     let roots = roots(server_cas)?;
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = match proof {
-        ServerProof::OwnCa => builder.with_root_certificates(roots),
-        ServerProof::Subject(subject) => {
-            let webpki =
-                WebPkiServerVerifier::builder_with_provider(roots.into(), provider()).build()?;
-            let verifier = SubjectVerifier { webpki, subject };
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-        }
-    };
-    let mut config =
-        builder.with_client_auth_cert(credential.chain.clone(), credential.key.clone_key())?;
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots.into(), provider()).build()?;
+    let verifier = ServerVerifier { webpki, proof };
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(credential.chain.clone(), credential.key.clone_key())?;
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok(config)
+}
+
+/// The life of the certificate that this configuration proves an agent with.
+pub fn client_validity(config: &ClientConfig) -> Option<Validity> {
+    let shown = config.client_auth_cert_resolver.resolve(&[], &[])?;
+    Validity::of(shown.cert.first()?)
 }
 
 /// What the holder of a certificate may do with it.
@@ -143,6 +165,7 @@ pub fn verify_chain(
         .ok_or(rustls::Error::NoCertificatesPresented)?;
     let now = Duration::from_secs(now.unix_timestamp().max(0).unsigned_abs());
     let now = UnixTime::since_unix_epoch(now);
+    check_leaf_usage(leaf, purpose)?;
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let roots = roots(cas)?;
@@ -163,12 +186,18 @@ pub fn verify_chain(
     Ok(())
 }
 
+fn check_leaf_usage(leaf: &CertificateDer<'_>, purpose: Purpose) -> Result<(), rustls::Error> {
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    check_usage(&leaf, purpose)
+        .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
+}
+
 /// The configuration of an agent that enrols: it has no certificate and knows the CA by its pin.
 pub fn enrolment_client_config(pin: CaPin) -> Result<ClientConfig, TlsError> {
     let provider = provider();
     let verifier = PinnedVerifier::new(pin, Arc::clone(&provider));
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(VERSIONS)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();

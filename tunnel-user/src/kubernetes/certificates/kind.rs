@@ -4,7 +4,7 @@
 //! requests accepts ours. What the signers demand:
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>
 
-use crate::pki::{AGENT_SUBJECT, Purpose, Subject};
+use crate::pki::{AGENT_SUBJECT, Purpose, ServerProof, Subject};
 
 /// What all certificates of one role have in common.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub(in crate::kubernetes) struct CertificateKind {
 pub const SERVER_SUBJECT: Subject = Subject {
     common_name: "system:node:tunnel-server",
     organization: "system:nodes",
+};
+
+/// The name of no Node: the certificates of its kubelet would have the servers' subject.
+pub const SERVER_NODE_NAME: &str = "tunnel-server";
+
+/// What proves a server to the agents of a cluster.
+pub(in crate::kubernetes) const SERVER_PROOF: ServerProof = ServerProof::Subject {
+    subject: SERVER_SUBJECT,
+    kubelets_name: SERVER_NODE_NAME,
 };
 
 /// The server's: agents know it by its names. One name too many does no harm until it is renewed.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::facts::{Slices, external_addresses, ingresses, ip, ips};
 use crate::{
-    kubernetes::{CertificateNames, ObjectName},
+    kubernetes::{CertificateNames, ObjectName, certificates::kind::SERVER_NODE_NAME},
     model::ServerAddr,
 };
 
@@ -70,14 +70,21 @@ pub(super) fn inside(
     }
 }
 
-/// What every server's certificate names, and what the operator adds.
-pub(super) fn always(dns: &[String], ips: &[IpAddr]) -> CertificateNames {
-    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let given = ips.iter().map(IpAddr::to_canonical);
+/// What the operator adds. Loopback is not there by itself: the cluster's CA signs, and with the key
+/// of such a certificate one could pose as the API server to whoever dials it on its own machine.
+pub(super) fn given(dns: &[String], ips: &[IpAddr]) -> CertificateNames {
     CertificateNames {
         dns: dns.iter().cloned().collect(),
-        ips: loopback.into_iter().chain(given).collect(),
+        ips: ips.iter().map(IpAddr::to_canonical).collect(),
     }
+}
+
+/// Without the name by which agents tell a kubelet's certificate from a server's.
+pub(super) fn without_kubelets_name(mut names: CertificateNames) -> CertificateNames {
+    names
+        .dns
+        .retain(|name| !name.eq_ignore_ascii_case(SERVER_NODE_NAME));
+    names
 }
 
 /// Names that grow at once and shrink late.
@@ -182,13 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_adds_is_there_with_loopback() {
+    fn what_the_operator_adds_is_there_and_loopback_is_not() {
         let ips = ["::ffff:192.0.2.1".parse().unwrap()];
-        let names = always(&["cloud.example".to_owned()], &ips);
-        assert_eq!(
-            text(&names),
-            ["cloud.example", "127.0.0.1", "192.0.2.1", "::1"]
-        );
+        let names = given(&["cloud.example".to_owned()], &ips);
+        assert_eq!(text(&names), ["cloud.example", "192.0.2.1"]);
+    }
+
+    #[test]
+    fn a_machine_called_like_a_kubelet_that_may_pose_as_a_server_is_not_named() {
+        let slices = slices(&[("tunnel-server", "10.77.0.1", false)]);
+        let service = service("NodePort", &json!({}));
+        let names = without_kubelets_name(of_service(&name(), &service, &slices));
+        assert!(!names.dns.contains("tunnel-server"), "{names}");
+        assert!(names.ips.contains(&"10.77.0.1".parse().unwrap()), "{names}");
     }
 
     fn ips(addresses: &[&str]) -> CertificateNames {

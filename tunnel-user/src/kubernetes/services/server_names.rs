@@ -129,16 +129,17 @@ impl ServerNames {
             self.of_internal = names::inside(&options.internal_service, service);
         }
         if self.of_service.is_empty() && options.dns.is_empty() && options.ips.is_empty() {
-            // With loopback alone no agent could come; a certificate that is there may name more.
+            // Without a name no agent could come; a certificate that is there may name more.
             self.tell_missing();
             return None;
         }
-        let mut all = names::always(&options.dns, &options.ips);
+        let mut all = names::given(&options.dns, &options.ips);
         for names in [&self.of_service, &self.of_internal] {
             all.dns.extend(names.dns.iter().cloned());
             all.ips.extend(&names.ips);
         }
-        self.lasting.set(&all, now.into_std());
+        self.lasting
+            .set(&names::without_kubelets_name(all), now.into_std());
         let names = Some(self.lasting.names());
         self.names_tx.send_if_modified(|known| {
             let changed = *known != names;
@@ -166,6 +167,7 @@ mod tests {
 
     use super::*;
     use crate::kubernetes::services::testing;
+    use crate::kubernetes::testing::absent_api_server;
 
     fn list(watched: &mut Watched<Service>, object: Option<Service>) {
         watched.hear(Event::Init);
@@ -176,9 +178,8 @@ mod tests {
     }
 
     fn names_with(dns: &[&str]) -> (ServerNames, watch::Receiver<Option<CertificateNames>>) {
-        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         ServerNames::new(ServerNamesOptions {
-            client: kube::Client::try_from(nowhere).unwrap(),
+            client: absent_api_server(),
             service: testing::name(),
             internal_service: "kube-system/x-tunnel-server-internal-svc".parse().unwrap(),
             dns: dns.iter().map(ToString::to_string).collect(),

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use rcgen::{CertificateParams, DnType, SanType};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType};
 use time::OffsetDateTime;
 
 use super::*;
@@ -18,6 +18,7 @@ fn self_signed_by(
     let mut params = CertificateParams::default();
     params.distinguished_name = subject;
     params.subject_alt_names = names;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
     let certificate = params.self_signed(&key).unwrap();
     (certificate.der().clone(), SubjectKey::of(&spki))
@@ -44,6 +45,26 @@ fn an_issued_certificate_proves_exactly_what_it_was_issued_for() {
         Ok(identity)
     );
     assert_eq!(Validity::of(&certificate), Some(life));
+}
+
+#[test]
+fn a_certificate_that_does_not_say_it_is_a_clients_proves_nobody() {
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+    for (usages, proves) in [
+        (vec![], false),
+        (vec![Any], false),
+        (vec![ServerAuth], false),
+        (vec![CodeSigning], false),
+        (vec![ClientAuth], true),
+    ] {
+        let key = new_key().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![dns("edge-1")];
+        params.extended_key_usages.clone_from(&usages);
+        let certificate = params.self_signed(&key).unwrap();
+        let proved = agent_identity(certificate.der(), AgentProof::Enrolment);
+        assert_eq!(proved.is_ok(), proves, "{usages:?}: {proved:?}");
+    }
 }
 
 #[test]

@@ -9,10 +9,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 use crate::{
     kubernetes::{
-        certificates::kind::{AGENT, CertificateKind, SERVER_SUBJECT},
+        certificates::kind::{AGENT, CertificateKind, SERVER_NODE_NAME, SERVER_PROOF},
         testing::{ClusterCa, absent_api_server, names},
     },
-    pki::{ServerProof, Subject, client_config, provider},
+    pki::{Subject, client_config, provider},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -57,7 +57,7 @@ impl Test {
             client_config(
                 &credential,
                 std::slice::from_ref(&self.ca.certificate),
-                ServerProof::Subject(SERVER_SUBJECT),
+                SERVER_PROOF,
             )
             .unwrap(),
         )
@@ -128,6 +128,20 @@ async fn a_kubelets_certificate_for_the_servers_name_is_refused() {
     assert!(error.contains("system:node:edge-2"), "{error}");
     server.publish(&test.ca.issue(&SERVER, &own, (now, HOUR)));
     test.handshake(&server).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_a_kubelet_with_the_servers_subject_may_have_is_refused() {
+    let test = Test::new();
+    let of_node = names(&["tunnel.example", SERVER_NODE_NAME], &[]);
+    let server = test.certificate();
+    let now = OffsetDateTime::now_utc();
+    server.publish(&test.ca.issue(&SERVER, &of_node, (now, HOUR)));
+    let error = test.handshake(&server).await.unwrap_err();
+    assert!(
+        error.contains("kubelet") && error.contains(SERVER_NODE_NAME),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,142 @@
+//! Trust in a server, beyond its chain and its name.
+//!
+//! A cluster's CA signs serving certificates for every kubelet as well, and for addresses that the
+//! kubelet itself states: name and chain alone would let any node pose as the server. So a cluster's
+//! server is known by its subject, too. That is the subject of a kubelet on a Node of a certain name,
+//! whose certificates name their Node; a server's never do.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
+
+use super::{
+    Purpose, ServerProof, Subject,
+    subject::{AlternativeNames, UnreadableExtension},
+    usage::{WrongUsage, check_usage},
+};
+
+/// Why a good certificate of the right CA, for the right name, does not prove a server.
+#[derive(thiserror::Error)]
+enum NotTheServer {
+    #[error("the certificate cannot be read")]
+    Unreadable,
+    #[error(transparent)]
+    Usage(#[from] WrongUsage),
+    #[error(
+        "the certificate is of {presented:?}, not the server's: servers are known by {expected}; \
+         something else answers at the server's address"
+    )]
+    Subject {
+        expected: Subject,
+        presented: String,
+    },
+    #[error(
+        "the certificate names {0}, so it may be that of the kubelet on a Node of this name: no \
+         Node may be called so, and no server's certificate names it"
+    )]
+    Kubelet(&'static str),
+}
+
+/// Accepts what webpki accepts, of a server that this proves.
+#[derive(Debug)]
+pub(super) struct ServerVerifier {
+    pub(super) webpki: Arc<WebPkiServerVerifier>,
+    pub(super) proof: ServerProof,
+}
+
+/// Checks what webpki does not.
+pub(super) fn check_server(leaf: &CertificateDer<'_>, proof: ServerProof) -> Result<(), Error> {
+    let checked = proves_server(leaf, proof);
+    checked.map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
+}
+
+fn proves_server(leaf: &CertificateDer<'_>, proof: ServerProof) -> Result<(), NotTheServer> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| NotTheServer::Unreadable)?;
+    check_usage(&certificate, Purpose::Server)?;
+    let ServerProof::Subject {
+        subject,
+        kubelets_name,
+    } = proof
+    else {
+        return Ok(());
+    };
+    if !subject.is_exactly(certificate.subject()) {
+        return Err(NotTheServer::Subject {
+            expected: subject,
+            presented: certificate.subject().to_string(),
+        });
+    }
+    let names = AlternativeNames::of(certificate.extensions())?;
+    if names
+        .dns
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(kubelets_name))
+    {
+        return Err(NotTheServer::Kubelet(kubelets_name));
+    }
+    Ok(())
+}
+
+/// What rustls shows of an error that is not its own.
+impl fmt::Debug for NotTheServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl From<UnreadableExtension> for NotTheServer {
+    fn from(_: UnreadableExtension) -> Self {
+        Self::Unreadable
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        check_server(end_entity, self.proof)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
