@@ -77,6 +77,7 @@ impl SessionArgs {
             keepalive_interval: self.keepalive_interval,
             keepalive_timeout: self.keepalive_timeout,
             dial_timeout: self.dial_timeout,
+            ..Settings::default()
         }
     }
 }

@@ -12,8 +12,10 @@ use super::{
     proto::{Certificate, EnrolRequest, RenewRequest, enrolment_server::Enrolment},
 };
 use crate::{
-    model::{AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader, printable},
-    pki::{AgentProof, ClientCertificate, agent_identity, certificate_pem},
+    model::{
+        Admits, AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader, printable,
+    },
+    pki::{AgentProof, ClientCertificate, OnRenewal, Validity, agent_identity, certificate_pem},
 };
 
 /// Says whether an address is one of the server's own.
@@ -79,9 +81,10 @@ impl EnrolmentService {
         let Some(mut snapshots) = self.snapshots.clone() else {
             return;
         };
+        let admitted = Admits::Enrolment(identity.key.clone());
         let published = snapshots.wait_for(|snapshot| {
             let node = snapshot.nodes().get(&identity.node);
-            node.is_some_and(|node| node.admits.as_ref() == Some(&identity.key))
+            node.is_some_and(|node| node.admits.as_ref() == Some(&admitted))
         });
         if timeout(PUBLISHED_WITHIN, published).await.is_err() {
             warn!(node = %identity.node, "the node is registered, but not published yet");
@@ -167,6 +170,7 @@ impl Enrolment for EnrolmentService {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Certificate>, Status> {
         let certificate = request.extensions().get::<ClientCertificate>().cloned();
+        let on_renewal = request.extensions().get::<OnRenewal>().cloned();
         let shown = certificate.as_ref();
         let caller = Caller {
             peer: request.extensions().get::<PeerAddr>().copied(),
@@ -180,7 +184,11 @@ impl Enrolment for EnrolmentService {
         let decided = self.decide(&caller, &self.renewals, move |admission| {
             admission.renew(certificate.as_ref().map(|shown| &shown.0), &csr_der, now)
         });
-        Ok(self.answer(&decided.await?))
+        let issued = decided.await?;
+        if let (Some(told), Some(validity)) = (on_renewal, Validity::of(&issued.certificate)) {
+            (told.0)(&issued.identity, validity);
+        }
+        Ok(self.answer(&issued))
     }
 }
 

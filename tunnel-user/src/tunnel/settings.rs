@@ -15,6 +15,9 @@ pub(crate) const FRAME_SIZE: u32 = 64 * 1024;
 /// makes sixteen system calls of one frame.
 pub(crate) const READ_AHEAD: usize = 64 * 1024;
 
+/// A day: who watches something for longer than that begins anew some time.
+const OVERTIME: Duration = Duration::from_hours(24);
+
 /// Limits of one session; both ends have their own.
 ///
 /// Each end holds at most `2 * connection_window` bytes for a connection (unread data received,
@@ -32,6 +35,9 @@ pub struct Settings {
     pub keepalive_timeout: Duration,
     /// The longest that a dial may take, from the request to the first byte carried.
     pub dial_timeout: Duration,
+    /// How long what a session carries may outlive its agent's certificate, where the agent has a
+    /// newer one.
+    pub overtime: Duration,
 }
 
 impl Default for Settings {
@@ -42,6 +48,7 @@ impl Default for Settings {
             keepalive_interval: Duration::from_secs(5),
             keepalive_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(5),
+            overtime: OVERTIME,
         }
     }
 }

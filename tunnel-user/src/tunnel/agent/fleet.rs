@@ -24,6 +24,10 @@ use crate::{backoff::jittered, model::ServerAddr};
 /// The time over which agents spread that learn of new addresses at the same time.
 const SPREAD: Duration = Duration::from_secs(1);
 
+/// New sessions, after a renewal, wait for this part of what the old certificate has left at most:
+/// on a busy machine the rest is needed for handshakes.
+const SPREAD_PART: u32 = 16;
+
 /// Names one session of this agent, in the order in which they were established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LinkId(pub(super) u64);
@@ -200,11 +204,16 @@ impl Fleet {
     }
 
     /// The agent has another certificate: sessions are worth what the one proves that they began
-    /// with, and begin anew.
-    pub(super) fn proved_anew(&mut self, now: Instant) {
+    /// with, and begin anew, well within the time that the one in use has `left`. Servers that were
+    /// not to be reached, or that refused the old one, are dialled soon.
+    pub(super) fn proved_anew(&mut self, left: Duration, now: Instant) {
         // What is proved and what proves it change one after the other.
-        let renewal_at = now + jittered(SPREAD);
-        self.renewal_at.get_or_insert(renewal_at);
+        let at = now + jittered(SPREAD.min(left / SPREAD_PART));
+        self.renewal_at = Some(self.renewal_at.map_or(at, |planned| planned.min(at)));
+        for address in &mut self.addresses {
+            address.backoff.reset();
+            address.due = address.due.min(at);
+        }
     }
 
     /// The server says how many there are now, and that they are not all the same as before.

@@ -8,9 +8,8 @@
 //! | with any other certificate        | nothing: its handshake fails                |
 //!
 //! Who has no session has a permit of the [limiter](super::preauth), and leaves when its time is over or
-//! its place is taken. Who
-//! has one leaves when the certificate is over, unless the agent has proved itself anew: then what
-//! is carried may end by itself.
+//! its place is taken. Who has one leaves when the certificate is over, unless the agent has a newer
+//! one: then what is carried may end by itself, within a day.
 
 use std::{
     future::Future,
@@ -42,6 +41,7 @@ use super::{control::ControlService, listener::Shared, preauth::Permit, proved::
 use crate::{
     grpc::{RecvBody, send_body},
     model::PeerAddr,
+    pki::OnRenewal,
     tunnel::{
         http2::{self, Activity, Patience, ServerStream, Watched, until_silent},
         wire::{
@@ -167,12 +167,8 @@ impl Serving {
         let ping_pong = connection.ping_pong().expect("taken once");
         let patience = Patience::of_server(&self.shared.settings);
         let mut silent = pin!(until_silent(ping_pong, activity, patience));
-        let mut expired = pin!(async {
-            match &self.caller.proved {
-                Some(proved) => proved.expired().await,
-                None => std::future::pending().await,
-            }
-        });
+        let mut expired = pin!(self.expired_for(Duration::ZERO));
+        let mut overdue = pin!(self.expired_for(self.shared.settings.overtime));
         let (mut is_limited, mut is_valid) = (true, true);
         loop {
             tokio::select! {
@@ -195,6 +191,7 @@ impl Serving {
                     is_valid = false;
                     self.expire();
                 }
+                () = &mut overdue => return "its certificate ended too long ago",
                 () = self.ended.cancelled() => return ENDED_HERE,
             }
         }
@@ -225,6 +222,14 @@ impl Serving {
     fn has_session(&self) -> bool {
         let control = self.control.as_ref();
         control.is_some_and(|control| control.session.get().is_some())
+    }
+
+    /// Resolves when the caller's certificate has been over for so long; never without one.
+    async fn expired_for(&self, time: Duration) {
+        match &self.caller.proved {
+            Some(proved) => proved.expired_for(time).await,
+            None => std::future::pending().await,
+        }
     }
 
     fn expire(&self) {
@@ -285,6 +290,11 @@ impl Serving {
                 .extensions_mut()
                 .insert(crate::pki::ClientCertificate(certificate.clone()));
         }
+        let sessions = self.shared.sessions.clone();
+        let renewed = OnRenewal(Arc::new(move |identity, validity| {
+            sessions.renewed(identity, validity);
+        }));
+        request.extensions_mut().insert(renewed);
         let ended = self.ended.clone();
         // Made here, so that the task has no room for the request.
         let answer = service(request);

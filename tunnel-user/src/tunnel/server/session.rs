@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::proved::Proved;
 use crate::{
-    model::{AgentIdentity, NodeName, PeerAddr, Target},
+    model::{AgentIdentity, NodeName, PeerAddr, Snapshot, Target},
+    pki::Validity,
     tunnel::{
-        DialError, Settings, Transfer,
+        DialError, Refusal, Settings, Transfer,
         carry::{self, Meter, carry},
         dial::{DialAnswer, PendingDial, PendingDials},
         http2::ServerStream,
@@ -43,8 +44,9 @@ pub struct Session {
     meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
-    /// Whether what it carries may outlive its certificate: the agent has proved itself anew, or was
-    /// sent elsewhere by this server.
+    /// Whether what it carries may outlive its certificate, for [`Settings::overtime`]: the
+    /// agent has proved itself anew, has been given a newer certificate, or was sent elsewhere by
+    /// this server.
     may_finish: AtomicBool,
     expired: AtomicBool,
     ended: CancellationToken,
@@ -123,6 +125,15 @@ impl Session {
         &self.proved.identity
     }
 
+    /// Whether the snapshot still admits the agent.
+    pub(super) fn still_admitted(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        self.proved.still_admitted(snapshot)
+    }
+
+    pub(super) fn validity(&self) -> Validity {
+        self.proved.validity
+    }
+
     /// Where the agent's connection comes from.
     pub fn peer(&self) -> PeerAddr {
         self.peer
@@ -193,10 +204,16 @@ impl Session {
 
     /// A newer session has taken the node over: this one ends with its last connection.
     pub(super) fn supersede(&self, newer: &Self) {
-        if newer.proved.until > self.proved.until {
+        self.renewed(newer.proved.validity);
+        self.end_with_last();
+    }
+
+    /// The agent has, or has been given, a certificate of that life: what this session carries is
+    /// not cut for the end of an older one.
+    pub(super) fn renewed(&self, newer: Validity) {
+        if newer.expires > self.proved.validity.expires {
             self.may_finish.store(true, Ordering::Relaxed);
         }
-        self.end_with_last();
     }
 
     fn end_with_last(&self) {

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Connection, Session, SessionReport};
 use crate::{
     model::{AgentIdentity, NodeName, SnapshotReader, Target},
-    tunnel::{DialError, Refusal, registration::still_admitted},
+    pki::Validity,
+    tunnel::{DialError, Refusal},
 };
 
 /// Attempts of one dial: a session may retire between being chosen and being asked.
@@ -97,7 +98,7 @@ impl Sessions {
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             for session in self.all() {
-                if let Err(refusal) = still_admitted(session.identity(), &snapshot) {
+                if let Err(refusal) = session.still_admitted(&snapshot) {
                     let node = &session.identity().node;
                     tracing::info!(%node, reason = %refusal, "ending the session");
                     session.end();
@@ -110,6 +111,15 @@ impl Sessions {
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+
+    /// This agent has been given a certificate of that life: its sessions need not end with an older
+    /// one before it has begun another.
+    pub(in crate::tunnel) fn renewed(&self, identity: &AgentIdentity, validity: Validity) {
+        let by_node = self.lock();
+        let held = by_node.get(&identity.node).into_iter().flatten();
+        held.filter(|session| session.identity().key == identity.key)
+            .for_each(|session| session.renewed(validity));
     }
 
     /// Whether this agent has a session that is to stay.
@@ -142,6 +152,8 @@ impl Sessions {
                     "a newer session of the same identity takes the node over",
                 );
                 older.supersede(session);
+                // It may have been begun with the older one of two certificates.
+                session.renewed(older.validity());
             }
             held.push(Arc::clone(session));
         }
@@ -242,7 +254,7 @@ mod tests {
         Session::new(
             Proved {
                 identity,
-                until: OffsetDateTime::UNIX_EPOCH,
+                validity: Validity::starting(OffsetDateTime::UNIX_EPOCH, Duration::ZERO),
             },
             peer,
             String::new(),

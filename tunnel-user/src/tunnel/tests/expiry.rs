@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, sleep_until},
 };
 
 use super::{is_reset, patiently};
-use crate::tunnel::{
-    Settings,
-    agent::Policy,
-    testing::{Carried, LIFE, TestAgent, TestServer, identity},
+use crate::{
+    pki::Validity,
+    tunnel::{
+        Settings,
+        agent::Policy,
+        testing::{Carried, LIFE, TestAgent, TestServer, identity, name},
+    },
 };
 
 /// Long enough to get a session and to carry something.
@@ -65,6 +69,52 @@ async fn an_agent_with_a_new_certificate_moves_and_finishes_what_it_carries() {
     let _new = server.carried().await;
     drop((client, target));
     server.until(|sessions| sessions.count() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_carried_is_not_cut_when_the_agent_has_been_given_a_newer_certificate() {
+    let server = TestServer::start(Settings::default()).await;
+    let (_agent, over) = short_lived(&server).await;
+    let Carried {
+        mut client,
+        mut target,
+        carrying: _carrying,
+    } = server.carried().await;
+    // It has not begun a session with it yet.
+    let newer = Validity::starting(OffsetDateTime::now_utc(), LIFE);
+    server.sessions.renewed(&identity("edge-1", "k"), newer);
+    sleep_until(over + Duration::from_secs(1)).await;
+    client.write_all(b"still").await.unwrap();
+    let mut received = [0; 5];
+    patiently(target.read_exact(&mut received)).await.unwrap();
+    // Nothing new goes through it.
+    assert!(!server.sessions.has(&name("edge-1")));
+    drop((client, target));
+    server.until(|sessions| sessions.count() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlives_its_certificate_does_so_for_a_limited_time() {
+    let overtime = Duration::from_secs(1);
+    let server = TestServer::start(Settings {
+        overtime,
+        ..Settings::default()
+    })
+    .await;
+    let (agent, over) = short_lived(&server).await;
+    let Carried {
+        mut client,
+        target: _target,
+        carrying: _carrying,
+    } = server.carried().await;
+    let renewed = server.proof(&identity("edge-1", "k"), LIFE);
+    agent.tls.send_replace(renewed);
+    server.until(|sessions| sessions.count() == 2).await;
+    assert!(is_reset(patiently(client.read(&mut [0])).await));
+    // A certificate's end is a whole second: it may be up to one earlier than asked for.
+    assert!(Instant::now() > over + overtime - Duration::from_secs(1));
+    server.until(|sessions| sessions.count() == 1).await;
+    let _new = server.carried().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -283,8 +283,8 @@ fn with_a_new_certificate_every_session_begins_anew_and_counts_until_then() {
     world.pass(Duration::from_secs(3));
     let older: Vec<_> = world.fleet.sessions.keys().copied().collect();
     assert_eq!(older.len(), 3);
-    world.fleet.proved_anew(world.now);
-    world.fleet.proved_anew(world.now);
+    world.fleet.proved_anew(LONG, world.now);
+    world.fleet.proved_anew(LONG, world.now);
     assert_eq!(world.fleet.next(world.now).renew, []);
     let dials = world.dials;
     let step = world.fleet.next(world.now + SPREAD);
@@ -301,4 +301,30 @@ fn with_a_new_certificate_every_session_begins_anew_and_counts_until_then() {
     );
     assert!(world.dials - dials <= 6, "{}", world.dials - dials);
     assert_eq!(world.dials_within(LONG), 0);
+}
+
+#[test]
+fn new_sessions_begin_well_before_the_old_certificate_ends() {
+    let left = Duration::from_millis(900);
+    let mut world = World::new(&[("a", &["s-1"])], 1);
+    world.pass(LONG);
+    world.fleet.proved_anew(left, world.now);
+    let step = world.fleet.next(world.now + left / 10);
+    assert_eq!(step.renew.len(), 1);
+    assert_eq!(step.dial, [addr("a")]);
+    // One that has ended already, or ends at once, is not waited for at all.
+    let mut world = World::new(&[("a", &["s-1"])], 1);
+    world.pass(LONG);
+    world.fleet.proved_anew(Duration::ZERO, world.now);
+    assert_eq!(world.fleet.next(world.now).renew.len(), 1);
+}
+
+#[test]
+fn a_server_that_refused_the_old_certificate_is_dialled_soon_with_the_new_one() {
+    let mut world = World::new(&[("a", &[])], 1);
+    world.pass(LONG);
+    world.behind.insert("a".to_owned(), vec!["s-1"]);
+    world.fleet.proved_anew(Duration::MAX, world.now);
+    world.pass(SPREAD);
+    assert_eq!(world.fleet.sessions_with(), ["s-1"]);
 }
