@@ -32,6 +32,7 @@ mod source;
 mod stage;
 mod stalled;
 mod streams;
+mod thieves;
 mod tidying;
 mod transfers;
 mod tunnelled;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::iter;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -65,6 +65,11 @@ impl<'a> Identity<'a> {
             cluster,
             kubeconfig,
         }
+    }
+
+    /// How it reaches the API server.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     /// A service account, by a token as the pod has one, or one of no pod.
@@ -240,6 +245,7 @@ impl<'a> Requests<'a> {
             "spec": {
                 "signerName": request.signer,
                 "usages": request.usages,
+                "expirationSeconds": 86_400,
                 "request": request.encoded(key),
             },
         })

@@ -21,7 +21,7 @@ pub use arrival::{ARRIVED, Family, is_probe_target};
 pub use gate::GatePolicy;
 pub use identity::{AgentIdentity, IdentityKey};
 pub use mark::{InvalidMark, Mark};
-pub use node::{InvalidNodeName, Node, NodeName};
+pub use node::{Admits, InvalidNodeName, Node, NodeName};
 pub use ports::{ListedPorts, PortSet, TunnelPort};
 pub use printable::{LONGEST_PRINTED, is_printable, printable, printable_up_to};
 pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};

@@ -159,6 +159,7 @@ impl Agent {
             servers: backing.servers,
             server_name: backing.server_name,
             tls: backing.tls,
+            refused_tx: backing.refused_tx,
             identity: backing.identity,
             settings: args.session.settings(),
             policy: Arc::new(policy.with_local(local)),

@@ -13,6 +13,8 @@ mod decision;
 mod queue;
 mod term;
 
+use std::time::Duration;
+
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,8 @@ pub struct ApproverOptions {
     pub names: watch::Receiver<Option<CertificateNames>>,
     /// The service account of the agents.
     pub agents: ObjectName,
+    /// The longest life that an agent's certificate may be asked for.
+    pub longest_life: Duration,
     /// Whether this server leads.
     pub leading: watch::Receiver<bool>,
     /// What to count.
@@ -45,6 +49,7 @@ pub struct Approver {
     snapshots: SnapshotReader,
     names: watch::Receiver<Option<CertificateNames>>,
     agents: ObjectName,
+    longest_life: Duration,
     leading: watch::Receiver<bool>,
     counts: ApprovalCounts,
 }
@@ -57,6 +62,7 @@ impl Approver {
             snapshots,
             names,
             agents,
+            longest_life,
             leading,
             counts,
         } = options;
@@ -65,6 +71,7 @@ impl Approver {
             snapshots,
             names,
             agents,
+            longest_life,
             leading,
             counts,
         }

@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use super::{GatePolicy, IdentityKey, PortSet, printable};
 
@@ -35,7 +36,18 @@ pub struct Node {
     pub closed_gate: Option<GatePolicy>,
     /// Who may register as this node, where the source knows; `None` admits any identity that
     /// proves the name and addresses.
-    pub admits: Option<IdentityKey>,
+    pub admits: Option<Admits>,
+}
+
+/// Which agents a node admits, of those that prove its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admits {
+    /// That of one enrolment.
+    Enrolment(IdentityKey),
+    /// Those whose certificate was issued then or later.
+    IssuedSince(OffsetDateTime),
+    /// None: which certificates were revoked cannot be read.
+    Nobody,
 }
 
 impl NodeName {

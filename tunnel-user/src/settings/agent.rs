@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _},
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use clap::{ArgAction, Args};
 use super::{
     ClusterArgs, Secret,
     server::SETTINGS_HELP,
-    shared::{ConfigArgs, LogArgs, SessionArgs, node_name},
+    shared::{ConfigArgs, LogArgs, SessionArgs, node_name, positive_duration},
 };
 use crate::{
     model::{Mark, NodeName, ServerAddr},
@@ -133,6 +134,15 @@ pub struct AgentArgs {
     /// The cluster, where there is one.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+
+    /// How long the agent's certificate is to be valid, at least 10m; the agent renews it long
+    /// before
+    ///
+    /// The cluster's signer may issue another life, and what the certificate says counts. The server
+    /// that approves bounds it by a flag of the same name; without a cluster that flag alone counts.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = positive_duration,
+          help_heading = "Kubernetes")]
+    pub agent_certificate_ttl: Duration,
 
     /// How sessions are carried.
     #[command(flatten)]

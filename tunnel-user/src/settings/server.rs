@@ -60,7 +60,8 @@ pub struct ServerArgs {
     )]
     pub agent_port: u16,
 
-    /// How long a certificate of an agent is valid; the agent renews it long before
+    /// How long a certificate of an agent is valid, which renews it long before; with --kubernetes:
+    /// the longest that an agent may ask for, if this server is to approve
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = positive_duration,
           help_heading = "Agents")]
     pub agent_certificate_ttl: Duration,

@@ -1,10 +1,16 @@
 //! Rules between flags: each error names the flags and the way out.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{bail, ensure};
+use humantime::format_duration;
 
 use super::{AgentArgs, ClusterArgs, ServerArgs};
+use crate::kubernetes::SERVER_NODE_NAME;
+
+/// The API server refuses a request for less
+/// (<https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/certificate-signing-request-v1/>).
+const SHORTEST_REQUEST: Duration = Duration::from_mins(10);
 
 impl ServerArgs {
     /// Checks what no flag can check alone.
@@ -15,6 +21,15 @@ impl ServerArgs {
         );
         check_redirect_addresses(&self.redirect_address)?;
         self.kubernetes.cluster.validate()?;
+        ensure!(
+            !self
+                .kubernetes
+                .cert_dns_names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(SERVER_NODE_NAME)),
+            "--cert-dns-names {SERVER_NODE_NAME}: agents take no server whose certificate has this \
+             name, for a kubelet's could; choose another name"
+        );
         let redirect_port = self.redirect_port.get();
         if self
             .tunnel_ports()
@@ -43,6 +58,11 @@ impl AgentArgs {
                 self.token.is_none() && self.token_file.is_none() && self.ca_hash.is_none(),
                 "--token, --token-file and --ca-hash have no meaning with --kubernetes, where the \
                  cluster signs the certificate: leave them out"
+            );
+            ensure!(
+                self.agent_certificate_ttl >= SHORTEST_REQUEST,
+                "--agent-certificate-ttl {} is shorter than a cluster signs: give at least 10m",
+                format_duration(self.agent_certificate_ttl)
             );
         } else {
             ensure!(

@@ -9,7 +9,7 @@ use super::{
     State, StateError, TokenId,
     state::{read_record, readable, write_record},
 };
-use crate::model::{AgentIdentity, GatePolicy, IdentityKey, Node, NodeName, PortSet};
+use crate::model::{Admits, AgentIdentity, GatePolicy, IdentityKey, Node, NodeName, PortSet};
 
 /// What replaces a lost registration.
 pub(super) const ENROL_ANEW: &str = "enrol its node anew with `culvert token create --node NAME`";
@@ -48,7 +48,7 @@ impl Registration {
             addresses: self.addresses.clone(),
             extra_ports: PortSet::new(),
             closed_gate: self.gate_policy,
-            admits: Some(self.key()),
+            admits: Some(Admits::Enrolment(self.key())),
         }
     }
 

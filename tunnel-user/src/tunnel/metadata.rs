@@ -24,6 +24,9 @@ const AGENT_VERSION: &str = "culvert-agent-version";
 const SESSIONS_WITH: &str = "culvert-sessions-with";
 /// Grants nothing: the agent has a session with this server already.
 const HELD: &str = "culvert-held";
+/// In a refusal: what is refused is the certificate, and the agent is to get another one.
+const REFUSED: &str = "culvert-refused";
+const CERTIFICATE: &str = "certificate";
 const YES: &str = "1";
 
 /// What an agent says of itself.
@@ -140,6 +143,16 @@ impl ServerHello {
             held: at_most_one(metadata, HELD)?.as_deref() == Some(YES),
         })
     }
+}
+
+/// Says in a refusal that another certificate would be let in.
+pub(crate) fn refuse_certificate(refusal: &mut MetadataMap) {
+    put(refusal, REFUSED, CERTIFICATE);
+}
+
+/// Whether a refusal says so.
+pub(crate) fn is_certificate_refused(refusal: &MetadataMap) -> bool {
+    at_most_one(refusal, REFUSED).is_ok_and(|refused| refused.as_deref() == Some(CERTIFICATE))
 }
 
 /// Reads the addresses out of a URL query such as `ipv4=10.0.0.1&host=edge-1`. Keys that route by

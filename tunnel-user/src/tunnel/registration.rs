@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
+use time::OffsetDateTime;
+
 use super::metadata::AgentHello;
-use crate::model::{AgentIdentity, Node, NodeName, Snapshot};
+use crate::model::{Admits, AgentIdentity, Node, NodeName, Snapshot};
 
 /// Why an agent was not let in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,9 +39,37 @@ pub enum Refusal {
          enrol this machine with a new token if it is the right one"
     )]
     Superseded(NodeName),
+    /// The certificate is older than what the node admits.
+    #[error(
+        "the certificate of node {node} was issued at {issued}, but only those issued since {since} \
+         count: since then the Node object was created anew, or its annotation \
+         culvert.dev/not-before revokes older ones; an agent on that node asks its cluster for \
+         another one by itself"
+    )]
+    Revoked {
+        /// The node.
+        node: NodeName,
+        /// When the certificate was issued.
+        issued: OffsetDateTime,
+        /// From when on certificates count.
+        since: OffsetDateTime,
+    },
+    /// Nobody knows which certificates of the node are revoked.
+    #[error(
+        "which certificates of node {0} are revoked cannot be read: put a time such as \
+         2026-01-31T15:04:05Z into the Node's annotation culvert.dev/not-before, or remove it"
+    )]
+    UnreadableRevocation(NodeName),
     /// Another live session holds the name with another identity.
     #[error("node {0} has a live session with another identity, which keeps it")]
     HeldByOther(NodeName),
+}
+
+impl Refusal {
+    /// Whether the same agent may be let in with a certificate that is issued now.
+    pub(crate) fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::Revoked { .. })
+    }
 }
 
 /// Admits what the identity proves, the hello stays within, and the snapshot agrees with; returns
@@ -48,6 +78,7 @@ pub enum Refusal {
 pub(crate) fn admit(
     hello: &AgentHello,
     identity: &AgentIdentity,
+    issued: OffsetDateTime,
     snapshot: &Snapshot,
 ) -> Result<AgentIdentity, Refusal> {
     if hello.node != identity.node {
@@ -66,7 +97,7 @@ pub(crate) fn admit(
             address: *address,
         });
     }
-    let node = admitting(identity, snapshot)?;
+    let node = admitting(identity, issued, snapshot)?;
     let known = |address: &IpAddr| node.addresses.contains(address);
     let (addresses, unknown): (Vec<_>, Vec<_>) = hello.addresses.iter().copied().partition(known);
     if !unknown.is_empty() {
@@ -79,17 +110,33 @@ pub(crate) fn admit(
 }
 
 /// Whether a session that was let in may stay, now that the snapshot has changed.
-pub(crate) fn still_admitted(identity: &AgentIdentity, snapshot: &Snapshot) -> Result<(), Refusal> {
-    admitting(identity, snapshot).map(drop)
+pub(crate) fn still_admitted(
+    identity: &AgentIdentity,
+    issued: OffsetDateTime,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    admitting(identity, issued, snapshot).map(drop)
 }
 
-fn admitting<'a>(identity: &AgentIdentity, snapshot: &'a Snapshot) -> Result<&'a Node, Refusal> {
+fn admitting<'a>(
+    identity: &AgentIdentity,
+    issued: OffsetDateTime,
+    snapshot: &'a Snapshot,
+) -> Result<&'a Node, Refusal> {
     let Some(node) = snapshot.node(&identity.node) else {
         return Err(Refusal::UnknownNode(identity.node.clone()));
     };
     match &node.admits {
-        Some(key) if *key != identity.key => Err(Refusal::Superseded(identity.node.clone())),
-        Some(_) | None => Ok(node),
+        Some(Admits::Enrolment(key)) if *key != identity.key => {
+            Err(Refusal::Superseded(identity.node.clone()))
+        }
+        Some(Admits::IssuedSince(since)) if issued < *since => Err(Refusal::Revoked {
+            node: identity.node.clone(),
+            issued,
+            since: *since,
+        }),
+        Some(Admits::Nobody) => Err(Refusal::UnreadableRevocation(identity.node.clone())),
+        Some(Admits::Enrolment(_) | Admits::IssuedSince(_)) | None => Ok(node),
     }
 }
 
@@ -97,6 +144,8 @@ fn admitting<'a>(identity: &AgentIdentity, snapshot: &'a Snapshot) -> Result<&'a
 mod tests {
     use super::*;
     use crate::model::{IdentityKey, PortSet};
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     fn identity(node: &str, key: &str) -> AgentIdentity {
         AgentIdentity {
@@ -107,12 +156,16 @@ mod tests {
     }
 
     fn snapshot() -> Snapshot {
+        admitting_only(Admits::Enrolment(IdentityKey::from("first")))
+    }
+
+    fn admitting_only(admits: Admits) -> Snapshot {
         let node = Node {
             name: "edge-1".parse().unwrap(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             extra_ports: PortSet::new(),
             closed_gate: None,
-            admits: Some(IdentityKey::from("first")),
+            admits: Some(admits),
         };
         Snapshot::new([node], PortSet::new())
     }
@@ -125,7 +178,7 @@ mod tests {
             version: String::new(),
             sessions_with: Vec::new(),
         };
-        admit(&hello, identity, &snapshot()).map(|admitted| admitted.addresses)
+        admit(&hello, identity, NOW, &snapshot()).map(|admitted| admitted.addresses)
     }
 
     #[test]
@@ -156,6 +209,26 @@ mod tests {
             ask("edge-1", "10.0.0.2", &holder),
             Err(Refusal::WrongAddress { .. })
         ));
+    }
+
+    #[test]
+    fn a_certificate_from_before_the_nodes_time_is_refused_and_so_is_every_one_while_that_is_unreadable()
+     {
+        let identity = identity("edge-1", "edge-1");
+        let second = time::Duration::SECOND;
+        let snapshot = admitting_only(Admits::IssuedSince(NOW));
+        for issued in [NOW, NOW + second] {
+            assert_eq!(still_admitted(&identity, issued, &snapshot), Ok(()));
+        }
+        let refusal = still_admitted(&identity, NOW - second, &snapshot).unwrap_err();
+        assert!(matches!(refusal, Refusal::Revoked { .. }) && refusal.is_of_certificate());
+        let snapshot = admitting_only(Admits::Nobody);
+        let refusal = still_admitted(&identity, NOW + second, &snapshot).unwrap_err();
+        assert!(matches!(refusal, Refusal::UnreadableRevocation(_)));
+        assert!(
+            !refusal.is_of_certificate(),
+            "another certificate would not help"
+        );
     }
 
     #[test]

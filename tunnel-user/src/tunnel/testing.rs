@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     model::{
-        AgentIdentity, IdentityKey, Node, NodeName, PortSet, ServerAddr, Snapshot, SnapshotWriter,
-        Target,
+        Admits, AgentIdentity, IdentityKey, Node, NodeName, PortSet, ServerAddr, Snapshot,
+        SnapshotWriter, Target,
     },
     observability::metrics::{AgentMetrics, ServerMetrics},
     pki::{
@@ -61,6 +61,8 @@ pub(crate) struct TestAgent {
     listed: watch::Sender<Vec<ServerAddr>>,
     /// What it proves itself with.
     pub(super) tls: watch::Sender<Arc<ClientConfig>>,
+    /// What a server refused of that.
+    pub(super) refused: watch::Receiver<Option<Arc<ClientConfig>>>,
     pub(super) running: AbortOnDropHandle<()>,
     pub(super) drain: CancellationToken,
     abort: CancellationToken,
@@ -84,7 +86,7 @@ pub(super) fn snapshot(nodes: &[(&str, &str)]) -> Arc<Snapshot> {
         addresses: Vec::new(),
         extra_ports: PortSet::new(),
         closed_gate: None,
-        admits: Some(IdentityKey::from(*key)),
+        admits: Some(Admits::Enrolment(IdentityKey::from(*key))),
     });
     Arc::new(Snapshot::new(nodes, PortSet::new()))
 }
@@ -99,16 +101,21 @@ impl TestServer {
     pub(super) async fn in_cluster(settings: Settings) -> Self {
         let ca = Arc::new(Ca::generate(OffsetDateTime::now_utc()).unwrap());
         let server = Self::with_ca(ca, "server-1", settings, AgentProof::ClusterSubject).await;
+        server.edge_1_admits(None);
+        server
+    }
+
+    /// The one node that there is admits these agents from now on.
+    pub(super) fn edge_1_admits(&self, admits: Option<Admits>) {
         let node = Node {
             name: name("edge-1"),
             addresses: Vec::new(),
             extra_ports: PortSet::new(),
             closed_gate: None,
-            admits: None,
+            admits,
         };
         let snapshot = Snapshot::new([node], PortSet::new());
-        server.snapshots.send_replace(Arc::new(snapshot));
-        server
+        self.snapshots.send_replace(Arc::new(snapshot));
     }
 
     /// Another server of the same control plane.
@@ -195,14 +202,27 @@ impl TestServer {
         life: Duration,
         policy: Policy,
     ) -> TestAgent {
+        self.agent_with(addresses, identity, self.proof(identity, life), policy)
+    }
+
+    /// The same, that proves itself with this.
+    pub(super) fn agent_with(
+        &self,
+        addresses: &[SocketAddr],
+        identity: &AgentIdentity,
+        proof: Arc<ClientConfig>,
+        policy: Policy,
+    ) -> TestAgent {
         let (listed, servers_rx) = watch::channel(listed(addresses));
-        let (tls, tls_rx) = watch::channel(self.proof(identity, life));
+        let (tls, tls_rx) = watch::channel(proof);
         let servers = Servers::default();
+        let refused = watch::Sender::new(None);
         let keeper = Keeper::new(
             KeeperOptions {
                 servers: servers_rx,
                 server_name: Some(SERVER_NAME.try_into().unwrap()),
                 tls: tls_rx,
+                refused_tx: refused.clone(),
                 identity: watch::channel(identity.clone()).1,
                 settings: self.settings,
                 policy: Arc::new(policy),
@@ -218,6 +238,7 @@ impl TestServer {
             servers,
             listed,
             tls,
+            refused: refused.subscribe(),
             running: AbortOnDropHandle::new(running),
             drain,
             abort,
@@ -226,9 +247,20 @@ impl TestServer {
 
     /// A certificate of that life, from now on.
     pub(super) fn proof(&self, identity: &AgentIdentity, life: Duration) -> Arc<ClientConfig> {
+        self.proof_of(
+            identity,
+            Validity::starting(OffsetDateTime::now_utc(), life),
+        )
+    }
+
+    /// A certificate of that life, whenever that began.
+    pub(super) fn proof_of(
+        &self,
+        identity: &AgentIdentity,
+        validity: Validity,
+    ) -> Arc<ClientConfig> {
         let subject = new_key().unwrap();
         let csr = AgentCsr::from_der(&request(&subject).unwrap()).unwrap();
-        let validity = Validity::starting(OffsetDateTime::now_utc(), life);
         let leaf = self.ca.issue_agent(&csr, identity, validity).unwrap();
         let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
         let credential = Credential::new(subject, vec![leaf]).unwrap();

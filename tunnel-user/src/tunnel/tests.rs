@@ -1,5 +1,7 @@
 mod cluster_identity;
 mod expiry;
+mod handshakes;
+mod revocation;
 mod several_servers;
 
 use std::{io, net::SocketAddr, time::Duration};

@@ -25,6 +25,8 @@ pub(super) struct Backing {
     pub(super) identity: watch::Receiver<AgentIdentity>,
     /// Presents it, and verifies servers.
     pub(super) tls: watch::Receiver<Arc<ClientConfig>>,
+    /// Told of a certificate that servers do not take any more.
+    pub(super) refused_tx: watch::Sender<Option<Arc<ClientConfig>>>,
     pub(super) validities: watch::Receiver<Validity>,
     /// The life of the servers' CA, where it is theirs alone.
     pub(super) authority: Option<Validity>,

@@ -262,6 +262,14 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
         "agent --kubernetes --token-file t",
         &["--token-file", "--kubernetes", "leave them out"],
     ),
+    (
+        "agent --kubernetes --agent-certificate-ttl 5m",
+        &["--agent-certificate-ttl 5m", "at least 10m"],
+    ),
+    (
+        "server --kubernetes --cert-dns-names tunnel-server",
+        &["--cert-dns-names tunnel-server", "another name"],
+    ),
     ("agent --server a:b:c", &["--server", "HOST:PORT"]),
     ("agent --server a:0", &["--server", "HOST:PORT"]),
     (

@@ -6,7 +6,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::{
-    model::{ARRIVED, IdentityKey, Node, PortSet, Snapshot},
+    model::{ARRIVED, Admits, IdentityKey, Node, PortSet, Snapshot},
     observability::{metrics::ServerMetrics, readiness::Readiness},
     tunnel::{
         Settings,
@@ -39,7 +39,7 @@ impl Frontend {
             addresses: vec![asked.ip()],
             extra_ports: PortSet::new(),
             closed_gate: None,
-            admits: Some(IdentityKey::from("k")),
+            admits: Some(Admits::Enrolment(IdentityKey::from("k"))),
         };
         let loopback_ports = [loopback_port.to_string().parse().unwrap()].into();
         let snapshot = Snapshot::new([node], PortSet::new()).with_loopback_ports(loopback_ports);

@@ -1,6 +1,6 @@
 //! What a certificate request asks for, if it asks for one of ours.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestSpec,
@@ -41,6 +41,8 @@ pub(super) struct Claim {
     pub(super) usages: Vec<String>,
     /// `None` where the request asks for anything that is not a name.
     pub(super) names: Option<ClaimedNames>,
+    /// The life asked for; `None` leaves it to the signer.
+    pub(super) life: Option<Duration>,
     pub(super) requester: Requester,
     /// Whether it is longer, or names more, than any that is right. Its names are not kept then.
     pub(super) is_too_large: bool,
@@ -102,6 +104,9 @@ impl Claim {
             subject_is_exact: kind.subject.is_exactly(&info.subject),
             usages,
             names: names.filter(|_| !is_too_large),
+            life: spec
+                .expiration_seconds
+                .map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs().into())),
             requester: Requester::read(spec),
             is_too_large,
         })

@@ -6,6 +6,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use humantime::format_duration;
+
 use super::{
     claim::{Claim, ClaimedNames, LONGEST_REQUEST, MOST_NAMES, Requester},
     queue::MOST_OF_ONE,
@@ -31,6 +33,8 @@ pub(super) struct Knowledge<'a> {
     pub(super) names: Option<&'a CertificateNames>,
     /// Whose pods are agents.
     pub(super) agents: &'a ObjectName,
+    /// The longest life that an agent may ask for.
+    pub(super) longest_life: Duration,
 }
 
 /// What to do with a request.
@@ -66,6 +70,12 @@ pub(super) enum Denial {
     NotOneNode(usize),
     #[error("{0:?} is not the name of a node")]
     NodeName(String),
+    #[error(
+        "an agent's request must say for how long (expirationSeconds), at most {}: that is the \
+         server's --agent-certificate-ttl",
+        format_duration(*.0)
+    )]
+    Life(Duration),
     #[error("it asks for no address")]
     NoAddress,
     #[error("it asks for no name")]
@@ -147,7 +157,8 @@ pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) ->
         if *claim.kind == SERVER {
             server(names, &claim.requester, age, knowledge)
         } else {
-            agent(names, &claim.requester, age, knowledge)
+            has_an_end(claim, knowledge.longest_life)
+                .and_then(|()| agent(names, &claim.requester, age, knowledge))
         }
     });
     match decided {
@@ -172,6 +183,14 @@ fn well_formed(claim: &Claim) -> Result<&ClaimedNames, Decision> {
         return Err(Denial::KindOfNames.into());
     }
     Ok(names)
+}
+
+/// Who takes a key from a node should not have it for as long as the signer likes.
+fn has_an_end(claim: &Claim, longest: Duration) -> Result<(), Decision> {
+    match claim.life {
+        Some(life) if life <= longest => Ok(()),
+        Some(_) | None => Err(Denial::Life(longest).into()),
+    }
 }
 
 fn agent(

@@ -228,6 +228,7 @@ impl<'a> Term<'a> {
                 own_user: self.own_user.as_deref(),
                 names: names.as_ref(),
                 agents: &self.approver.agents,
+                longest_life: self.approver.longest_life,
             };
             match decide(&pending.claim, age, &knowledge) {
                 Decision::Leave(doubt) => {

@@ -13,12 +13,13 @@ use tracing::error;
 use super::{
     CertificateNames,
     kept::{KeptCertificate, Signing, Wanted},
-    kind::{AGENT, SERVER_SUBJECT},
+    kind::{AGENT, SERVER_PROOF},
 };
 use crate::{
     model::{AgentIdentity, NodeName},
+    moment::holds,
     observability::chain,
-    pki::{AgentProof, Credential, ServerProof, Validity, agent_identity, client_config},
+    pki::{AgentProof, Credential, Validity, agent_identity, client_config},
 };
 
 /// What an agent needs in order to have a certificate.
@@ -44,6 +45,8 @@ pub struct AgentCredentials {
     identities: watch::Sender<AgentIdentity>,
     configs: watch::Sender<Arc<ClientConfig>>,
     validities: watch::Sender<Validity>,
+    /// `sessions --a configuration whose certificate a server refused--> this`
+    refused_tx: watch::Sender<Option<Arc<ClientConfig>>>,
 }
 
 /// What one certificate gives.
@@ -104,6 +107,7 @@ impl AgentCredentials {
             identities: watch::Sender::new(established.identity),
             configs: watch::Sender::new(established.config),
             validities: watch::Sender::new(established.validity),
+            refused_tx: watch::Sender::new(None),
         })
     }
 
@@ -123,12 +127,28 @@ impl AgentCredentials {
         self.validities.subscribe()
     }
 
-    /// Gets a certificate whenever one is needed: in time before the old one ends, and when the
-    /// node's addresses change.
+    /// To be told of a certificate that servers refuse, though they would take a newer one.
+    pub fn refused_tx(&self) -> watch::Sender<Option<Arc<ClientConfig>>> {
+        self.refused_tx.clone()
+    }
+
+    /// Gets a certificate whenever one is needed: in time before the old one ends, when the node's
+    /// addresses change, and when servers refuse the one in use.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut refused_rx = self.refused_tx.subscribe();
         loop {
+            let in_use = Arc::clone(&self.configs.borrow());
+            let is_in_use = |refused: &Option<Arc<ClientConfig>>| {
+                refused
+                    .as_ref()
+                    .is_some_and(|refused| Arc::ptr_eq(refused, &in_use))
+            };
             let credential = tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = holds(&mut refused_rx, is_in_use), if !self.kept.is_refused() => {
+                    self.kept.refuse();
+                    continue;
+                }
                 credential = self.kept.next(&|_| {}) => credential,
             };
             match Established::new(&credential, &self.cas) {
@@ -165,11 +185,7 @@ impl Established {
     fn new(credential: &Credential, cas: &[CertificateDer<'static>]) -> anyhow::Result<Self> {
         Ok(Self {
             identity: agent_identity(credential.leaf(), AgentProof::ClusterSubject)?,
-            config: Arc::new(client_config(
-                credential,
-                cas,
-                ServerProof::Subject(SERVER_SUBJECT),
-            )?),
+            config: Arc::new(client_config(credential, cas, SERVER_PROOF)?),
             validity: credential.validity,
         })
     }

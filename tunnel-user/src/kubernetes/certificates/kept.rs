@@ -129,6 +129,23 @@ impl<T: 'static> KeptCertificate<T> {
         }
     }
 
+    /// Those to whom the certificate proves something do not take it any more: another one is
+    /// needed.
+    pub(super) fn refuse(&mut self) {
+        let now = OffsetDateTime::now_utc();
+        let after = self.rotation.refused(now, rand::random());
+        warn!(
+            role = self.kind.role,
+            ?after,
+            "the certificate is refused, though it has not expired: asking for another one"
+        );
+    }
+
+    /// Whether the certificate in use was refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.rotation.is_refused()
+    }
+
     async fn ask(
         &mut self,
         names: &CertificateNames,

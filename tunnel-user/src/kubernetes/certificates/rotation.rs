@@ -10,6 +10,8 @@ use crate::pki::{RenewalSchedule, Validity};
 /// Waits after a request that came to nothing: from the first, doubling, to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// Who was not refused for so long is not refused in a row.
+const REFUSALS_APART: Duration = Duration::from_mins(15);
 /// The longest, where nobody has refused anything: the API server is away.
 const LONGEST_OUTAGE_WAIT: Duration = Duration::from_secs(30);
 
@@ -20,12 +22,16 @@ pub(super) struct Rotation {
     held: Option<Held>,
     failures: u32,
     not_before: Option<OffsetDateTime>,
+    /// Certificates that were refused, in a row, and when the last was.
+    refusals: u32,
+    last_refusal: Option<OffsetDateTime>,
 }
 
 #[derive(Debug)]
 struct Held {
     names: CertificateNames,
     schedule: RenewalSchedule,
+    refused: bool,
 }
 
 /// What to do.
@@ -44,6 +50,7 @@ pub(super) enum Next {
 pub(super) enum Why {
     First,
     NamesChanged,
+    Refused,
     Due,
 }
 
@@ -54,6 +61,8 @@ impl Rotation {
             held: None,
             failures: 0,
             not_before: None,
+            refusals: 0,
+            last_refusal: None,
         }
     }
 
@@ -72,7 +81,11 @@ impl Rotation {
         } else {
             self.names_changed();
         }
-        self.held = Some(Held { names, schedule });
+        self.held = Some(Held {
+            names,
+            schedule,
+            refused: false,
+        });
     }
 
     /// What failed before may work now.
@@ -89,13 +102,37 @@ impl Rotation {
         } else {
             LONGEST_OUTAGE_WAIT
         };
-        let wait = FIRST_WAIT
-            .saturating_mul(1 << self.failures.min(16))
-            .min(longest)
-            .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        let wait = backed_off(self.failures, longest, jitter);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + wait);
         wait
+    }
+
+    /// The certificate in use is not taken any more. The first time another one is asked for at
+    /// once; where that one is refused too, later, each time twice as late: each is a request that
+    /// somebody has to sign. `jitter` in 0..1 is random. Returns the wait.
+    pub(super) fn refused(&mut self, now: OffsetDateTime, jitter: f64) -> Duration {
+        if let Some(held) = &mut self.held {
+            held.refused = true;
+        }
+        if self
+            .last_refusal
+            .is_none_or(|last| now - last > REFUSALS_APART)
+        {
+            self.refusals = 0;
+        }
+        let wait = match self.refusals.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(before) => backed_off(before, LONGEST_WAIT, jitter),
+        };
+        self.refusals = self.refusals.saturating_add(1);
+        self.last_refusal = Some(now);
+        self.not_before = self.not_before.max(Some(now + wait));
+        wait
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.refused)
     }
 
     /// What to do, where the certificate should have these names.
@@ -104,6 +141,8 @@ impl Rotation {
             (None, None) => return Next::AwaitNames,
             (None, Some(_)) => Why::First,
             (Some(held), Some(wanted)) if !self.serves(&held.names, wanted) => Why::NamesChanged,
+            (Some(held), None) if held.refused => return Next::AwaitNames,
+            (Some(held), Some(_)) if held.refused => Why::Refused,
             (Some(held), _) => match held.schedule.wait(now) {
                 Duration::ZERO if wanted.is_none() => return Next::AwaitNames,
                 Duration::ZERO => Why::Due,
@@ -123,6 +162,14 @@ impl Rotation {
             has.contains(wanted)
         }
     }
+}
+
+/// The wait after so many failures before this one.
+fn backed_off(failures: u32, longest: Duration, jitter: f64) -> Duration {
+    FIRST_WAIT
+        .saturating_mul(1 << failures.min(16))
+        .min(longest)
+        .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -203,6 +250,28 @@ mod tests {
             rotation.next(Some(&names), at(0)),
             Next::Wait(HOUR.mul_f64(0.9))
         );
+    }
+
+    #[test]
+    fn a_refused_one_is_replaced_at_once_and_refusals_in_a_row_ever_later() {
+        let mut rotation = holding(&AGENT, &["10.0.0.1"]);
+        let wanted = names(&["10.0.0.1"]);
+        let mut now = at(0);
+        for wait in [0, 5, 10, 20].map(Duration::from_secs) {
+            assert!(!rotation.is_refused());
+            assert_eq!(rotation.refused(now, 1.0), wait);
+            assert!(rotation.is_refused());
+            if !wait.is_zero() {
+                assert_eq!(rotation.next(Some(&wanted), now), Next::Wait(wait));
+            }
+            now += wait;
+            let next = rotation.next(Some(&wanted), now);
+            assert_eq!(next, Next::Request(Why::Refused));
+            let validity = Validity::starting(now, HOUR);
+            rotation.hold(wanted.clone(), validity, now, 0.5);
+        }
+        now += REFUSALS_APART + FIRST_WAIT;
+        assert_eq!(rotation.refused(now, 1.0), Duration::ZERO);
     }
 
     #[test]

@@ -78,6 +78,8 @@ impl Finding {
                 NodeProblem::InvalidKubeletPort(_)
                 | NodeProblem::ForeignKubeletPort(_)
                 | NodeProblem::ReservedKubeletPort(_) => "InvalidKubeletPort",
+                NodeProblem::ServerName => "ReservedNodeName",
+                NodeProblem::InvalidNotBefore(_) => "InvalidNotBefore",
             },
             Self::SharedAddress { .. } => "SharedNodeAddress",
             Self::Ports { problem, .. } => match problem {

@@ -142,14 +142,11 @@ impl Index {
         let asked = self.asked_ports();
         let facts = || self.nodes.facts.values();
         let tunnelled = facts().filter(|facts| facts.tunnelled);
-        let snapshot = Snapshot::new(
-            tunnelled.clone().map(NodeFacts::node),
-            self.tunnelled_ports(&asked),
-        )
-        .with_loopback_ports(asked.loopback)
-        .without_addresses_of(facts().filter(|facts| !facts.tunnelled).flat_map(claims));
+        let snapshot = Snapshot::new(tunnelled.map(NodeFacts::node), self.tunnelled_ports(&asked))
+            .with_loopback_ports(asked.loopback)
+            .without_addresses_of(facts().filter(|facts| !facts.tunnelled).flat_map(claims));
         let mut findings: BTreeSet<Finding> = self.nodes.nameless.values().cloned().collect();
-        findings.extend(tunnelled.flat_map(node_findings));
+        findings.extend(facts().flat_map(node_findings));
         findings.extend(shared_addresses(&snapshot));
         let problems = asked.problems.into_iter();
         findings.extend(problems.map(|problem| self.ports_finding(problem)));

@@ -1,4 +1,5 @@
-//! What matters of a Node object: whether it is tunnelled, its addresses, its kubelet's port.
+//! What matters of a Node object: whether it is tunnelled, its addresses, its kubelet's port, and
+//! which certificates of its agent count.
 //!
 //! Of ten thousand Nodes the rest (images, conditions, managed fields) would be most of the memory,
 //! so it is not even parsed.
@@ -11,9 +12,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
 
 use super::index::Rules;
-use crate::model::{InvalidNodeName, Node, NodeName, PortSet, TunnelPort, UnfitAddress};
+use crate::{
+    kubernetes::certificates::kind::{SERVER_NODE_NAME, SERVER_SUBJECT},
+    model::{Admits, InvalidNodeName, Node, NodeName, PortSet, TunnelPort, UnfitAddress},
+};
 
 /// A machine has fewer. Every node can write its own addresses; one of them must not fill the
 /// kernel's table for all others.
@@ -22,6 +27,8 @@ const MOST_ADDRESSES: usize = 64;
 const FIRST_UNPRIVILEGED: u16 = 1024;
 /// Of etcd and the API server.
 const CONTROL_PLANE: [u16; 3] = [2379, 2380, 6443];
+/// An operator's word that certificates of the node's agent from before this time count no longer.
+const NOT_BEFORE: &str = "culvert.dev/not-before";
 const INTERNAL: &str = "InternalIP";
 const EXTERNAL: &str = "ExternalIP";
 
@@ -30,6 +37,8 @@ const EXTERNAL: &str = "ExternalIP";
 #[serde(from = "Wire")]
 pub(super) struct NodeObject {
     metadata: ObjectMeta,
+    created: Option<OffsetDateTime>,
+    not_before: Option<String>,
     status: Status,
 }
 
@@ -44,8 +53,23 @@ pub(super) struct NodeFacts {
     /// Where it is not 10250.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kubelet_port: Option<TunnelPort>,
+    /// When the object was created: an agent's certificate from before is of another machine, or of
+    /// the same before it was set up anew.
+    #[serde(default, with = "rfc3339::option")]
+    created: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked: Option<Revoked>,
     #[serde(skip)]
     pub(super) problems: Vec<NodeProblem>,
+}
+
+/// Which certificates an operator has revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Revoked {
+    /// Those that were issued before.
+    Before(#[serde(with = "rfc3339")] OffsetDateTime),
+    /// It cannot be read: all of them, for some are meant to be.
+    Unreadable,
 }
 
 /// What is wrong with a tunnelled Node.
@@ -69,6 +93,18 @@ pub enum NodeProblem {
         /// How many count.
         most: usize,
     },
+    /// Its name makes its kubelet's certificate look like a server's.
+    #[error(
+        "a Node of this name is never tunnelled: its kubelet's certificates have the subject of \
+         culvert's servers ({SERVER_SUBJECT}); give the machine another name"
+    )]
+    ServerName,
+    /// An operator's annotation is no time.
+    #[error(
+        "its annotation {NOT_BEFORE} is {0:?}, which is no time such as 2026-01-31T15:04:05Z: which \
+         certificates of its agent are revoked cannot be told, so no agent of it is let in"
+    )]
+    InvalidNotBefore(String),
     /// The kubelet's port is none.
     #[error("its kubelet's port {0} is not between 1 and 65535: 10250 is taken")]
     InvalidKubeletPort(i32),
@@ -99,6 +135,16 @@ struct WireMetadata {
     name: Option<String>,
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default, with = "rfc3339::option")]
+    creation_timestamp: Option<OffsetDateTime>,
+    annotations: Option<WireAnnotations>,
+}
+
+/// The one that is read, of many that may be long.
+#[derive(Deserialize)]
+struct WireAnnotations {
+    #[serde(rename = "culvert.dev/not-before")]
+    not_before: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -113,6 +159,11 @@ impl NodeObject {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub(super) fn annotate(&mut self, not_before: &str) {
+        self.not_before = Some(not_before.to_owned());
+    }
+
     fn addresses_of(&self, types: &[&str]) -> impl Iterator<Item = &str> {
         let all = self.status.addresses.iter().flatten();
         all.filter(move |address| types.contains(&address.type_.as_str()))
@@ -125,23 +176,33 @@ impl NodeFacts {
     pub(super) fn read(object: &NodeObject, rules: &Rules) -> Result<Self, InvalidNodeName> {
         let none = BTreeMap::new();
         let labels = object.metadata.labels.as_ref().unwrap_or(&none);
+        let name: NodeName = object.name().parse()?;
+        let selected = rules
+            .selectors
+            .iter()
+            .any(|selector| selector.matches(labels));
+        let is_server = name.as_str() == SERVER_NODE_NAME;
         let mut facts = Self {
-            name: object.name().parse()?,
-            tunnelled: rules
-                .selectors
-                .iter()
-                .any(|selector| selector.matches(labels)),
+            name,
+            tunnelled: selected && !is_server,
             addresses: Vec::new(),
             kubelet_port: None,
+            created: None,
+            revoked: None,
             problems: Vec::new(),
         };
         if facts.tunnelled {
+            facts.created = object.created;
+            facts.read_revoked(object);
             facts.read_addresses(object, &rules.api_server);
             facts.read_kubelet_port(object, &rules.reserved);
         } else {
             let taken = object.addresses_of(&[INTERNAL, EXTERNAL]);
             // Nobody dials them, so what is wrong with them is no problem.
             (facts.addresses, _) = usable_addresses(taken);
+        }
+        if is_server {
+            facts.problems.push(NodeProblem::ServerName);
         }
         facts.addresses.shrink_to_fit();
         Ok(facts)
@@ -154,12 +215,36 @@ impl NodeFacts {
             addresses: self.addresses.clone(),
             extra_ports: self.kubelet_port.into_iter().collect(),
             closed_gate: None,
-            admits: None,
+            admits: self.admits(),
+        }
+    }
+
+    fn admits(&self) -> Option<Admits> {
+        match self.revoked {
+            Some(Revoked::Unreadable) => Some(Admits::Nobody),
+            Some(Revoked::Before(time)) => Some(Admits::IssuedSince(
+                self.created.map_or(time, |created| created.max(time)),
+            )),
+            None => self.created.map(Admits::IssuedSince),
+        }
+    }
+
+    fn read_revoked(&mut self, object: &NodeObject) {
+        let Some(text) = &object.not_before else {
+            return;
+        };
+        let time = OffsetDateTime::parse(text.trim(), &Rfc3339);
+        self.revoked = Some(time.map_or(Revoked::Unreadable, Revoked::Before));
+        if time.is_err() {
+            let text = text.chars().take(64).collect();
+            self.problems.push(NodeProblem::InvalidNotBefore(text));
         }
     }
 
     fn read_addresses(&mut self, object: &NodeObject, api_server: &[IpAddr]) {
-        (self.addresses, self.problems) = usable_addresses(object.addresses_of(&[INTERNAL]));
+        let problems;
+        (self.addresses, problems) = usable_addresses(object.addresses_of(&[INTERNAL]));
+        self.problems.extend(problems);
         let claimed = self
             .addresses
             .extract_if(.., |address| api_server.contains(address));
@@ -235,6 +320,11 @@ impl From<Wire> for NodeObject {
                 labels: wire.metadata.labels,
                 ..ObjectMeta::default()
             },
+            created: wire.metadata.creation_timestamp,
+            not_before: wire
+                .metadata
+                .annotations
+                .and_then(|annotations| annotations.not_before),
             status: wire.status,
         }
     }

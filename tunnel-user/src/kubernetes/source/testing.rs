@@ -71,6 +71,13 @@ pub(super) fn edge(name: &str, addresses: &[&str]) -> NodeObject {
     node(name, &[EDGE], &internal(addresses))
 }
 
+/// The same, which an operator has annotated.
+pub(super) fn revoked(name: &str, not_before: &str) -> NodeObject {
+    let mut object = edge(name, &["10.0.0.1"]);
+    object.annotate(not_before);
+    object
+}
+
 /// A node that is not tunnelled.
 pub(super) fn cloud(name: &str, addresses: &[&str]) -> NodeObject {
     node(name, &[], &internal(addresses))

@@ -1,5 +1,8 @@
 use super::*;
-use crate::standalone::testing::{TestState, now};
+use crate::{
+    model::Admits,
+    standalone::testing::{TestState, now},
+};
 
 const TTL: Duration = Duration::from_hours(24);
 
@@ -76,7 +79,7 @@ fn the_certificate_names_what_the_token_names_and_the_enrolment() {
     );
     assert_eq!(identity.key.as_str(), token.id().as_str());
     let node = &case.test.state.registrations().unwrap()[0].node();
-    assert_eq!(node.admits.as_ref(), Some(&identity.key));
+    assert_eq!(node.admits, Some(Admits::Enrolment(identity.key)));
 }
 
 #[test]

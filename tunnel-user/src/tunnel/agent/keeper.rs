@@ -28,6 +28,8 @@ pub struct KeeperOptions {
     pub server_name: Option<ServerName<'static>>,
     /// Presents the agent's certificate and verifies servers; replaced when the certificate is.
     pub tls: watch::Receiver<Arc<ClientConfig>>,
+    /// `this --a configuration whose certificate a server refused--> who gets certificates`
+    pub refused_tx: watch::Sender<Option<Arc<ClientConfig>>>,
     /// What the certificate proves. Each session registers what it proves by then.
     pub identity: watch::Receiver<AgentIdentity>,
     /// Limits of each session.

@@ -32,7 +32,7 @@ use crate::{
         Settings,
         carry::Meter,
         http2::{self, Activity, Patience, ReadAhead, Watched, until_silent},
-        metadata::{AgentHello, ServerHello},
+        metadata::{AgentHello, ServerHello, is_certificate_refused},
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
 };
@@ -67,6 +67,19 @@ pub(super) enum Reached {
     /// To one that this agent has a session with.
     Held(ServerHello),
 }
+
+/// A server that does not take this agent.
+#[derive(Debug, thiserror::Error)]
+#[error("server {server} refused: {reason}")]
+struct Refused {
+    server: ServerAddr,
+    reason: String,
+}
+
+/// A server that would take this agent with a newer certificate.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct CertificateRefused(Refused);
 
 /// An established session.
 pub(super) struct Link {
@@ -255,11 +268,15 @@ async fn register(
     let hello = AgentHello::of(&options.identity, options.sessions_with.clone());
     hello.write(request.metadata_mut());
     let response = client.connect(request).await.map_err(|status| {
-        anyhow!(
-            "server {} refused: {}",
-            options.server,
-            printable(status.message())
-        )
+        let refused = Refused {
+            server: options.server.clone(),
+            reason: printable(status.message()).to_string(),
+        };
+        if is_certificate_refused(status.metadata()) {
+            anyhow!(CertificateRefused(refused))
+        } else {
+            anyhow!(refused)
+        }
     })?;
     let hello = ServerHello::read(response.metadata())
         .with_context(|| format!("server {} is not a tunnel server", options.server))?;

@@ -16,8 +16,8 @@ use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
         Refusal, Settings,
-        metadata::{AgentHello, ServerHello},
-        registration::{admit, still_admitted},
+        metadata::{AgentHello, ServerHello, refuse_certificate},
+        registration::admit,
         wire::{self, Control, Packet, agent_service_server::AgentService},
     },
 };
@@ -44,7 +44,12 @@ impl ControlService {
     /// Lets the agent in, or says why not, to it and to the log.
     fn admit(&self, hello: &AgentHello) -> Result<AgentIdentity, Status> {
         let node = &self.proved.identity.node;
-        let admitted = admit(hello, &self.proved.identity, &self.snapshots.borrow());
+        let admitted = admit(
+            hello,
+            &self.proved.identity,
+            self.proved.validity.issued,
+            &self.snapshots.borrow(),
+        );
         let registered = admitted.map_err(|refusal| self.refuse(&refusal))?;
         if !hello.native {
             tracing::warn!(%node, peer = %self.peer, "the agent does not speak culvert's protocol");
@@ -70,7 +75,7 @@ impl ControlService {
         let (session, control_rx) = Session::new(
             Proved {
                 identity: registered,
-                until: self.proved.until,
+                validity: self.proved.validity,
             },
             self.peer,
             version,
@@ -88,7 +93,7 @@ impl ControlService {
             .map_err(|refusal| self.refuse(&refusal))?;
         // The snapshot may have changed while it was registered: whoever follows changes has then
         // looked through the sessions already.
-        if let Err(refusal) = still_admitted(&self.proved.identity, &self.snapshots.borrow()) {
+        if let Err(refusal) = self.proved.still_admitted(&self.snapshots.borrow()) {
             session.end();
             return Err(self.refuse(&refusal));
         }
@@ -110,7 +115,11 @@ impl ControlService {
         let node = &self.proved.identity.node;
         tracing::warn!(%node, peer = %self.peer, reason = %refusal, "refused an agent");
         self.metrics.sessions_refused.inc();
-        Status::permission_denied(refusal.to_string())
+        let mut status = Status::permission_denied(refusal.to_string());
+        if refusal.is_of_certificate() {
+            refuse_certificate(status.metadata_mut());
+        }
+        status
     }
 }
 

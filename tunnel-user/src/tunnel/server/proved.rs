@@ -9,8 +9,9 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::{
-    model::AgentIdentity,
+    model::{AgentIdentity, Snapshot},
     pki::{AgentProof, UnprovedIdentity, Validity, agent_identity},
+    tunnel::{Refusal, registration::still_admitted},
 };
 
 /// How often the clock is asked: it may be set, and a machine may sleep.
@@ -20,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub(super) struct Proved {
     pub(super) identity: AgentIdentity,
-    pub(super) until: OffsetDateTime,
+    pub(super) validity: Validity,
 }
 
 impl Proved {
@@ -28,16 +29,24 @@ impl Proved {
         certificate: &CertificateDer<'_>,
         proof: AgentProof,
     ) -> Result<Self, UnprovedIdentity> {
-        let validity = Validity::of(certificate).ok_or(UnprovedIdentity::Unreadable)?;
         Ok(Self {
             identity: agent_identity(certificate, proof)?,
-            until: validity.expires,
+            validity: Validity::of(certificate).ok_or(UnprovedIdentity::Unreadable)?,
         })
     }
 
-    /// Resolves when the certificate is over.
-    pub(super) async fn expired(&self) {
-        while let Some(left) = left(self.until, OffsetDateTime::now_utc()) {
+    /// Whether the snapshot, which has changed since, still admits the agent.
+    pub(super) fn still_admitted(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        still_admitted(&self.identity, self.validity.issued, snapshot)
+    }
+
+    /// Resolves when the certificate has been over for so long.
+    pub(super) async fn expired_for(&self, time: Duration) {
+        let end = self
+            .validity
+            .expires
+            .saturating_add(time.try_into().unwrap_or_default());
+        while let Some(left) = left(end, OffsetDateTime::now_utc()) {
             sleep(left.min(LOOK_AGAIN)).await;
         }
     }

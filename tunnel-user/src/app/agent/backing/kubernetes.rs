@@ -38,7 +38,7 @@ pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<
         cert_dir: args.cluster.cert_dir(&args.state_dir),
         node,
         addresses,
-        life: None,
+        life: Some(args.agent_certificate_ttl),
     };
     let trouble = |reason| identity.not_ready(reason);
     let credentials = AgentCredentials::establish(options, &trouble, stop).await?;
@@ -46,6 +46,7 @@ pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<
         identity: credentials.identities(),
         servers,
         tls: credentials.configs(),
+        refused_tx: credentials.refused_tx(),
         validities: credentials.validities(),
         authority: None,
         listed_ports: Some(listed_ports),

@@ -45,6 +45,8 @@ pub(super) async fn establish(foundation: Foundation<'_>) -> anyhow::Result<Back
         identity: watch::channel(credentials.identity().clone()).1,
         servers: watch::channel(args.server.clone()).1,
         tls: credentials.configs(),
+        // Here a refused agent is to enrol anew, which takes a token.
+        refused_tx: watch::Sender::new(None),
         validities: credentials.validities(),
         authority: credentials.ca_validity(),
         listed_ports: None,

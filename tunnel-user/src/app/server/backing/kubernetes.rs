@@ -261,6 +261,7 @@ impl Member<'_> {
             snapshots,
             names,
             agents: self.settings.agent_service_account.clone(),
+            longest_life: self.foundation.args.agent_certificate_ttl,
             leading,
             counts: counts.clone(),
         });

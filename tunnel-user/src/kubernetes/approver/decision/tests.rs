@@ -32,6 +32,7 @@ struct Forge {
     username: &'static str,
     groups: Vec<&'static str>,
     pod_node: Option<Vec<&'static str>>,
+    life: Option<i32>,
 }
 
 fn dns(name: &str) -> SanType {
@@ -56,6 +57,7 @@ impl Forge {
             username: "system:node:edge-1",
             groups: vec!["system:nodes", "system:authenticated"],
             pod_node: None,
+            life: Some(30 * 86_400),
         }
     }
 
@@ -78,6 +80,7 @@ impl Forge {
             params,
             signer: SERVER.signer,
             usages: SERVER.usages.to_vec(),
+            life: None,
             username: SERVER_USER,
             groups: vec!["system:serviceaccounts"],
             ..Self::agent()
@@ -116,6 +119,7 @@ impl Forge {
                 username: Some(self.username.to_owned()),
                 groups: Some(strings(&self.groups)),
                 extra,
+                expiration_seconds: self.life,
                 ..CertificateSigningRequestSpec::default()
             },
             ..CertificateSigningRequest::default()
@@ -163,6 +167,7 @@ fn known<T>(then: impl FnOnce(&Knowledge<'_>) -> T) -> T {
         own_user: Some(SERVER_USER),
         names: Some(&names),
         agents: &"kube-system/culvert-agent".parse().unwrap(),
+        longest_life: Duration::from_hours(30 * 24),
     })
 }
 
@@ -211,15 +216,16 @@ fn what_servers_and_agents_ask_for_is_approved() {
     };
     let agent = names("edge-1", &["10.0.0.1", "fd00::1"]);
     let server = names("tunnel.example", &["192.0.2.1", "::1"]);
-    for (kind, names, asks) in [
-        (&AGENT, agent, Forge::agent()),
-        (&SERVER, server, Forge::server()),
+    let month = Duration::from_hours(30 * 24);
+    for (kind, names, life, asks) in [
+        (&AGENT, agent, Some(month), Forge::agent()),
+        (&SERVER, server, None, Forge::server()),
     ] {
         let request = Request {
             kind,
             names: &names,
             key: &key,
-            life: None,
+            life,
         };
         let mut csr = request.to_csr(request.name()).unwrap();
         csr.spec.username = Some(asks.username.to_owned());
@@ -382,6 +388,20 @@ fn usages_beyond_or_below_ours_are_denied() {
         },
         "server auth",
     );
+}
+
+#[test]
+fn an_agents_certificate_has_an_end_that_is_not_left_to_the_signer() {
+    let asks = |life| Forge {
+        life,
+        ..Forge::agent()
+    };
+    assert_eq!(asks(Some(600)).end(), Decision::Approve);
+    for life in [None, Some(30 * 86_400 + 1), Some(i32::MAX)] {
+        denied_because(&asks(life), "at most 30days");
+    }
+    let server = Forge::server();
+    assert_eq!(server.end(), Decision::Approve, "its life is the signer's");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 use super::*;
-use crate::kubernetes::source::testing::{EDGE, edge, node, ports, rules, with_kubelet};
+use time::macros::datetime;
+
+use crate::kubernetes::source::testing::{EDGE, edge, node, ports, revoked, rules, with_kubelet};
 
 fn read(object: &NodeObject) -> NodeFacts {
     NodeFacts::read(object, &rules()).unwrap()
@@ -72,6 +74,57 @@ fn another_node_takes_no_more_than_its_share_and_each_address_in_one_form() {
     let facts = read(&node("cloud", &[], &many));
     assert_eq!(facts.addresses.len(), MOST_ADDRESSES);
     assert_eq!(facts.problems, []);
+}
+
+#[test]
+fn certificates_from_before_the_node_or_the_operators_word_do_not_count() {
+    let created = datetime!(2026-01-01 00:00 UTC);
+    let since = |time| Some(Admits::IssuedSince(time));
+    let admits = |object: &NodeObject| read(object).node().admits;
+    assert_eq!(admits(&edge("edge-1", &["10.0.0.1"])), since(created));
+    for (word, time) in [
+        ("2026-03-01T12:00:00Z", datetime!(2026-03-01 12:00 UTC)),
+        (
+            " 2026-03-01T13:00:00+01:00\n",
+            datetime!(2026-03-01 12:00 UTC),
+        ),
+        ("2025-01-01T00:00:00Z", created),
+    ] {
+        assert_eq!(admits(&revoked("edge-1", word)), since(time), "{word:?}");
+    }
+}
+
+#[test]
+fn a_revocation_that_cannot_be_read_lets_nobody_in_and_is_named() {
+    for word in [
+        "",
+        "yesterday",
+        "2026-03-01",
+        "1772366400",
+        &"9".repeat(1000),
+    ] {
+        let facts = read(&revoked("edge-1", word));
+        assert_eq!(facts.node().admits, Some(Admits::Nobody), "{word:?}");
+        let [problem] = &facts.problems[..] else {
+            panic!("{:?}", facts.problems)
+        };
+        let said = problem.to_string();
+        assert!(
+            said.contains("culvert.dev/not-before") && said.len() < 300,
+            "{said}"
+        );
+        assert_eq!(facts.addresses, ips(&["10.0.0.1"]), "it stays tunnelled");
+    }
+}
+
+#[test]
+fn a_node_named_like_the_servers_is_never_tunnelled() {
+    let facts = read(&edge("tunnel-server", &["10.0.0.1"]));
+    assert!(!facts.tunnelled);
+    assert_eq!(facts.problems, [NodeProblem::ServerName]);
+    assert_eq!(facts.addresses, ips(&["10.0.0.1"]), "nobody else gets them");
+    let subject = format!("system:node:{SERVER_NODE_NAME}");
+    assert_eq!(subject, SERVER_SUBJECT.common_name);
 }
 
 #[test]

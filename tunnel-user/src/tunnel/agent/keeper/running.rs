@@ -7,6 +7,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustls::ClientConfig;
+use time::OffsetDateTime;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -18,10 +20,11 @@ use super::KeeperOptions;
 use crate::{
     model::{ServerAddr, printable_up_to},
     moment::{changed, until},
+    pki::client_validity,
     tunnel::agent::{
         Servers,
         fleet::{Fleet, LinkId},
-        link::{Link, LinkOptions, LinkSignals, Notice, Reached},
+        link::{CertificateRefused, Link, LinkOptions, LinkSignals, Notice, Reached},
     },
 };
 
@@ -31,7 +34,13 @@ const NOTICES: usize = 64;
 /// The longest cause of a failure that is shown, with what the server said.
 const LONGEST_CAUSE: usize = 1024;
 
-type Dialled = (ServerAddr, anyhow::Result<Reached>);
+/// Where a dial has led.
+struct Dialled {
+    server: ServerAddr,
+    /// What this agent proved itself with.
+    tls: Arc<ClientConfig>,
+    reached: anyhow::Result<Reached>,
+}
 
 /// Sessions, and dials of servers.
 pub(super) struct Running {
@@ -40,13 +49,20 @@ pub(super) struct Running {
     fleet: Fleet,
     dials: JoinSet<Dialled>,
     links: JoinSet<Ended>,
-    /// Lets one session end in order.
-    drains: HashMap<LinkId, CancellationToken>,
+    live: HashMap<LinkId, Live>,
     next_link: u64,
     notice_tx: mpsc::Sender<(LinkId, Notice)>,
     notice_rx: mpsc::Receiver<(LinkId, Notice)>,
     shutdown: CancellationToken,
     end: CancellationToken,
+}
+
+/// A session that has not ended.
+struct Live {
+    /// Lets it end in order.
+    drain: CancellationToken,
+    /// When the certificate ends that it began with.
+    proved_until: Option<OffsetDateTime>,
 }
 
 /// How a session ended.
@@ -75,7 +91,7 @@ impl Running {
             fleet,
             dials: JoinSet::new(),
             links: JoinSet::new(),
-            drains: HashMap::new(),
+            live: HashMap::new(),
             next_link: 0,
             notice_tx,
             notice_rx,
@@ -91,11 +107,10 @@ impl Running {
             let again_at = self.act();
             tokio::select! {
                 () = changed(&mut self.options.servers) => self.handle_list(),
-                () = changed(&mut self.options.tls) => self.fleet.proved_anew(Instant::now()),
-                () = changed(&mut self.options.identity) => self.fleet.proved_anew(Instant::now()),
+                () = changed(&mut self.options.tls) => self.handle_new_proof(),
+                () = changed(&mut self.options.identity) => self.handle_new_proof(),
                 Some(dialled) = self.dials.join_next() => {
-                    let (server, reached) = dialled.context("dialling a server panicked")?;
-                    self.handle_dialled(&server, reached);
+                    self.handle_dialled(dialled.context("dialling a server panicked")?);
                 }
                 Some(ended) = self.links.join_next() => self.handle_ended(ended)?,
                 Some((link, notice)) = self.notice_rx.recv() => self.handle_notice(link, notice),
@@ -141,8 +156,8 @@ impl Running {
                 "letting a session go: its address is not listed any more"
             );
             self.servers.leaves(link, true);
-            if let Some(drain) = self.drains.get(&link) {
-                drain.cancel();
+            if let Some(live) = self.live.get(&link) {
+                live.drain.cancel();
             }
         }
         for link in step.renew {
@@ -153,9 +168,16 @@ impl Running {
             self.servers.leaves(link, false);
         }
         for server in step.dial {
-            let establishing = Link::establish(self.link_options(&server));
-            self.dials
-                .spawn(async move { (server, establishing.await) });
+            let options = self.link_options(&server);
+            let tls = Arc::clone(&options.tls);
+            let establishing = Link::establish(options);
+            self.dials.spawn(async move {
+                Dialled {
+                    server,
+                    tls,
+                    reached: establishing.await,
+                }
+            });
         }
         step.again_at
     }
@@ -168,10 +190,24 @@ impl Running {
         self.servers.list(&listed);
     }
 
-    fn handle_dialled(&mut self, server: &ServerAddr, reached: anyhow::Result<Reached>) {
+    fn handle_new_proof(&mut self) {
+        let now = OffsetDateTime::now_utc();
+        let ends = self.live.values().filter_map(|live| live.proved_until);
+        let left = ends.min().map_or(Duration::MAX, |end| {
+            Duration::try_from(end - now).unwrap_or(Duration::ZERO)
+        });
+        self.fleet.proved_anew(left, Instant::now());
+    }
+
+    fn handle_dialled(&mut self, dialled: Dialled) {
+        let server = &dialled.server;
         let now = Instant::now();
-        match reached {
-            Ok(Reached::Session(link)) => self.begin(server, *link, now),
+        match dialled.reached {
+            Ok(Reached::Session(link)) => {
+                let validity = client_validity(&dialled.tls);
+                let proved_until = validity.map(|validity| validity.expires);
+                self.begin(server, *link, proved_until, now);
+            }
             Ok(Reached::Held(hello)) => {
                 tracing::debug!(%server, server_id = hello.id, "has a session already");
                 let held = (hello.id.as_str(), hello.count);
@@ -179,6 +215,9 @@ impl Running {
                 self.servers.is_duplicate(server, hello.id);
             }
             Err(error) => {
+                if error.is::<CertificateRefused>() {
+                    self.options.refused_tx.send_replace(Some(dialled.tls));
+                }
                 let error = printable_up_to(&format!("{error:#}"), LONGEST_CAUSE);
                 if self.servers.failed(server, &error) {
                     tracing::warn!(%server, error, "no session");
@@ -191,7 +230,13 @@ impl Running {
         }
     }
 
-    fn begin(&mut self, server: &ServerAddr, link: Link, now: Instant) {
+    fn begin(
+        &mut self,
+        server: &ServerAddr,
+        link: Link,
+        proved_until: Option<OffsetDateTime>,
+        now: Instant,
+    ) {
         let id = LinkId(self.next_link);
         self.next_link += 1;
         let hello = link.hello();
@@ -208,7 +253,11 @@ impl Running {
             end: self.end.clone(),
             notice_tx: self.notice_tx.clone(),
         };
-        self.drains.insert(id, signals.drain.clone());
+        let live = Live {
+            drain: signals.drain.clone(),
+            proved_until,
+        };
+        self.live.insert(id, live);
         let server = server.clone();
         self.links.spawn(async move {
             let reason = link.run(&signals).await;
@@ -229,7 +278,7 @@ impl Running {
             reason,
         } = ended.context("keeping a session panicked")?;
         tracing::info!(%server, ?age, reason, "session ended");
-        self.drains.remove(&link);
+        self.live.remove(&link);
         self.servers.down(link, reason);
         self.fleet.ended(link, age, Instant::now());
         Ok(())
