@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use kube::Client;
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
@@ -100,7 +100,8 @@ impl AgentCredentials {
                 issued = kept.next(trouble) => issued,
             }
         };
-        let established = Established::new(&credential, &cas)?;
+        let established = Established::new(&credential, &cas)
+            .with_context(|| format!("cannot use the certificate in {}", kept.file().display()))?;
         Ok(Self {
             kept,
             cas,
@@ -155,6 +156,7 @@ impl AgentCredentials {
                 Ok(established) => self.publish(established),
                 Err(error) => {
                     error!(
+                        file = %self.kept.file().display(),
                         error = chain(error.as_ref()),
                         "cannot use the agent's certificate"
                     );

@@ -1,6 +1,10 @@
 //! A certificate of the cluster, kept usable: loaded, requested, renewed, stored.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use kube::Client;
@@ -127,6 +131,11 @@ impl<T: 'static> KeptCertificate<T> {
                 }
             }
         }
+    }
+
+    /// Where the certificate is kept.
+    pub(super) fn file(&self) -> PathBuf {
+        self.store.file()
     }
 
     /// Those to whom the certificate proves something do not take it any more: another one is

@@ -107,7 +107,10 @@ impl ServerCertificate {
                 self.configs.send_replace(Arc::new(config));
                 self.validities.send_replace(Some(credential.validity));
             }
-            Err(error) => error!(error = chain(&error), "cannot use the server's certificate"),
+            Err(error) => {
+                let file = self.kept.file();
+                error!(file = %file.display(), error = chain(&error), "cannot use the server's certificate");
+            }
         }
     }
 }
