@@ -26,7 +26,10 @@ pub struct ClientCertificate(pub CertificateDer<'static>);
 /// Told of a certificate that the caller of a request has got in exchange for its older one. Whoever
 /// ends the TLS connection puts it among the request's extensions.
 #[derive(Clone)]
-pub struct OnRenewal(pub Arc<dyn Fn(&AgentIdentity, Validity) + Send + Sync>);
+pub struct OnRenewal(pub Arc<HearRenewal>);
+
+/// Hears of the life of an agent's newer certificate.
+type HearRenewal = dyn Fn(&AgentIdentity, Validity) + Send + Sync;
 
 /// Why a certificate does not prove which agent holds it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

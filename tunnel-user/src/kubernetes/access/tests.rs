@@ -101,6 +101,189 @@ users:
     }
 }
 
+const CA: &str = "certificate-authority: ca.pem";
+const CERTIFICATE: &str = "client-certificate: v1.pem";
+const KEY: &str = "client-key: v1.key";
+const BOTH: &str = "    client-certificate: v1.pem\n    client-key: v1.key\n";
+
+/// What stands in place of a good line, and what is said about it.
+const SPOILT: &[((&str, &str), [&str; 3])] = &[
+    (
+        ("current-context: here\n", ""),
+        ["current-context is not set", "here", "use-context"],
+    ),
+    (
+        ("current-context: here", "current-context: \"\""),
+        ["current-context is not set", "here", "use-context"],
+    ),
+    (
+        ("current-context: here", "current-context: there"),
+        ["\"there\"", "has here", "use-context"],
+    ),
+    (
+        ("cluster: edge,", "cluster: ege,"),
+        ["cluster", "\"ege\"", "has edge"],
+    ),
+    (
+        ("user: admin }", "user: root }"),
+        ["user", "\"root\"", "has admin"],
+    ),
+    (
+        ("https://127.0.0.1:1", "127.0.0.1"),
+        ["clusters[edge].server", "no URL", "https://10.0.0.1:6443"],
+    ),
+    (
+        ("    server: https://127.0.0.1:1\n", ""),
+        ["clusters[edge].server", "no URL", "https://10.0.0.1:6443"],
+    ),
+    (
+        (CA, "certificate-authority: gone"),
+        [
+            "clusters[edge].certificate-authority",
+            "/gone)",
+            "correct the path",
+        ],
+    ),
+    (
+        (CA, "certificate-authority: empty"),
+        [
+            "clusters[edge].certificate-authority",
+            "/empty)",
+            "is empty",
+        ],
+    ),
+    (
+        (CA, "certificate-authority: rubbish"),
+        [
+            "clusters[edge].certificate-authority",
+            "/rubbish)",
+            "BEGIN CERTIFICATE",
+        ],
+    ),
+    (
+        (CA, "certificate-authority: damaged.pem"),
+        [
+            "clusters[edge].certificate-authority",
+            "/damaged.pem)",
+            "number 1",
+        ],
+    ),
+    (
+        (CA, "certificate-authority-data: '%'"),
+        [
+            "clusters[edge].certificate-authority-data",
+            "not base64",
+            "base64 -w0",
+        ],
+    ),
+    (
+        (CA, "certificate-authority-data: cnViYmlzaA=="),
+        [
+            "clusters[edge].certificate-authority-data",
+            "no certificate",
+            "BEGIN",
+        ],
+    ),
+    (
+        (CA, "insecure-skip-tls-verify: true"),
+        ["clusters[edge]", "certificate-authority-data", "CA"],
+    ),
+    (
+        (CERTIFICATE, "client-certificate: gone"),
+        [
+            "users[admin].client-certificate",
+            "/gone)",
+            "correct the path",
+        ],
+    ),
+    (
+        (CERTIFICATE, "client-certificate: v1.key"),
+        [
+            "users[admin].client-certificate",
+            "/v1.key)",
+            "BEGIN CERTIFICATE",
+        ],
+    ),
+    (
+        (CERTIFICATE, "client-certificate: damaged.pem"),
+        [
+            "users[admin].client-certificate",
+            "/damaged.pem)",
+            "number 1",
+        ],
+    ),
+    (
+        (CERTIFICATE, "client-certificate-data: '%'"),
+        [
+            "users[admin].client-certificate-data",
+            "not base64",
+            "client-certificate",
+        ],
+    ),
+    (
+        (KEY, "client-key: gone"),
+        ["users[admin].client-key", "/gone)", "correct the path"],
+    ),
+    (
+        (KEY, "client-key: v1.pem"),
+        ["users[admin].client-key", "/v1.pem)", "no private key"],
+    ),
+    (
+        (KEY, "client-key-data: '%'"),
+        ["users[admin].client-key-data", "not base64", "client-key"],
+    ),
+    (
+        (KEY, "client-key: other.key"),
+        ["users[admin].client-key", "/other.key)", "/v1.pem)"],
+    ),
+    (
+        (KEY, "username: admin"),
+        [
+            "users[admin].client-certificate",
+            "has no key",
+            "client-key-data",
+        ],
+    ),
+    (
+        (CERTIFICATE, "username: admin"),
+        [
+            "users[admin].client-key",
+            "has no certificate",
+            "client-certificate-data",
+        ],
+    ),
+    (
+        (BOTH, "    tokenFile: gone\n"),
+        ["users[admin].tokenFile", "/gone)", "correct the path"],
+    ),
+    (
+        (BOTH, "    tokenFile: empty\n"),
+        ["users[admin].tokenFile", "/empty)", "is empty"],
+    ),
+    (
+        (BOTH, "    tokenFile: two words\n"),
+        ["users[admin].tokenFile", "/two words)", "one word"],
+    ),
+    (
+        (
+            BOTH,
+            "    exec: { apiVersion: client.authentication.k8s.io/v1 }\n",
+        ),
+        ["users[admin].exec", "no command", "program"],
+    ),
+    (
+        (
+            BOTH,
+            "    exec: { apiVersion: client.authentication.k8s.io/v1, command: /no/such, interactiveMode: Never }\n",
+        ),
+        ["exec", "No such file", "--kubeconfig"],
+    ),
+    (
+        ("kind: Config", "kind: [}"),
+        ["no kubeconfig", "line", "column"],
+    ),
+];
+
 #[tokio::test]
 async fn what_is_wrong_is_said_once_with_its_file_entry_and_a_way_out() {
     let files = Files::new();
@@ -111,187 +294,8 @@ async fn what_is_wrong_is_said_once_with_its_file_entry_and_a_way_out() {
         "damaged.pem",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     );
-    let certificate = "client-certificate: v1.pem";
-    let key = "client-key: v1.key";
-    let ca = "certificate-authority: ca.pem";
-    let both = "    client-certificate: v1.pem\n    client-key: v1.key\n";
-    for (change, parts) in [
-        (
-            ("current-context: here\n", ""),
-            ["current-context is not set", "here", "use-context"],
-        ),
-        (
-            ("current-context: here", "current-context: \"\""),
-            ["current-context is not set", "here", "use-context"],
-        ),
-        (
-            ("current-context: here", "current-context: there"),
-            ["\"there\"", "has here", "use-context"],
-        ),
-        (
-            ("cluster: edge,", "cluster: ege,"),
-            ["cluster", "\"ege\"", "has edge"],
-        ),
-        (
-            ("user: admin }", "user: root }"),
-            ["user", "\"root\"", "has admin"],
-        ),
-        (
-            ("https://127.0.0.1:1", "127.0.0.1"),
-            ["clusters[edge].server", "no URL", "https://10.0.0.1:6443"],
-        ),
-        (
-            ("    server: https://127.0.0.1:1\n", ""),
-            ["clusters[edge].server", "no URL", "https://10.0.0.1:6443"],
-        ),
-        (
-            (ca, "certificate-authority: gone"),
-            [
-                "clusters[edge].certificate-authority",
-                "/gone)",
-                "correct the path",
-            ],
-        ),
-        (
-            (ca, "certificate-authority: empty"),
-            [
-                "clusters[edge].certificate-authority",
-                "/empty)",
-                "is empty",
-            ],
-        ),
-        (
-            (ca, "certificate-authority: rubbish"),
-            [
-                "clusters[edge].certificate-authority",
-                "/rubbish)",
-                "BEGIN CERTIFICATE",
-            ],
-        ),
-        (
-            (ca, "certificate-authority: damaged.pem"),
-            [
-                "clusters[edge].certificate-authority",
-                "/damaged.pem)",
-                "number 1",
-            ],
-        ),
-        (
-            (ca, "certificate-authority-data: '%'"),
-            [
-                "clusters[edge].certificate-authority-data",
-                "not base64",
-                "base64 -w0",
-            ],
-        ),
-        (
-            (ca, "certificate-authority-data: cnViYmlzaA=="),
-            [
-                "clusters[edge].certificate-authority-data",
-                "no certificate",
-                "BEGIN",
-            ],
-        ),
-        (
-            (ca, "insecure-skip-tls-verify: true"),
-            ["clusters[edge]", "certificate-authority-data", "CA"],
-        ),
-        (
-            (certificate, "client-certificate: gone"),
-            [
-                "users[admin].client-certificate",
-                "/gone)",
-                "correct the path",
-            ],
-        ),
-        (
-            (certificate, "client-certificate: v1.key"),
-            [
-                "users[admin].client-certificate",
-                "/v1.key)",
-                "BEGIN CERTIFICATE",
-            ],
-        ),
-        (
-            (certificate, "client-certificate: damaged.pem"),
-            [
-                "users[admin].client-certificate",
-                "/damaged.pem)",
-                "number 1",
-            ],
-        ),
-        (
-            (certificate, "client-certificate-data: '%'"),
-            [
-                "users[admin].client-certificate-data",
-                "not base64",
-                "client-certificate",
-            ],
-        ),
-        (
-            (key, "client-key: gone"),
-            ["users[admin].client-key", "/gone)", "correct the path"],
-        ),
-        (
-            (key, "client-key: v1.pem"),
-            ["users[admin].client-key", "/v1.pem)", "no private key"],
-        ),
-        (
-            (key, "client-key-data: '%'"),
-            ["users[admin].client-key-data", "not base64", "client-key"],
-        ),
-        (
-            (key, "client-key: other.key"),
-            ["users[admin].client-key", "/other.key)", "/v1.pem)"],
-        ),
-        (
-            (key, "username: admin"),
-            [
-                "users[admin].client-certificate",
-                "has no key",
-                "client-key-data",
-            ],
-        ),
-        (
-            (certificate, "username: admin"),
-            [
-                "users[admin].client-key",
-                "has no certificate",
-                "client-certificate-data",
-            ],
-        ),
-        (
-            (both, "    tokenFile: gone\n"),
-            ["users[admin].tokenFile", "/gone)", "correct the path"],
-        ),
-        (
-            (both, "    tokenFile: empty\n"),
-            ["users[admin].tokenFile", "/empty)", "is empty"],
-        ),
-        (
-            (both, "    tokenFile: two words\n"),
-            ["users[admin].tokenFile", "/two words)", "one word"],
-        ),
-        (
-            (
-                both,
-                "    exec: { apiVersion: client.authentication.k8s.io/v1 }\n",
-            ),
-            ["users[admin].exec", "no command", "program"],
-        ),
-        (
-            (
-                both,
-                "    exec: { apiVersion: client.authentication.k8s.io/v1, command: /no/such, interactiveMode: Never }\n",
-            ),
-            ["exec", "No such file", "--kubeconfig"],
-        ),
-        (
-            ("kind: Config", "kind: [}"),
-            ["no kubeconfig", "line", "column"],
-        ),
-    ] {
-        let said = files.refusal(&[change]).await;
+    for (change, parts) in SPOILT {
+        let said = files.refusal(&[*change]).await;
         for part in parts {
             assert!(said.contains(part), "{part:?} is not in {said:?}");
         }

@@ -29,8 +29,8 @@ async fn in_cluster() -> (TestServer, AbortOnDropHandle<()>) {
 }
 
 /// A moment between the issue of the old certificate and now.
-fn since() -> Option<Admits> {
-    Some(Admits::IssuedSince(OffsetDateTime::now_utc() - LIFE / 4))
+fn since() -> Admits {
+    Admits::IssuedSince(OffsetDateTime::now_utc() - LIFE / 4)
 }
 
 /// An agent whose certificate is half an hour old.
@@ -55,7 +55,7 @@ async fn until_refused(agent: &mut TestAgent) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_gets_no_session_and_its_agent_is_told_to_get_another() {
     let (server, _following) = in_cluster().await;
-    server.edge_1_admits(since());
+    server.edge_1_admits(Some(since()));
     let mut agent = old_agent(&server);
     until_refused(&mut agent).await;
     assert_eq!(server.sessions.count(), 0);
@@ -76,7 +76,7 @@ async fn a_revocation_ends_open_sessions_and_what_they_carry_at_once() {
         target: _target,
         carrying: _carrying,
     } = server.carried().await;
-    server.edge_1_admits(since());
+    server.edge_1_admits(Some(since()));
     let ended = timeout(EFFECT, client.read(&mut [0])).await;
     assert!(is_reset(ended.expect("it goes on")));
     server.until(|sessions| sessions.count() == 0).await;
@@ -85,7 +85,7 @@ async fn a_revocation_ends_open_sessions_and_what_they_carry_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_thief_of_an_old_certificate_does_not_displace_the_agent_with_a_newer_one() {
     let (server, _following) = in_cluster().await;
-    server.edge_1_admits(since());
+    server.edge_1_admits(Some(since()));
     let _honest = server.agent("edge-1", "k", Policy::new(Vec::new(), Vec::new()));
     server.until_session("edge-1").await;
     let mut thief = old_agent(&server);
@@ -106,7 +106,7 @@ async fn nobody_is_let_in_while_a_revocation_cannot_be_read_nor_told_to_get_a_ce
         agent.refused.borrow().is_none(),
         "another one would not help"
     );
-    server.edge_1_admits(since());
+    server.edge_1_admits(Some(since()));
     agent
         .tls
         .send_replace(server.proof(&identity("edge-1", "k"), LIFE));
