@@ -16,4 +16,4 @@ pub mod status;
 mod token_bucket;
 
 pub(crate) use causes::chain;
-pub(crate) use token_bucket::TokenBucket;
+pub(crate) use token_bucket::{TokenBucket, TokenBuckets};

@@ -25,7 +25,10 @@ use tokio::sync::mpsc;
 
 pub use writer::EventWriter;
 
-use crate::{model::NodeName, observability::TokenBucket};
+use crate::{
+    model::NodeName,
+    observability::{TokenBucket, TokenBuckets},
+};
 
 /// A crowd of findings at once is written; what is beyond that nobody would read.
 const NOTICES: usize = 256;
@@ -35,6 +38,10 @@ const NO_SESSION_PERIOD: Duration = Duration::from_mins(1);
 /// can be written, so that findings, which are told once, do not get lost among them.
 const NO_SESSION_BURST: u32 = 50;
 const NO_SESSION_PACE: Duration = Duration::from_secs(2);
+/// Events about one object: so many at once, then one a period. Whoever can change an object often, as
+/// a node can its Node, must not silence what there is to say of others.
+const OBJECT_BURST: u32 = 20;
+const OBJECT_PERIOD: Duration = Duration::from_secs(30);
 /// So many nodes are remembered before those that have been silent for a period are forgotten.
 const REMEMBERED: usize = 1024;
 
@@ -61,6 +68,7 @@ pub struct Notice {
 
 struct Shared {
     lost: AtomicU64,
+    objects: Mutex<TokenBuckets>,
     no_session: Mutex<NoSession>,
 }
 
@@ -87,9 +95,11 @@ impl Events {
         (Self { notice_tx, shared }, notice_rx)
     }
 
-    /// Hands a notice to the writer, or counts it as lost when that is busy.
+    /// Hands a notice to the writer, or counts it as lost when that is busy or has heard much of the
+    /// object.
     pub fn write(&self, notice: Notice) {
-        if self.notice_tx.try_send(notice).is_err() {
+        let is_affordable = self.shared.is_affordable(&notice.about, Instant::now());
+        if !is_affordable || self.notice_tx.try_send(notice).is_err() {
             self.shared.lose();
         }
     }
@@ -119,6 +129,7 @@ impl Shared {
     fn new(now: Instant) -> Self {
         Self {
             lost: AtomicU64::new(0),
+            objects: Mutex::new(TokenBuckets::new(OBJECT_BURST, OBJECT_PERIOD)),
             no_session: Mutex::new(NoSession {
                 told: HashMap::new(),
                 budget: TokenBucket::new(NO_SESSION_BURST, NO_SESSION_PACE, now),
@@ -128,6 +139,18 @@ impl Shared {
 
     fn lose(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_affordable(&self, about: &ObjectReference, now: Instant) -> bool {
+        let object = format!(
+            "{}/{}/{}",
+            about.kind.as_deref().unwrap_or_default(),
+            about.namespace.as_deref().unwrap_or_default(),
+            about.name.as_deref().unwrap_or_default()
+        );
+        let objects = self.objects.lock();
+        let mut objects = objects.unwrap_or_else(PoisonError::into_inner);
+        objects.take(&object, now)
     }
 
     fn tell_no_session(&self, node: &NodeName, now: Instant) -> bool {
@@ -185,7 +208,12 @@ mod tests {
         let (events, mut notices) = Events::received();
         events.no_session(&"e0".parse().unwrap());
         let first = notices.try_recv().unwrap();
-        (0..NOTICES + 3).for_each(|_| events.write(first.clone()));
+        (0..NOTICES + 3).for_each(|n| {
+            events.write(Notice {
+                about: about_node(&format!("e{}", n + 1).parse().unwrap()),
+                ..first.clone()
+            });
+        });
         assert_eq!(events.lost(), 3);
         assert_eq!(first.about.name.as_deref(), Some("e0"));
         assert!(
@@ -193,6 +221,18 @@ mod tests {
             "{}",
             first.note
         );
+    }
+
+    #[test]
+    fn a_node_that_is_told_of_without_end_leaves_room_for_others() {
+        let (events, mut notices) = Events::received();
+        events.no_session(&"e0".parse().unwrap());
+        let first = notices.try_recv().unwrap();
+        (0..1000).for_each(|_| events.write(first.clone()));
+        let told = std::iter::from_fn(|| notices.try_recv().ok()).count();
+        assert_eq!(told, usize::try_from(OBJECT_BURST).unwrap() - 1);
+        events.no_session(&"e1".parse().unwrap());
+        assert!(notices.try_recv().is_ok());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 pub(super) use self::layer::LogRateLimiter;
-use super::TokenBucket;
+use super::{TokenBucket, TokenBuckets};
 
 /// Lines of one kind about one subject: so many at once, then one a period.
 const SUBJECT_BURST: u32 = 20;
@@ -24,8 +24,6 @@ const SUBJECT_PERIOD: Duration = Duration::from_secs(3);
 /// Lines of one kind, whatever they are about.
 const KIND_BURST: u32 = 300;
 const KIND_PERIOD: Duration = Duration::from_millis(200);
-/// So many subjects have a bucket of their own before those are forgotten that are silent.
-const SUBJECTS: usize = 1024;
 /// How often what is left out is counted, and how long nothing may have been left out before it is over.
 const COUNTED_EVERY: Duration = Duration::from_mins(1);
 
@@ -39,7 +37,7 @@ struct LogLimits<K> {
 struct Kind {
     all: TokenBucket,
     /// The empty text stands for lines that are about nobody in particular.
-    subjects: HashMap<String, TokenBucket>,
+    subjects: TokenBuckets,
     leaving_out: Option<LeavingOut>,
 }
 
@@ -109,13 +107,13 @@ impl Kind {
     fn new(now: Instant) -> Self {
         Self {
             all: TokenBucket::new(KIND_BURST, KIND_PERIOD, now),
-            subjects: HashMap::new(),
+            subjects: TokenBuckets::new(SUBJECT_BURST, SUBJECT_PERIOD),
             leaving_out: None,
         }
     }
 
     fn pass(&mut self, subject: &str, line: impl FnOnce() -> Line, now: Instant) -> bool {
-        let passes = self.subject_passes(subject, now) && self.all.take(now).is_ok();
+        let passes = self.subjects.take(subject, now) && self.all.take(now).is_ok();
         if !passes {
             let leaving_out = self
                 .leaving_out
@@ -125,23 +123,6 @@ impl Kind {
             leaving_out.total += 1;
         }
         passes
-    }
-
-    fn subject_passes(&mut self, subject: &str, now: Instant) -> bool {
-        if let Some(bucket) = self.subjects.get_mut(subject) {
-            return bucket.take(now).is_ok();
-        }
-        if self.subjects.len() >= SUBJECTS {
-            self.subjects.retain(|_, bucket| !bucket.is_full(now));
-        }
-        if self.subjects.len() < SUBJECTS {
-            let mut bucket = TokenBucket::new(SUBJECT_BURST, SUBJECT_PERIOD, now);
-            let passes = bucket.take(now).is_ok();
-            self.subjects.insert(subject.to_owned(), bucket);
-            return passes;
-        }
-        // A crowd: the bucket for all of them bounds it.
-        true
     }
 
     fn report(&mut self, now: Instant) -> Option<Report> {
@@ -247,16 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_bounded_too_and_so_is_what_is_remembered_of_it() {
+    fn a_crowd_is_bounded_too() {
         let start = Instant::now();
         let mut limits = LogLimits::new();
         let crowd = (0..10_000).map(|n| passed(&mut limits, &format!("edge-{n}"), 1, start));
         assert_eq!(crowd.sum::<u32>(), KIND_BURST);
-        assert_eq!(limits.kinds[&1].subjects.len(), SUBJECTS);
-        // Those that are silent are forgotten.
         let later = start + 10 * SECOND;
         assert_eq!(passed(&mut limits, "other", 1, later), 1);
-        assert_eq!(limits.kinds[&1].subjects.len(), 1);
     }
 
     #[test]

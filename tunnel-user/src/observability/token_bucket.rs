@@ -1,6 +1,9 @@
 //! A token bucket: what may happen so often at once, and then once a period.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// So many at once, then one a period.
 #[derive(Debug)]
@@ -45,6 +48,45 @@ impl TokenBucket {
     }
 }
 
+/// So many keys have a bucket of their own before those are forgotten whose bucket is full.
+const KEYS: usize = 1024;
+
+/// A bucket for each key, of which there may be any number.
+#[derive(Debug)]
+pub(crate) struct TokenBuckets {
+    burst: u32,
+    period: Duration,
+    buckets: HashMap<String, TokenBucket>,
+}
+
+impl TokenBuckets {
+    pub(crate) fn new(burst: u32, period: Duration) -> Self {
+        Self {
+            burst,
+            period,
+            buckets: HashMap::new(),
+        }
+    }
+
+    /// Whether one may be taken for this key. Of a crowd of keys all may: only a bucket for all of
+    /// them together bounds that.
+    pub(crate) fn take(&mut self, key: &str, now: Instant) -> bool {
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            return bucket.take(now).is_ok();
+        }
+        if self.buckets.len() >= KEYS {
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+        }
+        if self.buckets.len() >= KEYS {
+            return true;
+        }
+        let mut bucket = TokenBucket::new(self.burst, self.period, now);
+        let passes = bucket.take(now).is_ok();
+        self.buckets.insert(key.to_owned(), bucket);
+        passes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +127,22 @@ mod tests {
         assert_eq!(taken(&mut bucket, start), 3);
         assert!(!bucket.is_full(start + PERIOD * 2));
         assert!(bucket.is_full(start + PERIOD * 3));
+    }
+
+    #[test]
+    fn each_key_has_its_own_bucket_and_those_that_are_silent_are_forgotten() {
+        let start = Instant::now();
+        let mut buckets = TokenBuckets::new(2, PERIOD);
+        let passed = |buckets: &mut TokenBuckets, key: &str, now| {
+            (0..10).filter(|_| buckets.take(key, now)).count()
+        };
+        assert_eq!(passed(&mut buckets, "noisy", start), 2);
+        assert_eq!(passed(&mut buckets, "other", start), 2);
+        for n in 0..3 * KEYS {
+            buckets.take(&format!("k{n}"), start);
+        }
+        assert_eq!(buckets.buckets.len(), KEYS);
+        assert_eq!(passed(&mut buckets, "new", start + 2 * PERIOD), 2);
+        assert_eq!(buckets.buckets.len(), 1);
     }
 }
