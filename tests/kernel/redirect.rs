@@ -3,9 +3,11 @@
 mod addresses;
 mod coexistence;
 mod decisions;
+mod forgery;
 mod lab;
 mod liveness;
 mod logging;
+mod namespaces;
 mod pins;
 mod privileges;
 mod race;

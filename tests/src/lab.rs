@@ -30,6 +30,7 @@ pub const CONTROL: [IpAddr; 2] = [
 pub struct Lab {
     control: NetNs,
     pods: Vec<Pod>,
+    islands: Vec<NetNs>,
     edges: Vec<Edge>,
     router: Option<Router>,
 }
@@ -66,6 +67,7 @@ impl Lab {
         Self {
             control,
             pods: Vec::new(),
+            islands: Vec::new(),
             edges: Vec::new(),
             router: None,
         }
@@ -93,6 +95,7 @@ impl Lab {
         Self {
             control,
             pods: Vec::new(),
+            islands: Vec::new(),
             edges,
             router: Some(router),
         }
@@ -110,6 +113,7 @@ impl Lab {
         Ok(Self {
             control: NetNs::of_another(&namespaces.control)?,
             pods: Vec::new(),
+            islands: Vec::new(),
             edges: edges.collect::<Result<_>>()?,
             router: Some(Router::of_another(NetNs::of_another(&namespaces.router)?)),
         })
@@ -132,8 +136,25 @@ impl Lab {
         }
     }
 
-    /// Adds a pod beside the control plane; it reaches the control plane's addresses and nothing else.
+    /// Adds a pod beside the control plane; it reaches the control plane's addresses, and what a server
+    /// there routes to itself, as pods do that send everything to their node.
     pub fn add_pod(&mut self) -> Result<&Pod> {
+        let pod = self.add_confined_pod()?.number;
+        let pod = &self.pods[usize::from(pod - 1)];
+        for (net, router) in [
+            ("198.18.0.0/15", format!("10.79.{}.1", pod.number)),
+            (
+                "fd63:756c:7665:7274::/64",
+                format!("fd00:79:{}::1", pod.number),
+            ),
+        ] {
+            pod.namespace.ip(&format!("route add {net} via {router}"))?;
+        }
+        Ok(pod)
+    }
+
+    /// Adds a pod that reaches the control plane's addresses and nothing else.
+    pub fn add_confined_pod(&mut self) -> Result<&Pod> {
         let number = u8::try_from(self.pods.len() + 1)?;
         let pod = Pod {
             namespace: NetNs::new(&format!("pod{number}"))?,
@@ -143,6 +164,25 @@ impl Lab {
         self.pods.push(pod);
         self.check()?;
         Ok(&self.pods[usize::from(number - 1)])
+    }
+
+    /// Adds a namespace with no link to any other, whose owner gives it what addresses it likes.
+    pub fn add_island(&mut self, addresses: &[IpAddr]) -> Result<&NetNs> {
+        let island = NetNs::new(&format!("island{}", self.islands.len() + 1))?;
+        island.ip("link set lo up")?;
+        for address in addresses {
+            let length = if address.is_ipv6() { 128 } else { 32 };
+            let no_dad = no_dad(*address);
+            island.ip(&format!("addr add {address}/{length} dev lo{no_dad}"))?;
+        }
+        self.islands.push(island);
+        self.check()?;
+        Ok(&self.islands[self.islands.len() - 1])
+    }
+
+    /// The island of that number, from 0.
+    pub fn island(&self, number: usize) -> &NetNs {
+        &self.islands[number]
     }
 
     /// The control plane's namespace.
@@ -193,6 +233,7 @@ impl Lab {
             .chain(router)
             .chain(edges)
             .chain(self.pods.iter().map(Pod::namespace))
+            .chain(&self.islands)
     }
 
     fn sealed(self) -> Result<Self> {

@@ -77,8 +77,9 @@ impl Address {
         unsafe { *core::ptr::from_ref(self).cast::<[u64; 2]>() }
     }
 
+    /// The address whose halves, as they lie in memory, are `halves`.
     #[inline(always)]
-    const fn from_halves(halves: [u64; 2]) -> Self {
+    pub const fn from_halves(halves: [u64; 2]) -> Self {
         Self {
             // SAFETY: both are 16 bytes without invalid values.
             octets: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) },

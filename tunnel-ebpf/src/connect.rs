@@ -1,11 +1,11 @@
 //! The decision over one connect.
 
-use tunnel_ebpf::{
-    ClientDst, Config, Endpoint, LISTENER_V4, LISTENER_V6, NodeEntry, policy, port_kind, standing,
-};
+use tunnel_ebpf::{ClientDst, Config, Endpoint, NodeEntry, policy, port_kind, standing};
 
 use crate::{
+    client::{Client, Permit},
     count::count,
+    destination::{self, Destination},
     gate::{self, Gate},
     maps,
     sockaddr::SockAddr,
@@ -46,7 +46,20 @@ pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
     if is_exempt(address, target, config) {
         return Decision::Pass;
     }
-    through_gate(address, target, &node, config)
+    let client = Client::of(address, config);
+    match client.permit(&rule, config) {
+        Permit::Given => through_gate(address, target, client, &node, config),
+        Permit::NotCaptured => {
+            count(|c| &mut c.other_client);
+            trace!(debug, address, target, "pass", "other-client");
+            Decision::Pass
+        }
+        Permit::Refused => {
+            count(|c| &mut c.client_refused);
+            trace!(info, address, target, "refuse", "client");
+            Decision::Refuse
+        }
+    }
 }
 
 /// While a server is there to take connects, the node's standing with it decides; else the node's
@@ -55,13 +68,14 @@ pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
 fn through_gate(
     address: &SockAddr<'_>,
     target: &Endpoint,
+    client: Client,
     node: &NodeEntry,
     config: &Config,
 ) -> Decision {
-    let (to, slot) = destination(target, config);
+    let listener = destination::listener(target, config);
     let refuse = node.closed_gate == policy::REFUSE;
-    match gate::check(config, slot) {
-        Gate::Open => as_it_stands(address, target, node, to),
+    match gate::check(config, listener) {
+        Gate::Open => as_it_stands(address, target, client, node, config),
         Gate::NoListener if refuse => {
             count(|c| &mut c.no_listener_refuse);
             trace!(info, address, target, "refuse", "no-listener");
@@ -89,11 +103,12 @@ fn through_gate(
 fn as_it_stands(
     address: &SockAddr<'_>,
     target: &Endpoint,
+    client: Client,
     node: &NodeEntry,
-    to: Endpoint,
+    config: &Config,
 ) -> Decision {
     match node.standing {
-        standing::CAPTURE => redirect(address, target, to),
+        standing::CAPTURE => redirect(address, target, client, node, config),
         standing::REFUSE => {
             count(|c| &mut c.standing_refuse);
             trace!(info, address, target, "refuse", "standing");
@@ -136,20 +151,36 @@ fn is_exempt(address: &SockAddr<'_>, target: &Endpoint, config: &Config) -> bool
     false
 }
 
-/// Where the connect goes instead, and the listener that must be there. Without a listener of its
-/// own, IPv6 goes to the IPv4 one: a dual-stack socket can; one that is IPv6-only gets the
-/// `ENETUNREACH` that it would have got without us.
 #[inline(always)]
-fn destination(target: &Endpoint, config: &Config) -> (Endpoint, u32) {
-    if target.address.is_v4() || config.redirect_v6.is_unspecified() {
-        (Endpoint::new(config.redirect_v4, config.port), LISTENER_V4)
-    } else {
-        (Endpoint::new(config.redirect_v6, config.port), LISTENER_V6)
+fn redirect(
+    address: &SockAddr<'_>,
+    target: &Endpoint,
+    client: Client,
+    node: &NodeEntry,
+    config: &Config,
+) -> Decision {
+    match destination::choose(client, target, node, config) {
+        Destination::Range(to) => {
+            count(|c| &mut c.redirected);
+            trace!(info, address, target, "redirect", "range");
+            Decision::Redirect(to)
+        }
+        Destination::Redirect(to) => redirect_with_note(address, target, to),
+        Destination::Unreached if node.closed_gate == policy::REFUSE => {
+            count(|c| &mut c.unreached_refuse);
+            trace!(info, address, target, "refuse", "unreached");
+            Decision::Refuse
+        }
+        Destination::Unreached => {
+            count(|c| &mut c.unreached_bypass);
+            trace!(info, address, target, "pass", "unreached");
+            Decision::Pass
+        }
     }
 }
 
 #[inline(always)]
-fn redirect(address: &SockAddr<'_>, target: &Endpoint, to: Endpoint) -> Decision {
+fn redirect_with_note(address: &SockAddr<'_>, target: &Endpoint, to: Endpoint) -> Decision {
     let dst = ClientDst {
         original: *target,
         redirect: to,
@@ -160,6 +191,7 @@ fn redirect(address: &SockAddr<'_>, target: &Endpoint, to: Endpoint) -> Decision
         return Decision::Pass;
     }
     count(|c| &mut c.redirected);
-    trace!(info, address, target, "redirect", "redirected");
+    count(|c| &mut c.redirected_by_tuple);
+    trace!(info, address, target, "redirect", "tuple");
     Decision::Redirect(to)
 }

@@ -40,6 +40,10 @@ counters! {
     exempt_mark,
     /// Connects to a node by a socket bound to a device.
     exempt_device,
+    /// Connects to a node from a network namespace whose processes are not captured.
+    other_client,
+    /// Connects refused because only the server's own network namespace may use the port.
+    client_refused,
     /// Connects to a node that user space marked as one to leave alone.
     standing_bypass,
     /// Connects refused because user space marked the node so.
@@ -52,18 +56,41 @@ counters! {
     stale_heartbeat_bypass,
     /// Connects refused because the server shows no life.
     stale_heartbeat_refuse,
+    /// Connects that passed because nothing arrives from their network namespace.
+    unreached_bypass,
+    /// Connects refused because nothing arrives from their network namespace.
+    unreached_refuse,
     /// Connects redirected to the server.
     redirected,
     /// Connects that passed because the kernel had no memory for their original destination.
     redirect_failed,
+    /// Redirected connects whose original destination is noted under their 4-tuple, as no range
+    /// serves them.
+    redirected_by_tuple,
+    /// Connections to an address that stands for a node, given to the server's listener.
+    steered,
+    /// Connections to such an address that were dropped: the node or port is not tunnelled.
+    steer_unknown,
+    /// Connections to such an address that were dropped: they came from another machine.
+    steer_stranger,
+    /// Connections to a redirect address that were dropped: no redirected client opens them.
+    steer_unannounced,
     /// Original destinations that could not be noted before the SYN left.
     pending_failed,
+    /// Original destinations not noted: a client of another network namespace has an address of the
+    /// server's.
+    pending_foreign,
+    /// Original destinations that clients of two network namespaces noted under one 4-tuple; neither
+    /// is trusted.
+    pending_ambiguous,
     /// Original destinations handed to the server's accepted socket.
     handed_over,
     /// Accepted connections that no redirected client opened.
     no_original,
     /// Original destinations that stayed pending because the accepted socket had no memory for them.
     handover_failed,
+    /// SYNs to the server that had to be repeated.
+    syn_lost,
     /// Calls of `getpeername()` that were answered with the original destination.
     peer_shown,
 }

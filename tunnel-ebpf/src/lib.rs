@@ -12,25 +12,36 @@
 mod address;
 mod counters;
 mod entries;
+mod ranges;
 
 pub use address::{Address, Endpoint};
 pub use counters::Counters;
 pub use entries::{
-    ClientDst, Config, LISTENER_V4, LISTENER_V6, NodeEntry, PortRule, Tuple, groups, policy,
-    port_kind, standing,
+    ClientDst, Config, LISTENER_V4, LISTENER_V6, Namespace, NodeEntry, Pending, PortRule,
+    SlotEntry, Tuple, clients, groups, policy, port_kind, scheme, standing,
 };
+pub use ranges::{Range, Ranges};
 
 /// The version of everything in this crate. Objects of different versions never share a map: each
 /// pins its maps under a directory of its own.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// How many nodes' addresses the redirect can hold.
 pub const MAX_NODES: usize = 131_072;
 /// How many tunnelled ports the redirect can hold, with one to spare for the redirect's own.
 pub const MAX_PORTS: usize = 1_024;
-/// How many connects may be between their SYN and the server's accept; the oldest is forgotten
-/// first.
+/// How many connects may be noted between their SYN and the server's accept.
 pub const MAX_PENDING: usize = 65_536;
+/// After this many nanoseconds a note is of no use: no SYN is repeated for longer with the kernel's
+/// defaults (`tcp_syn_retries`).
+pub const OBSOLETE_NOTE: u64 = 180 * 1_000_000_000;
+/// How many other network namespaces are remembered; the one that connected longest ago is forgotten
+/// first.
+pub const MAX_NAMESPACES: usize = 4_096;
+/// How many of this machine's own addresses can be told apart from others.
+pub const MAX_OWN_ADDRESSES: usize = 4_096;
+/// How many of its interfaces may lead to other machines.
+pub const MAX_UPLINKS: usize = 1_024;
 
 /// The maps' names; the kernel keeps 15 characters.
 pub mod maps {
@@ -38,6 +49,14 @@ pub mod maps {
     pub const PORTS: &str = "ports";
     /// `HASH` [`Address`](crate::Address) → [`NodeEntry`](crate::NodeEntry).
     pub const NODES: &str = "nodes";
+    /// `HASH` u32 → [`SlotEntry`](crate::SlotEntry).
+    pub const SLOTS: &str = "slots";
+    /// `HASH` [`Address`](crate::Address) → u64: addresses of the server's network namespace.
+    pub const OWN_ADDRESSES: &str = "own_addresses";
+    /// `HASH` u32 → u64: the numbers of the interfaces by which other machines are reached.
+    pub const UPLINKS: &str = "uplinks";
+    /// `LRU_HASH` u64 → [`Namespace`](crate::Namespace), by `SO_NETNS_COOKIE`.
+    pub const NAMESPACES: &str = "namespaces";
     /// `ARRAY[1]` of [`Config`](crate::Config).
     pub const CONFIG: &str = "config";
     /// `ARRAY[1]` of u64: when the server last showed life, `CLOCK_MONOTONIC` nanoseconds.
@@ -49,15 +68,19 @@ pub mod maps {
     pub const CLIENT_DST: &str = "client_dst";
     /// `SK_STORAGE` of [`Endpoint`](crate::Endpoint), on the server's accepted sockets.
     pub const ACCEPTED_DST: &str = "accepted_dst";
-    /// `LRU_HASH` [`Tuple`](crate::Tuple) → [`Endpoint`](crate::Endpoint): connects under way.
+    /// `HASH` [`Tuple`](crate::Tuple) → [`Pending`](crate::Pending): connects under way.
     pub const PENDING_DST: &str = "pending_dst";
     /// `PERCPU_ARRAY[1]` of [`Counters`](crate::Counters).
     pub const COUNTERS: &str = "counters";
 
     /// Every map that is pinned and outlives the server.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 13] = [
         PORTS,
         NODES,
+        SLOTS,
+        OWN_ADDRESSES,
+        UPLINKS,
+        NAMESPACES,
         CONFIG,
         HEARTBEAT,
         LISTENERS,
@@ -81,11 +104,30 @@ pub mod programs {
     /// The TCP events that carry an original destination from the client's socket to ours.
     pub const HANDOVER: &str = "handover";
 
-    /// Every program, in the order in which they are attached: what hands the original destination
-    /// over must run before anything is redirected.
-    pub const ALL: [&str; 5] = [HANDOVER, GETPEERNAME4, GETPEERNAME6, CONNECT4, CONNECT6];
+    /// Which listening socket takes a connection to an address that stands for a node. Attached to
+    /// the server's network namespace, the others to the cgroup.
+    pub const STEER: &str = "steer";
+
+    /// Every program, in the order in which they are attached: what receives redirected connections,
+    /// and what hands the original destination over, must run before anything is redirected.
+    pub const ALL: [&str; 6] = [
+        STEER,
+        HANDOVER,
+        GETPEERNAME4,
+        GETPEERNAME6,
+        CONNECT4,
+        CONNECT6,
+    ];
 }
 
 /// Read-only global of the object: 0 where the kernel lacks `bpf_set_retval` (before 5.18), so that
 /// the verifier drops the call. Refused connects then fail with `EPERM` instead of `ECONNREFUSED`.
 pub const SET_RETVAL_GLOBAL: &str = "CAN_SET_RETVAL";
+
+/// Read-only global of the object: 0 where programs of TCP events cannot ask for their network
+/// namespace (before 5.15).
+pub const NETNS_COOKIE_GLOBAL: &str = "CAN_NETNS_COOKIE";
+
+/// Read-only global of the object: 0 where a socket lookup does not know by which interface a packet
+/// came (before 5.17); the ranges are not used there.
+pub const INGRESS_GLOBAL: &str = "CAN_INGRESS";

@@ -1,6 +1,12 @@
 //! The redirect's kernel programs. Entry points only turn a decision into the kernel's verdict.
 //!
 //! ```text
+//!  client: connect() -> connect4/6: the address becomes the one that stands for the node
+//!  server: SYN -> steer: a connection to such an address goes to the server's listener
+//!          accept(), getsockname() tells the node
+//! ```
+//! Where no range serves the client, the original destination is noted:
+//! ```text
 //!  client: connect() -> connect4/6: original destination into the client socket, address rewritten
 //!          SYN leaves -> handover (TCP_CONNECT_CB): 4-tuple -> original destination
 //!  server: ACK or TFO -> handover (PASSIVE_ESTABLISHED_CB): moved into the accepted socket
@@ -22,20 +28,27 @@
     reason = "the entry points' form is the macros'"
 )]
 
+mod client;
 mod connect;
 mod count;
+mod destination;
 mod gate;
 mod handover;
 mod maps;
+mod namespaces;
+mod notes;
+mod ops;
 mod peername;
 mod sockaddr;
+mod steer;
 mod trace;
 
 use aya_ebpf::{
     Global,
+    bindings::sk_action::{SK_DROP, SK_PASS},
     helpers::generated::bpf_set_retval,
-    macros::{cgroup_sock_addr, sock_ops},
-    programs::{SockAddrContext, SockOpsContext},
+    macros::{cgroup_sock_addr, sk_lookup, sock_ops},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
 
 use crate::{
@@ -50,6 +63,14 @@ const ECONNREFUSED: i32 = 111;
 /// Cleared by the loader on kernels without `bpf_set_retval`.
 #[unsafe(no_mangle)]
 static CAN_SET_RETVAL: Global<u8> = Global::new(1);
+
+/// Cleared by the loader on kernels that do not tell programs of TCP events their network namespace.
+#[unsafe(no_mangle)]
+static CAN_NETNS_COOKIE: Global<u8> = Global::new(1);
+
+/// Cleared by the loader on kernels that do not tell socket lookups the interface of a packet.
+#[unsafe(no_mangle)]
+static CAN_INGRESS: Global<u8> = Global::new(1);
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
@@ -101,6 +122,24 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 fn handover(ctx: SockOpsContext) -> u32 {
     handover::handle(&ctx);
     1
+}
+
+#[sk_lookup]
+fn steer(ctx: SkLookupContext) -> u32 {
+    match steer::decide(&ctx) {
+        steer::Verdict::Pass => SK_PASS,
+        steer::Verdict::Drop => SK_DROP,
+    }
+}
+
+#[inline(always)]
+fn can_netns_cookie() -> bool {
+    CAN_NETNS_COOKIE.load() != 0
+}
+
+#[inline(always)]
+fn can_ingress() -> bool {
+    CAN_INGRESS.load() != 0
 }
 
 #[inline(always)]

@@ -7,7 +7,8 @@ use core::{
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SOCKMAP,
+        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE,
+        bpf_map_type::BPF_MAP_TYPE_SOCKMAP,
     },
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
     helpers::generated::{
@@ -16,8 +17,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tunnel_ebpf::{
-    Address, ClientDst, Config, Counters, Endpoint, MAX_NODES, MAX_PENDING, MAX_PORTS, NodeEntry,
-    PortRule, Tuple,
+    Address, ClientDst, Config, Counters, Endpoint, MAX_NAMESPACES, MAX_NODES, MAX_OWN_ADDRESSES,
+    MAX_PENDING, MAX_PORTS, MAX_UPLINKS, Namespace, NodeEntry, Pending, PortRule, SlotEntry, Tuple,
 };
 
 #[btf_map(name = "ports")]
@@ -25,6 +26,15 @@ static PORTS: HashMap<u16, PortRule, MAX_PORTS> = HashMap::new();
 #[btf_map(name = "nodes")]
 static NODES: HashMap<Address, NodeEntry, MAX_NODES, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+#[btf_map(name = "slots")]
+static SLOTS: HashMap<u32, SlotEntry, MAX_NODES, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map(name = "own_addresses")]
+static OWN_ADDRESSES: HashMap<Address, u64, MAX_OWN_ADDRESSES, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map(name = "uplinks")]
+static UPLINKS: HashMap<u32, u64, MAX_UPLINKS> = HashMap::new();
+#[btf_map(name = "namespaces")]
+static NAMESPACES: LruHashMap<u64, Namespace, MAX_NAMESPACES> = LruHashMap::new();
 #[btf_map(name = "config")]
 static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map(name = "heartbeat")]
@@ -36,7 +46,7 @@ static CLIENT_DST: SkStorage<ClientDst> = SkStorage::new();
 #[btf_map(name = "accepted_dst")]
 static ACCEPTED_DST: SkStorage<Endpoint> = SkStorage::new();
 #[btf_map(name = "pending_dst")]
-static PENDING_DST: LruHashMap<Tuple, Endpoint, MAX_PENDING> = LruHashMap::new();
+static PENDING_DST: HashMap<Tuple, Pending, MAX_PENDING> = HashMap::new();
 #[btf_map(name = "counters")]
 static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
@@ -89,15 +99,54 @@ pub(crate) fn last_heartbeat() -> Option<u64> {
     lookup::<u64>(raw(&HEARTBEAT), 0).map(|beat| unsafe { *beat })
 }
 
+/// The address that a slot of the ranges stands for.
+#[inline(always)]
+pub(crate) fn slot(slot: u32) -> Option<Address> {
+    // SAFETY: copied at once; an address is written when the slot is given to a node, before the node
+    // has it.
+    lookup::<SlotEntry>(raw(&SLOTS), u64::from(slot)).map(|entry| unsafe { (*entry).address })
+}
+
+/// Whether the server's network namespace has this address.
+#[inline(always)]
+pub(crate) fn is_own_address(address: &Address) -> bool {
+    // SAFETY: only whether it is there counts.
+    unsafe { OWN_ADDRESSES.get(address) }.is_some()
+}
+
+/// Whether other machines are reached by the interface with this number.
+#[inline(always)]
+pub(crate) fn is_uplink(interface: u32) -> bool {
+    lookup::<u64>(raw(&UPLINKS), u64::from(interface)).is_some()
+}
+
+/// How connects of a network namespace fare. Programs on other CPUs may write to it as well; every
+/// field is one word.
+#[inline(always)]
+pub(crate) fn namespace(cookie: u64) -> Option<*mut Namespace> {
+    lookup(raw(&NAMESPACES), cookie)
+}
+
+#[inline(always)]
+pub(crate) fn insert_namespace(cookie: u64, namespace: &Namespace) {
+    // Another CPU may have been quicker, and what it noted is as good.
+    let _ = NAMESPACES.insert(&cookie, namespace, u64::from(BPF_NOEXIST));
+}
+
 /// Whether the slot holds a live listening socket.
 #[inline(always)]
 pub(crate) fn has_listener(slot: u32) -> bool {
-    let Some(socket) = lookup(raw(&LISTENERS), u64::from(slot)) else {
-        return false;
-    };
+    with_listener(slot, |_| ()).is_some()
+}
+
+/// Lends the live listening socket in the slot, if there is one.
+#[inline(always)]
+pub(crate) fn with_listener<R>(slot: u32, use_it: impl FnOnce(*mut c_void) -> R) -> Option<R> {
+    let socket: *mut c_void = lookup(raw(&LISTENERS), u64::from(slot))?;
+    let result = use_it(socket);
     // SAFETY: the socket was acquired by the lookup.
     unsafe { bpf_sk_release(socket) };
-    true
+    Some(result)
 }
 
 /// Notes on the client's socket what it asked for; false when there is no memory.
@@ -127,15 +176,21 @@ pub(crate) fn remember_accepted_dst(socket: *mut c_void, original: &Endpoint) ->
     storage(&ACCEPTED_DST, socket, Some(original)).is_some()
 }
 
+/// Notes a connect that is on its way, unless there is a note under the same tuple.
 #[inline(always)]
-pub(crate) fn insert_pending(tuple: &Tuple, original: &Endpoint) -> Result<(), i32> {
-    PENDING_DST.insert(tuple, original, 0)
+pub(crate) fn insert_pending(tuple: &Tuple, pending: &Pending) -> Result<(), i32> {
+    PENDING_DST.insert(tuple, pending, u64::from(BPF_NOEXIST))
+}
+
+/// Notes it in place of what is noted under the same tuple.
+#[inline(always)]
+pub(crate) fn replace_pending(tuple: &Tuple, pending: &Pending) -> Result<(), i32> {
+    PENDING_DST.insert(tuple, pending, 0)
 }
 
 #[inline(always)]
-pub(crate) fn pending(tuple: &Tuple) -> Option<Endpoint> {
-    // SAFETY: copied at once.
-    unsafe { PENDING_DST.get(tuple).copied() }
+pub(crate) fn pending(tuple: &Tuple) -> Option<*mut Pending> {
+    PENDING_DST.get_ptr_mut(tuple)
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@ use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::bpf_get_netns_cookie,
     programs::SockAddrContext,
 };
 use tunnel_ebpf::{Address, Endpoint};
@@ -44,6 +45,13 @@ impl<'a> SockAddr<'a> {
     pub(crate) fn socket(&self) -> *mut bpf_sock {
         // SAFETY: the kernel passes a valid context; `sk` is never null in these programs.
         unsafe { (*self.raw()).__bindgen_anon_1.sk }
+    }
+
+    /// The network namespace of the socket, as `SO_NETNS_COOKIE` names it.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> u64 {
+        // SAFETY: a helper that takes the context.
+        unsafe { bpf_get_netns_cookie(self.raw().cast()) }
     }
 
     /// The mark that the socket carries (`SO_MARK`).

@@ -19,25 +19,30 @@ mod gate;
 mod host;
 mod kernel_map;
 mod links;
+mod local_ranges;
 mod log;
 mod migration;
 mod object;
 mod original;
 mod own_directory;
 mod pins;
+mod schemes;
+mod slots;
 mod state;
 mod sys;
 mod table;
 
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use aya::Ebpf;
-use tracing::info;
-use tunnel_ebpf::{Address, NodeEntry, PortRule, maps};
+use tracing::{info, warn};
+use tunnel_ebpf::{Address, NodeEntry, PortRule, Ranges, SlotEntry, maps};
 
 use self::{
     claim::Claim,
@@ -46,6 +51,7 @@ use self::{
     kernel_map::KernelMap,
     migration::Plan,
     pins::{Pins, pin_error},
+    slots::Slots,
 };
 pub use self::{
     claim::{Holders, Sharing},
@@ -53,9 +59,11 @@ pub use self::{
     diff::Changes,
     error::{ApplyError, GateError, InstallError},
     gate::{GateState, Heartbeat, Listeners},
+    local_ranges::{HostRange, InvalidRange, LocalRanges, PodRange},
     log::{LOG_TARGET, LogLevel, LogTask},
     original::OriginalDestinations,
     pins::Removed,
+    schemes::{NamespaceReader, Namespaces, Scheme, Schemes},
     state::{ProgramState, State},
     table::{Excluded, Exclusion, Standing, Table},
 };
@@ -72,10 +80,36 @@ pub struct Options {
     pub sharing: Sharing,
     /// Sockets with this mark (`SO_MARK`) are left alone; 0: no mark is.
     pub mark: u32,
+    /// Which local addresses stand for nodes. Those for pods and IPv6 must be routed to the loopback
+    /// interface; see [`addresses::LocalRoute`].
+    pub ranges: LocalRanges,
+    /// Whose connects are captured.
+    pub clients: Clients,
     /// The gate closes when the last [`Heartbeat`] is older.
     pub heartbeat_max_age: Duration,
     /// Loads the programs that log; `None`: the plain ones.
     pub log_level: Option<LogLevel>,
+}
+
+/// Whose connects are captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clients {
+    /// Those of every process of this machine, pods included.
+    #[default]
+    All,
+    /// Those of processes in the server's own network namespace.
+    OwnNamespace,
+}
+
+impl Clients {
+    fn code(self) -> u16 {
+        let code = match self {
+            Self::All => tunnel_ebpf::clients::ALL,
+            Self::OwnNamespace => tunnel_ebpf::clients::OWN_NAMESPACE,
+        };
+        u16::try_from(code).expect("a small code")
+    }
 }
 
 impl Default for Options {
@@ -85,6 +119,8 @@ impl Default for Options {
             pin_root: PathBuf::from("/sys/fs/bpf/culvert"),
             sharing: Sharing::default(),
             mark: 0,
+            ranges: LocalRanges::default(),
+            clients: Clients::default(),
             heartbeat_max_age: Duration::from_secs(4),
             log_level: None,
         }
@@ -103,6 +139,12 @@ pub struct Redirect {
     /// How many entries `nodes` has, once a table was applied.
     applied: Option<usize>,
     ports: KernelMap<u16, PortRule>,
+    slots: KernelMap<u32, SlotEntry>,
+    own_addresses: KernelMap<Address, u64>,
+    uplinks: KernelMap<u32, u64>,
+    namespaces: NamespaceReader,
+    /// The ranges that this kernel lets be used.
+    ranges: Ranges,
     gate: Gate,
     originals: OriginalDestinations,
     counters: CounterReader,
@@ -126,8 +168,9 @@ impl Redirect {
         let pins = Pins::new(&options.pin_root);
         pins.create()?;
         let claim = Claim::new(&options.pin_root, options.sharing)?;
+        migration::share_socket_storage(&pins)?;
         let mut plan = Plan::new(&pins)?;
-        let mut ebpf = object::load(options.log_level, host.can_set_retval(), plan.pins())?;
+        let mut ebpf = object::load(options.log_level, host.features(), plan.pins())?;
         plan.copy_entries();
         let log_task = options.log_level.map(|_| LogTask::new(&mut ebpf));
         let log_task = log_task
@@ -164,8 +207,13 @@ impl Redirect {
             KernelMap::open(&pins.map(maps::PORTS)).map_err(open)?,
         );
         let gate = Gate::open_maps(&pins).map_err(open)?;
-        let originals = OriginalDestinations::open(&pins).map_err(open)?;
+        let ranges = usable_ranges(&options, &host);
+        let originals = OriginalDestinations::open(&pins, ranges).map_err(open)?;
         let counters = CounterReader::open(&pins).map_err(open)?;
+        let slots = KernelMap::open(&pins.map(maps::SLOTS)).map_err(open)?;
+        let own_addresses = KernelMap::open(&pins.map(maps::OWN_ADDRESSES)).map_err(open)?;
+        let uplinks = KernelMap::open(&pins.map(maps::UPLINKS)).map_err(open)?;
+        let namespaces = NamespaceReader::open(&pins).map_err(open)?;
         Ok(Self {
             options,
             host,
@@ -175,6 +223,11 @@ impl Redirect {
             nodes,
             applied: None,
             ports,
+            slots,
+            own_addresses,
+            uplinks,
+            namespaces,
+            ranges,
             gate,
             originals,
             counters,
@@ -207,20 +260,51 @@ impl Redirect {
             }
         };
         let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        let slots = self.slots.entries().map_err(failed("read", maps::SLOTS))?;
+        let mut slots = Slots::new(slots, gate::monotonic_nanoseconds());
         let diff = diff::diff(
             table,
             own_port.map(|config| config.port),
             self.nodes.entries().map_err(failed("read", maps::NODES))?,
             self.ports.entries().map_err(failed("read", maps::PORTS))?,
+            &mut slots,
         );
         let nodes = |result: io::Result<()>| result.map_err(failed("write", maps::NODES));
         let ports = |result: io::Result<()>| result.map_err(failed("write", maps::PORTS));
+        let set_slots = self.slots.set_all(&diff.set_slots);
+        set_slots.map_err(failed("write", maps::SLOTS))?;
         nodes(self.nodes.set_all(&diff.set_nodes))?;
         ports(self.ports.set_all(&diff.set_ports))?;
         ports(self.ports.remove_all(&diff.remove_ports))?;
         nodes(self.nodes.set_all(&diff.settle_nodes))?;
         nodes(self.nodes.remove_all(&diff.remove_nodes))?;
         Ok(diff)
+    }
+
+    /// Tells the programs which addresses this machine has, and by which interfaces it reaches other
+    /// machines: who is a client of this machine follows from both.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_surroundings(
+        &mut self,
+        own_addresses: &BTreeSet<IpAddr>,
+        uplinks: &BTreeSet<u32>,
+    ) -> Result<(), ApplyError> {
+        let failed = |map| {
+            move |source| ApplyError::Map {
+                action: "write",
+                map,
+                source,
+            }
+        };
+        let addresses = own_addresses.iter().map(|ip| Address::from(*ip));
+        self.own_addresses
+            .replace_keys(addresses)
+            .map_err(failed(maps::OWN_ADDRESSES))?;
+        self.uplinks
+            .replace_keys(uplinks.iter().copied())
+            .map_err(failed(maps::UPLINKS))
     }
 
     /// Redirects connects to these listeners from now on, until the gate is closed, they are, or
@@ -230,13 +314,21 @@ impl Redirect {
     /// When a listener is no place to redirect to, or the kernel refuses.
     pub fn open_gate(&mut self, listeners: &Listeners<'_>) -> Result<(), GateError> {
         let destination = Destination::of(*listeners)?;
-        let config = destination.config(self.options.mark, self.options.heartbeat_max_age);
+        let lenient_for = self.waiting.is_some().then_some(SYN_LIFETIME);
+        let config = destination.config(&self.options, self.ranges, lenient_for);
+        if !destination.knows_netns() {
+            warn!(
+                kernel = self.host.release,
+                "this kernel does not tell network namespaces apart (5.14 or newer does): \
+                 a local user who can make one can disturb connections of others",
+            );
+        }
         self.own_port(destination.port())
             .map_err(map_error(maps::PORTS))?;
         self.gate.open(*listeners, config)?;
         if let Some(mut ebpf) = self.waiting.take() {
             gate::close_others(&self.pins).map_err(map_error(maps::LISTENERS))?;
-            links::switch(&mut ebpf, &self.pins, &self.host.cgroup)
+            links::switch(&mut ebpf, &self.pins, &self.host)
                 .map_err(|error| GateError::Switch(Box::new(error)))?;
         }
         info!(?destination, "redirecting");
@@ -248,7 +340,7 @@ impl Redirect {
         let mut rule = self.ports.get(&port)?.unwrap_or(PortRule {
             groups: 0,
             kind: tunnel_ebpf::port_kind::OWN,
-            reserved: 0,
+            clients: tunnel_ebpf::clients::ALL,
         });
         rule.kind = tunnel_ebpf::port_kind::OWN;
         self.ports.set(&port, &rule)
@@ -283,6 +375,21 @@ impl Redirect {
         self.counters.clone()
     }
 
+    /// Which scheme serves whom.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn schemes(&self) -> io::Result<Schemes> {
+        let usable = self.host.features().ingress;
+        let namespaces = self.namespaces.read()?;
+        Ok(Schemes::new(&self.options.ranges, usable, namespaces))
+    }
+
+    /// What tells how connects of other network namespaces fare.
+    pub fn namespaces(&self) -> NamespaceReader {
+        self.namespaces.clone()
+    }
+
     /// How many connects are between their SYN and the server's accept, or were lost there.
     pub fn pending(&self) -> io::Result<usize> {
         self.originals.pending()
@@ -299,14 +406,25 @@ impl Redirect {
     }
 }
 
+/// How long a SYN may be repeated that a predecessor's programs have noted.
+const SYN_LIFETIME: Duration = Duration::from_mins(3);
+
+fn usable_ranges(options: &Options, host: &Host) -> Ranges {
+    if host.features().ingress {
+        options.ranges.compiled()
+    } else {
+        Ranges::OFF
+    }
+}
+
 /// Attaches the programs, with the gate closed where they do not use the maps of those before them.
 fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host, plan: &Plan) -> Result<(), InstallError> {
     if !plan.replaces_any() {
-        return links::switch(ebpf, pins, &host.cgroup);
+        return links::switch(ebpf, pins, host);
     }
     let gate_error = || pin_error("close the gate in", pins.directory());
     let suspension = Suspension::new(pins).map_err(gate_error())?;
-    let switched = links::switch(ebpf, pins, &host.cgroup);
+    let switched = links::switch(ebpf, pins, host);
     // A server that runs would not find what these programs hand over: it gets no more.
     let for_good = switched.is_ok() && plan.replaces(maps::ACCEPTED_DST);
     if let Some(suspension) = suspension.filter(|_| !for_good) {

@@ -14,5 +14,5 @@ pub use agent::AgentArgs;
 pub use byte_size::{ByteSize, InvalidByteSize};
 pub use kubernetes::{ClusterArgs, ServerKubernetesArgs};
 pub use secret::Secret;
-pub use server::{EbpfLogLevel, OfflineNodes, ServerArgs};
+pub use server::{AllowedClient, EbpfLogLevel, LoopbackPortClients, OfflineNodes, ServerArgs};
 pub use shared::{LogArgs, SessionArgs};

@@ -60,23 +60,26 @@ fn a_program_that_holds_the_hook_exclusively_is_named() {
     assert!(said.contains(above.path().to_str().unwrap()), "{said}");
 }
 
-/// A sidecar takes the pod's connects after us and dials the server itself: where they were meant
-/// to go is lost, so the server closes them and says so. It never guesses.
+/// A sidecar takes the pod's connects after us and dials, itself, where it sees the client going. The
+/// address there still stands for the node.
 #[test]
-fn a_sidecars_own_connects_are_closed_and_counted() {
+fn a_sidecars_own_connects_reach_the_node_that_its_client_dialled() {
     let mut lab = RedirectLab::new();
     lab.lab.add_pod().unwrap();
+    let mut server = lab.server("");
     let pod = lab.lab.pod(0).namespace();
+    let line = format!("connect --to {NODE_V4} --greeting");
+    let direct = lab.probe(pod, &line).start().unwrap().succeed(PATIENCE);
+    assert!(direct.unwrap().contains(NODE_V4));
     pod.nft(
         "table ip sidecar {
              chain output {
                  type nat hook output priority -100
-                 meta mark != 1 ip daddr 10.77.0.1 tcp dport 20250 redirect to :15001
+                 meta mark != 1 ip daddr 198.18.0.0/15 tcp dport 10250 redirect to :15001
              }
          }\n",
     )
     .unwrap();
-    let mut server = lab.server("");
     let mut sidecar = lab
         .probe(pod, "echo --bind 127.0.0.1:15001 --seconds 60")
         .start()
@@ -85,14 +88,28 @@ fn a_sidecars_own_connects_are_closed_and_counted() {
     // The client was redirected, and landed at the sidecar.
     let client = lab.probe(pod, &format!("connect --to {NODE_V4} --echo"));
     client.start().unwrap().succeed(PATIENCE).unwrap();
-    // The sidecar dials where it sees the client going.
+    // What the sidecar sees is the node's address in the range: the first slot.
+    let own = lab.probe(pod, "connect --to 198.18.0.1:10250 --mark 1 --greeting");
+    let said = own.start().unwrap().succeed(PATIENCE).unwrap();
+    assert!(said.contains(NODE_V4), "{said}");
+    assert_eq!(stop(&mut server).known, 2);
+}
+
+/// Without a range the sidecar dials the server itself: where its client wanted to go is lost, so the
+/// connect is refused and counted. Nobody guesses.
+#[test]
+fn a_sidecars_own_connects_are_refused_and_counted_where_no_range_serves() {
+    let mut lab = RedirectLab::new();
+    lab.lab.add_pod().unwrap();
+    let pod = lab.lab.pod(0).namespace();
+    let mut server = lab.server("--tuple");
     let own = lab.probe(
         pod,
         &format!("connect --to {SERVER_V4} --mark 1 --greeting"),
     );
     let said = own.start().unwrap().succeed(PATIENCE).unwrap();
-    assert!(said.contains("greeting EOF"), "{said}");
+    assert!(said.contains("connect ECONNREFUSED"), "{said}");
     let report = stop(&mut server);
-    assert_eq!((report.known, report.unknown), (0, 1));
-    assert_eq!(report.counters["no_original"], 1);
+    assert_eq!((report.known, report.unknown), (0, 0));
+    assert_eq!(report.counters["steer_unannounced"], 1);
 }

@@ -38,6 +38,18 @@ impl RedirectLab {
         }
     }
 
+    /// A control plane with another machine on its network, which sends packets for the range its way.
+    pub(super) fn with_stranger() -> Self {
+        let lab = Lab::nat().unwrap();
+        let route = "route add 198.18.0.0/15 via 10.77.0.1";
+        lab.router().ip(route).unwrap();
+        Self {
+            lab,
+            cgroup: Cgroup::new("redirect").unwrap(),
+            pins: PinRoot::new().unwrap(),
+        }
+    }
+
     pub(super) fn control(&self) -> &NetNs {
         self.lab.control()
     }
@@ -92,6 +104,11 @@ impl RedirectLab {
         Launch::new(namespace, programs::probe().unwrap())
             .cgroup(&self.cgroup)
             .words(line)
+    }
+
+    /// A client that no program sees.
+    pub(super) fn outside(&self, namespace: &NetNs, line: &str) -> Launch {
+        Launch::new(namespace, programs::probe().unwrap()).words(line)
     }
 
     /// Connects in the cgroup from the control plane's network.

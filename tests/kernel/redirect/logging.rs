@@ -12,8 +12,8 @@ fn every_decision_is_a_line_with_fields() {
     lab.fails(&format!("--to {NODE_V4} --mark 7"));
     lab.fails(&format!("--to {SERVER_V4}"));
     for line in [
-        "verdict=\"redirect\" reason=\"redirected\" address=10.78.0.11 port=10250",
-        "verdict=\"redirect\" reason=\"redirected\" address=fd00:78::11 port=10250",
+        "verdict=\"redirect\" reason=\"range\" address=10.78.0.11 port=10250",
+        "verdict=\"redirect\" reason=\"range\" address=fd00:78::11 port=10250",
         "verdict=\"pass\" reason=\"other-address\" address=10.78.0.12 port=10250",
         "verdict=\"exempt\" reason=\"mark\" address=10.78.0.11 port=10250",
         "verdict=\"pass\" reason=\"own-listener\" address=10.77.0.1 port=20250",

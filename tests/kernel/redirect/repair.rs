@@ -1,10 +1,16 @@
 //! What a server finds that an earlier one, or somebody else, left; and what it leaves itself.
 
-use std::{collections::BTreeSet, fs, os::fd::AsFd as _, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use aya::maps::{HashMap, MapData};
 use culvert_tests::{Cgroup, command};
-use tunnel_ebpf::{Address, NodeEntry, maps};
+use tunnel_ebpf::{ABI, Address, NodeEntry, maps, programs};
 use tunnel_user::{
     model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
     redirect::{self, GateState, Listeners, Options, Redirect, Sharing, Standing, State, Table},
@@ -26,6 +32,11 @@ fn successor(lab: &RedirectLab) -> Options {
         sharing: Sharing::WithPredecessor,
         ..options(lab)
     }
+}
+
+/// Where this version of the maps is pinned.
+fn version(options: &Options) -> PathBuf {
+    options.pin_root.join(format!("v{ABI}"))
 }
 
 fn table(addresses: &[&str]) -> Table {
@@ -78,7 +89,7 @@ fn uninstalling_leaves_nothing_pinned_and_nothing_attached() {
     let removed = redirect::uninstall(&options).unwrap();
     assert_eq!(
         (removed.links.len(), removed.maps.len()),
-        (5, maps::ALL.len())
+        (programs::ALL.len(), maps::ALL.len())
     );
     assert!(!options.pin_root.exists());
     assert_eq!(attached(lab.cgroup.path()), "");
@@ -100,7 +111,8 @@ fn a_redirect_in_use_is_neither_taken_nor_removed() {
     assert_eq!(ids(&redirect.state().unwrap()), ids(&before));
     redirect.release();
     redirect::refuse_in_use(&options).unwrap();
-    assert_eq!(redirect::uninstall(&options).unwrap().links.len(), 5);
+    let removed = redirect::uninstall(&options).unwrap();
+    assert_eq!(removed.links.len(), programs::ALL.len());
 }
 
 #[test]
@@ -137,12 +149,14 @@ fn a_map_of_another_shape_is_replaced_and_keeps_its_entries() {
     let lab = RedirectLab::new();
     let options = options(&lab);
     drop(Redirect::install(&options).unwrap());
-    let pinned = options.pin_root.join("v1/nodes");
+    let pinned = version(&options).join("nodes");
     let address = Address::from("10.78.0.11".parse::<std::net::IpAddr>().unwrap());
     let entry = NodeEntry {
         groups: 1,
         standing: 0,
         closed_gate: 0,
+        slot: 0,
+        reserved: 0,
     };
     // The same keys and values, but room for three only.
     fs::remove_file(&pinned).unwrap();
@@ -165,8 +179,9 @@ fn a_map_of_another_shape_is_replaced_and_keeps_its_entries() {
     let mut redirect = Redirect::install(&options).unwrap();
     redirect.apply(&table(&["10.78.0.11"])).unwrap();
     assert_eq!(redirect.state().unwrap().nodes, 1);
-    let left: Vec<_> = fs::read_dir(options.pin_root.join("v1")).unwrap().collect();
-    assert_eq!(left.len(), maps::ALL.len() + 5, "{left:?}");
+    let left: Vec<_> = fs::read_dir(version(&options)).unwrap().collect();
+    let all = maps::ALL.len() + programs::ALL.len();
+    assert_eq!(left.len(), all, "{left:?}");
 }
 
 /// A server that runs goes on, unless it could not read any more what the programs hand over.
@@ -185,7 +200,7 @@ fn the_gate_stays_open_while_maps_are_replaced_if_the_running_server_can_use_the
             v6: None,
         };
         running.open_gate(&listeners).unwrap();
-        let pinned = options(&lab).pin_root.join("v1").join(map);
+        let pinned = version(&options(&lab)).join(map);
         fs::remove_file(&pinned).unwrap();
         let other = HashMap::<MapData, u32, u32>::create(3, 0).unwrap();
         other.pin(&pinned).unwrap();
@@ -204,8 +219,8 @@ fn another_versions_programs_are_replaced_when_the_gate_opens() {
     let options = options(&lab);
     let mut older = Redirect::install(&options).unwrap();
     let before = older.state().unwrap();
-    let (v0, v1) = (options.pin_root.join("v0"), options.pin_root.join("v1"));
-    fs::rename(&v1, &v0).unwrap();
+    let (other, own) = (options.pin_root.join("v0"), version(&options));
+    fs::rename(&own, &other).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listeners = Listeners {
         v4: Some(listener.as_fd()),
@@ -214,12 +229,12 @@ fn another_versions_programs_are_replaced_when_the_gate_opens() {
     older.open_gate(&listeners).unwrap();
 
     let mut redirect = Redirect::install(&successor(&lab)).unwrap();
-    assert!(v0.join("link_connect4").exists() && !v1.join("link_connect4").exists());
+    assert!(other.join("link_connect4").exists() && !own.join("link_connect4").exists());
     redirect.apply(&table(&["10.78.0.11"])).unwrap();
     assert_eq!(older.state().unwrap().gate, GateState::Open);
     redirect.open_gate(&listeners).unwrap();
     assert_eq!(older.state().unwrap().gate, GateState::NoListener);
-    assert!(!v0.exists());
+    assert!(!other.exists());
     let after = redirect.state().unwrap();
     assert_eq!(after.gate, GateState::Open);
     let all_new = ids(&before)
@@ -306,12 +321,12 @@ fn bpftool_loads_the_object_and_shows_field_names() {
     let lab = RedirectLab::new();
     let into = lab.load_with_bpftool("bpftool");
     let programs = fs::read_dir(&into).unwrap().count();
-    assert_eq!(programs, tunnel_ebpf::programs::ALL.len());
+    assert_eq!(programs, programs::ALL.len());
 
     let mut redirect = Redirect::install(&options(&lab)).unwrap();
     redirect.apply(&table(&["10.78.0.11"])).unwrap();
     let dump = |map: &str| {
-        let path = options(&lab).pin_root.join("v1").join(map);
+        let path = version(&options(&lab)).join(map);
         command::run("bpftool", ["map", "dump", "pinned", path.to_str().unwrap()]).unwrap()
     };
     assert!(dump(maps::NODES).contains("\"closed_gate\": 0"));

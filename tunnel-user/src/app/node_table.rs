@@ -18,7 +18,7 @@ use crate::{
     model::{AddressConflict, Family, GatePolicy, NodeName, SnapshotReader},
     moment::until,
     observability::{metrics::ServerMetrics, readiness::Condition},
-    redirect::{ApplyError, Excluded, Redirect, Standing, Table},
+    redirect::{ApplyError, Excluded, Redirect, Standing, Table, addresses::Surroundings},
     settings::OfflineNodes,
     tunnel::server::Sessions,
 };
@@ -38,6 +38,10 @@ pub(super) struct NodeTable {
     pub(super) redirect: SharedRedirect,
     pub(super) snapshots: SnapshotReader,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    /// Where this machine's clients are, as the kernel programs have to know.
+    pub(super) surroundings: watch::Receiver<Arc<Surroundings>>,
+    /// Ports that lead to a node's loopback are for the server's own network namespace.
+    pub(super) guards_loopback_ports: bool,
     pub(super) sessions: Sessions,
     pub(super) offline_nodes: OfflineNodes,
     /// Until then a node without a session is not taken for offline: agents are still coming along.
@@ -79,13 +83,22 @@ impl NodeTable {
         let own = Arc::clone(&self.own_addresses.borrow_and_update());
         let standing = |node: &NodeName| self.standing(node);
         let (mut table, excluded) = Table::new(&snapshot, &own, self.default_policy, standing);
+        if self.guards_loopback_ports {
+            let ports = snapshot.loopback_ports().iter();
+            table = table.for_own_namespace(ports.map(|port| port.number()));
+        }
         for family in &*self.set_aside.borrow_and_update() {
             table.set_aside(*family);
         }
         let probes = table.add_probes();
         self.told.tell(excluded, snapshot.conflicts());
         self.metrics.nodes.set(gauge(snapshot.nodes().len()));
-        let changes = self.redirect.lock().apply(&table)?;
+        let surroundings = Arc::clone(&self.surroundings.borrow_and_update());
+        let changes = {
+            let mut redirect = self.redirect.lock();
+            redirect.set_surroundings(&surroundings.addresses, &surroundings.uplinks)?;
+            redirect.apply(&table)?
+        };
         self.metrics.redirect_entries.set(gauge(table.addresses()));
         self.applied.ready();
         self.probes.send_if_modified(|told| {
@@ -110,6 +123,7 @@ impl NodeTable {
             tokio::select! {
                 Ok(()) = self.snapshots.changed() => {}
                 Ok(()) = self.own_addresses.changed() => {}
+                Ok(()) = self.surroundings.changed() => {}
                 Ok(()) = self.in_charge.changed() => {}
                 Ok(()) = self.set_aside.changed() => {}
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,

@@ -9,6 +9,7 @@
 
 mod backing;
 mod parts;
+mod ranges;
 mod sockets;
 mod status;
 mod takeover;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     parts::Parts,
+    ranges::Unreached,
     sockets::Sockets,
     wind_down::{Ends, Outcome},
 };
@@ -35,8 +37,8 @@ use super::{
 };
 use crate::{
     frontend::transparent::{
-        Accepting, Arrivals, OriginalDsts, Transparent, TransparentMetrics, TransparentOptions,
-        TransparentStops,
+        Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent, TransparentMetrics,
+        TransparentOptions, TransparentStops,
     },
     model::{Family, OriginalDst},
     observability::{
@@ -44,8 +46,8 @@ use crate::{
         meta::MetaServer,
         readiness::Condition,
     },
-    redirect::{self, LogLevel, OriginalDestinations, Redirect, Sharing},
-    settings::{EbpfLogLevel, ServerArgs},
+    redirect::{self, LogLevel, OriginalDestinations, Redirect, Sharing, addresses::local_route},
+    settings::{EbpfLogLevel, LoopbackPortClients, ServerArgs},
     tunnel::server::AgentListener,
 };
 
@@ -59,6 +61,7 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     if args.uninstall {
         println!("{}", redirect::uninstall(&redirect_options(&args))?);
+        local_route::remove_all().await;
         return Ok(());
     }
     descriptors::raise_limit();
@@ -140,8 +143,11 @@ impl Server {
         } else {
             Sharing::Alone
         };
+        let own_addresses = Arc::clone(&parts.own_addresses.borrow());
+        let ranges = ranges::route(&args, &own_addresses).await?;
         let mut redirect = Redirect::install(&redirect::Options {
             sharing,
+            ranges,
             ..redirect_options(&args)
         })?;
         let log_task = redirect.take_log_task();
@@ -225,6 +231,8 @@ impl Server {
             redirect: self.redirect.clone(),
             snapshots: self.parts.snapshots.clone(),
             own_addresses: self.parts.own_addresses.clone(),
+            surroundings: self.parts.surroundings.clone(),
+            guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
             sessions: self.parts.sessions.clone(),
             offline_nodes: self.args.offline_nodes,
             patient_until: self.patient_until,
@@ -267,6 +275,7 @@ impl Server {
         let end = self.ends.clients.clone();
         self.tasks
             .spawn("proving that captured connects arrive", arrival.run(end));
+        self.watch_unreached();
         self.clients.ready();
         Incumbent::new(
             &self.args.run_dir,
@@ -274,6 +283,19 @@ impl Server {
             self.parts.sessions.clone(),
             self.in_charge.clone(),
         )
+    }
+
+    /// Tells readiness from which network namespaces nothing arrives.
+    fn watch_unreached(&mut self) {
+        let unreached = Unreached {
+            namespaces: self.redirect.lock().namespaces(),
+            original_dsts: self.redirect.lock().original_destinations(),
+            condition: self.parts.readiness.register("clients"),
+            listeners: self.sockets.redirect_addresses(),
+        };
+        let end = self.ends.clients.clone();
+        self.tasks
+            .spawn("watching from where nothing arrives", unreached.run(end));
     }
 
     fn accept_clients(&mut self, accepting: Accepting, arrivals: Arrivals) -> anyhow::Result<()> {
@@ -286,6 +308,10 @@ impl Server {
             self.sockets.clients()?,
             TransparentOptions {
                 original_dsts: Arc::new(FromKernel(original_dsts)),
+                clients: ClientNetworks {
+                    networks: self.args.client_networks(),
+                    own_addresses: self.parts.own_addresses.clone(),
+                },
                 snapshots: self.parts.snapshots.clone(),
                 sessions: self.parts.sessions.clone(),
                 dial_timeout: self.args.session.dial_timeout,
@@ -301,6 +327,7 @@ impl Server {
                 metrics: TransparentMetrics {
                     connections: self.parts.metrics.connections.clone(),
                     dials: self.parts.metrics.dials.clone(),
+                    clients_refused: self.parts.metrics.clients_refused.clone(),
                     without_original_dst: self.parts.metrics.without_original_destination.clone(),
                 },
             },
@@ -333,6 +360,7 @@ fn redirect_options(args: &ServerArgs) -> redirect::Options {
         cgroup: args.cgroup.clone(),
         pin_root: args.pin_root.clone(),
         mark: args.mark.number(),
+        clients: args.captured_clients(),
         log_level: match args.ebpf_log_level {
             EbpfLogLevel::Off => None,
             EbpfLogLevel::Info => Some(LogLevel::Info),

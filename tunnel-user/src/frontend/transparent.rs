@@ -8,6 +8,7 @@
 mod accept_health;
 mod acceptor;
 mod client;
+mod networks;
 
 use std::{
     io,
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::acceptor::Accepting;
+pub use self::{acceptor::Accepting, networks::ClientNetworks};
 use self::{acceptor::Acceptor, client::Client};
 use crate::{
     model::{Family, NodeName, OriginalDst, PeerAddr, SnapshotReader},
@@ -49,6 +50,8 @@ pub trait OriginalDsts: Send + Sync {
 pub struct TransparentOptions {
     /// Reads original destinations.
     pub original_dsts: Arc<dyn OriginalDsts>,
+    /// Who may use the redirect.
+    pub clients: ClientNetworks,
     /// Which node owns an address.
     pub snapshots: SnapshotReader,
     /// Which node has a session.
@@ -76,6 +79,8 @@ pub struct TransparentMetrics {
     pub connections: Connections,
     /// Dials, by how they failed.
     pub dials: Dials,
+    /// Clients that may not use the redirect.
+    pub clients_refused: prometheus_client::metrics::counter::Counter,
     /// Clients without an original destination.
     pub without_original_dst: prometheus_client::metrics::counter::Counter,
 }
@@ -105,6 +110,7 @@ pub struct TransparentStops {
 /// What all clients share.
 struct Shared {
     original_dsts: Arc<dyn OriginalDsts>,
+    clients: ClientNetworks,
     snapshots: SnapshotReader,
     sessions: Sessions,
     dial_timeout: Duration,
@@ -138,6 +144,7 @@ impl Transparent {
     pub fn new(listeners: Vec<TcpListener>, options: TransparentOptions) -> Self {
         let TransparentOptions {
             original_dsts,
+            clients,
             snapshots,
             sessions,
             dial_timeout,
@@ -150,6 +157,7 @@ impl Transparent {
         } = options;
         let options = Arc::new(Shared {
             original_dsts,
+            clients,
             snapshots,
             sessions,
             dial_timeout,

@@ -25,7 +25,7 @@ pub use connections::{AgentConnections, Carried, Connections, OpenConnection};
 pub use dials::Dials;
 pub use labels::{DialFailure, Direction, Frontend, Outcome};
 pub(in crate::observability) use process::register_process;
-pub use redirect::ReadCounters;
+pub use redirect::{ReadCounters, ReadSchemes, SchemeReport};
 pub use server::ServerMetrics;
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.

@@ -114,6 +114,12 @@ pub struct RedirectStatus {
     pub ports: Vec<u16>,
     /// Addresses in the kernel's table of nodes.
     pub entries: u64,
+    /// By which addresses, or by notes, the kinds of clients are served: `host`, `pods`, `ipv6`.
+    #[serde(default)]
+    pub served_by: BTreeMap<String, String>,
+    /// How many network namespaces of clients are served by `range`, by `tuple`, or are `unreached`.
+    #[serde(default)]
+    pub client_namespaces: BTreeMap<String, u64>,
     /// The kernel programs' counters, by event.
     pub counters: BTreeMap<String, u64>,
 }

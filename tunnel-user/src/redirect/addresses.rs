@@ -1,11 +1,15 @@
 //! This machine's own addresses, over rtnetlink: what must never be redirected, where to listen,
-//! and the service address that comes and goes with the server.
+//! who is local, and the service address that comes and goes with the server.
 
+pub mod local_route;
 mod netlink;
 mod pick;
+mod routes;
 mod service;
+mod uplinks;
 mod watch;
 
 pub use pick::{RedirectAddresses, pick_redirect_addresses};
 pub use service::ServiceAddress;
-pub use watch::AddressWatch;
+pub use uplinks::Surroundings;
+pub use watch::{AddressWatch, NetworkWatch, Reading, SurroundingsWatch};

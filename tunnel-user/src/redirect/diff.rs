@@ -7,13 +7,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tunnel_ebpf::{Address, NodeEntry, PortRule, groups, port_kind};
+use tunnel_ebpf::{Address, NodeEntry, PortRule, SlotEntry, clients, groups, port_kind};
 
-use super::table::{Row, Table};
+use super::{
+    slots::Slots,
+    table::{Row, Table},
+};
 
 /// The writes, in the order of the fields: inserts come before deletes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Diff {
+    /// Slots that stand for new addresses, and those whose addresses go.
+    pub(super) set_slots: Vec<(u32, SlotEntry)>,
     /// New and changed entries; changed ones keep the groups that they are about to lose.
     pub(super) set_nodes: Vec<(Address, NodeEntry)>,
     pub(super) set_ports: Vec<(u16, PortRule)>,
@@ -54,6 +59,7 @@ pub(super) fn diff(
     own_port: Option<u16>,
     nodes: Vec<(Address, NodeEntry)>,
     ports: Vec<(u16, PortRule)>,
+    slots: &mut Slots,
 ) -> Diff {
     let nodes: HashMap<Address, NodeEntry> = nodes.into_iter().collect();
     let ports: BTreeMap<u16, PortRule> = ports.into_iter().collect();
@@ -62,7 +68,7 @@ pub(super) fn diff(
         incomplete: bits.len() < table.special_ports().len(),
         ..Diff::default()
     };
-    diff.nodes(table, &bits, nodes);
+    diff.nodes(table, &bits, nodes, slots);
     diff.ports(table, &bits, own_port, ports);
     diff
 }
@@ -73,10 +79,12 @@ impl Diff {
         table: &Table,
         bits: &BTreeMap<u16, u64>,
         mut current: HashMap<Address, NodeEntry>,
+        slots: &mut Slots,
     ) {
+        slots.keep_only(|address| table.nodes.contains_key(&address.octets));
         for (octets, row) in &table.nodes {
             let address = Address { octets: *octets };
-            let wanted = entry(row, bits);
+            let wanted = entry(row, bits, slots.assign(address));
             match current.remove(&address) {
                 None => {
                     self.changes.nodes_added += 1;
@@ -96,6 +104,7 @@ impl Diff {
         }
         self.changes.nodes_removed = current.len();
         self.remove_nodes = current.into_keys().collect();
+        self.set_slots = slots.take_writes();
     }
 
     fn ports(
@@ -107,13 +116,13 @@ impl Diff {
     ) {
         let mut wanted: BTreeMap<u16, PortRule> = bits
             .iter()
-            .map(|(port, groups)| (*port, rule(*groups, port_kind::TUNNELLED)))
+            .map(|(port, groups)| (*port, rule(*groups, table.clients_of(*port))))
             .collect();
         for port in &table.ports {
-            wanted.insert(*port, rule(groups::EVERY_NODE, port_kind::TUNNELLED));
+            wanted.insert(*port, rule(groups::EVERY_NODE, table.clients_of(*port)));
         }
         if let Some(port) = own_port {
-            let own = wanted.entry(port).or_insert(rule(0, port_kind::OWN));
+            let own = wanted.entry(port).or_insert(rule(0, clients::ALL));
             own.kind = port_kind::OWN;
         }
         for (port, rule) in wanted {
@@ -154,20 +163,22 @@ fn assign_bits(
     bits
 }
 
-fn entry(row: &Row, bits: &BTreeMap<u16, u64>) -> NodeEntry {
+fn entry(row: &Row, bits: &BTreeMap<u16, u64>, slot: u32) -> NodeEntry {
     let special = row.extra_ports.iter().filter_map(|port| bits.get(port));
     NodeEntry {
         groups: special.fold(groups::EVERY_NODE, std::ops::BitOr::bitor),
         standing: row.standing,
         closed_gate: row.closed_gate,
+        slot,
+        reserved: 0,
     }
 }
 
-fn rule(groups: u64, kind: u32) -> PortRule {
+fn rule(groups: u64, clients: u32) -> PortRule {
     PortRule {
         groups,
-        kind,
-        reserved: 0,
+        kind: port_kind::TUNNELLED,
+        clients,
     }
 }
 

@@ -65,6 +65,9 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
+    /// The network namespace cannot be opened.
+    #[error("cannot open /proc/thread-self/ns/net, the network namespace of this process")]
+    Netns(#[source] io::Error),
     /// Nowhere to pin.
     #[error(
         "{path} is not on a BPF file system, where the redirect's maps and links are pinned: \
@@ -149,12 +152,12 @@ pub enum InstallError {
         hook: &'static str,
     },
     /// A program cannot be attached.
-    #[error("cannot attach {program} to {cgroup}")]
+    #[error("cannot attach {program} to {place}")]
     Attach {
         /// The program.
         program: &'static str,
-        /// The cgroup.
-        cgroup: PathBuf,
+        /// The cgroup, or the network namespace.
+        place: String,
         /// The cause.
         #[source]
         source: io::Error,

@@ -12,9 +12,9 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use tunnel_ebpf::{Address, Config, LISTENER_V4, LISTENER_V6, maps};
+use tunnel_ebpf::{Address, Config, LISTENER_V4, LISTENER_V6, Ranges, maps};
 
-use super::{GateError, kernel_map::KernelMap, pins::Pins};
+use super::{GateError, Options, kernel_map::KernelMap, pins::Pins, sys};
 
 const FIRST: u32 = 0;
 
@@ -193,6 +193,8 @@ pub(super) struct Destination {
     v4: Option<SocketAddr>,
     v6: Option<SocketAddr>,
     port: u16,
+    /// The network namespace of the listeners, if the kernel tells.
+    netns: Option<u64>,
 }
 
 impl Destination {
@@ -215,26 +217,50 @@ impl Destination {
             }
             (Some(one), _) | (None, Some(one)) => one.port(),
         };
-        Ok(Self { v4, v6, port })
+        let netns = listeners.v4.or(listeners.v6).map(sys::netns_cookie);
+        let netns = netns.transpose().map_err(GateError::Socket)?.flatten();
+        Ok(Self {
+            v4,
+            v6,
+            port,
+            netns,
+        })
     }
 
     pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) fn config(&self, mark: u32, heartbeat_max_age: Duration) -> Config {
+    /// The configuration that sends connects there; `lenient_for` is how long connections are accepted
+    /// that another version's programs noted.
+    pub(super) fn config(
+        &self,
+        options: &Options,
+        ranges: Ranges,
+        lenient_for: Option<Duration>,
+    ) -> Config {
         let address = |socket: Option<SocketAddr>| {
             socket.map_or(Address::UNSPECIFIED, |socket| socket.ip().into())
         };
         Config {
             redirect_v4: address(self.v4),
             redirect_v6: address(self.v6),
-            mark,
+            ranges,
+            own_netns: self.netns.unwrap_or(0),
+            lenient_until: lenient_for.map_or(0, |time| {
+                monotonic_nanoseconds().saturating_add(nanoseconds(time))
+            }),
+            mark: options.mark,
             port: self.port,
-            reserved: 0,
-            heartbeat_max_age: u64::try_from(heartbeat_max_age.as_nanos()).unwrap_or(u64::MAX),
+            clients: options.clients.code(),
+            heartbeat_max_age: nanoseconds(options.heartbeat_max_age),
             owner: 0,
         }
+    }
+
+    /// Whether the kernel tells network namespaces apart.
+    pub(super) fn knows_netns(&self) -> bool {
+        self.netns.is_some()
     }
 }
 
@@ -269,7 +295,11 @@ fn local_address(socket: BorrowedFd<'_>) -> Result<SocketAddr, GateError> {
     Ok(address)
 }
 
-fn monotonic_nanoseconds() -> u64 {
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn monotonic_nanoseconds() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let (seconds, nanoseconds) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
     seconds * 1_000_000_000 + nanoseconds

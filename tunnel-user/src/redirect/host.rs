@@ -2,14 +2,19 @@
 //! and the way out.
 
 use std::{
+    fmt,
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use caps::{CapSet, Capability};
 use rustix::{fs::statfs, system::uname};
+use tunnel_ebpf::programs;
 
 use super::InstallError;
 
@@ -18,6 +23,10 @@ use super::InstallError;
 const MINIMUM_KERNEL: KernelVersion = KernelVersion(5, 10);
 /// `bpf_set_retval` exists, so a refused connect fails with `ECONNREFUSED`.
 const SET_RETVAL: KernelVersion = KernelVersion(5, 18);
+/// Programs of TCP events may ask for their network namespace.
+const NETNS_COOKIE: KernelVersion = KernelVersion(5, 15);
+/// Socket lookups know the interface by which a packet came.
+const INGRESS: KernelVersion = KernelVersion(5, 17);
 
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
@@ -31,6 +40,31 @@ pub(super) struct Host {
     /// The kernel's own name for its release.
     pub(super) release: String,
     pub(super) cgroup: Cgroup,
+    /// The network namespace of this process.
+    pub(super) netns: Netns,
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub(super) struct Netns {
+    pub(super) file: File,
+    /// What the kernel calls it in a link: its file's inode.
+    pub(super) id: u64,
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    Cgroup(&'a Cgroup),
+    Netns(&'a Netns),
+}
+
+/// What newer kernels have; the programs do without.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Features {
+    pub(super) set_retval: bool,
+    pub(super) netns_cookie: bool,
+    pub(super) ingress: bool,
 }
 
 /// A kernel version: major, minor.
@@ -64,11 +98,61 @@ impl Host {
             kernel,
             release,
             cgroup,
+            netns: Netns::own().map_err(InstallError::Netns)?,
         })
     }
 
-    pub(super) fn can_set_retval(&self) -> bool {
-        self.kernel >= SET_RETVAL
+    /// Where a program belongs.
+    pub(super) fn place(&self, program: &str) -> Place<'_> {
+        if program == programs::STEER {
+            Place::Netns(&self.netns)
+        } else {
+            Place::Cgroup(&self.cgroup)
+        }
+    }
+
+    pub(super) fn features(&self) -> Features {
+        Features {
+            set_retval: self.kernel >= SET_RETVAL,
+            netns_cookie: self.kernel >= NETNS_COOKIE,
+            ingress: self.kernel >= INGRESS,
+        }
+    }
+}
+
+impl Netns {
+    fn own() -> io::Result<Self> {
+        let file = File::open("/proc/thread-self/ns/net")?;
+        let id = file.metadata()?.ino();
+        Ok(Self { file, id })
+    }
+}
+
+impl Place<'_> {
+    /// What the kernel calls it in a link.
+    pub(super) fn id(&self) -> u64 {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.id,
+            Self::Netns(netns) => netns.id,
+        }
+    }
+}
+
+impl AsFd for Place<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.directory.as_fd(),
+            Self::Netns(netns) => netns.file.as_fd(),
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.path.display().fmt(f),
+            Self::Netns(_) => f.write_str("this process's network namespace"),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! A hash map or array in the kernel, typed, shared by reference, and read and written in batches.
 
 use std::{
+    collections::HashSet,
+    hash::Hash,
     io,
     marker::PhantomData,
     os::fd::{AsFd as _, BorrowedFd},
@@ -86,6 +88,22 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
             }
         }
         Ok(())
+    }
+
+    /// Makes these the map's keys; their values mean nothing.
+    pub(super) fn replace_keys(&self, keys: impl IntoIterator<Item = K>) -> io::Result<()>
+    where
+        K: Eq + Hash,
+        V: Default,
+    {
+        let mut gone: HashSet<K> = self.entries()?.into_iter().map(|(key, _)| key).collect();
+        let new: Vec<(K, V)> = keys
+            .into_iter()
+            .filter(|key| !gone.remove(key))
+            .map(|key| (key, V::default()))
+            .collect();
+        self.set_all(&new)?;
+        self.remove_all(&gone.into_iter().collect::<Vec<_>>())
     }
 
     /// Every entry. Those written or deleted meanwhile may be missed.

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{Ebpf, programs::loaded_programs};
@@ -14,7 +14,7 @@ use tunnel_ebpf::programs;
 
 use super::{
     InstallError,
-    host::Cgroup,
+    host::{Cgroup, Host, Place},
     object,
     pins::{Pins, pin_error, remove_if_there},
     sys,
@@ -23,8 +23,8 @@ use super::{
 const ALLOW_MULTI: u32 = 1 << 1;
 
 /// Makes every program of the object the attached one: updates the links that are there, makes
-/// those that are not or that hang on another cgroup, then removes what other versions left.
-pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<(), InstallError> {
+/// those that are not or that hang somewhere else, then removes what other versions left.
+pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host) -> Result<(), InstallError> {
     for program in programs::ALL {
         let pin = pins.link(program);
         if !pin.exists()
@@ -32,9 +32,10 @@ pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<()
         {
             fs::rename(&older, &pin).map_err(pin_error("take over", &older))?;
         }
-        let updated = pin.exists() && update(ebpf, program, &pin, cgroup)?;
+        let place = host.place(program);
+        let updated = pin.exists() && update(ebpf, program, &pin, place)?;
         if !updated {
-            attach(ebpf, program, &pin, cgroup)?;
+            attach(ebpf, program, &pin, place)?;
         }
     }
     for directory in pins.remove_other_versions()? {
@@ -44,9 +45,9 @@ pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, cgroup: &Cgroup) -> Result<()
 }
 
 /// What is attached by a pinned link; `None` without a link.
-pub(super) fn attached(pins: &Pins, program: &str) -> io::Result<Option<sys::CgroupLink>> {
+pub(super) fn attached(pins: &Pins, program: &str) -> io::Result<Option<sys::Link>> {
     match sys::open_pinned(&pins.link(program)) {
-        Ok(link) => sys::cgroup_link(&link).map(Some),
+        Ok(link) => sys::link(&link).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -57,28 +58,30 @@ fn update(
     ebpf: &Ebpf,
     program: &'static str,
     pin: &Path,
-    cgroup: &Cgroup,
+    place: Place<'_>,
 ) -> Result<bool, InstallError> {
     let link: OwnedFd = sys::open_pinned(pin).map_err(pin_error("open", pin))?;
-    let useless = match sys::cgroup_link(&link) {
-        Ok(info) if info.cgroup_id == 0 => Some("its cgroup is gone"),
-        Ok(info) if info.cgroup_id != cgroup.id => Some("it is on another cgroup"),
+    let useless = match sys::link(&link) {
+        Ok(info) if info.place_id == 0 => Some("what it was attached to is gone"),
+        Ok(info) if info.place_id != place.id() => Some("it is attached somewhere else"),
         Ok(_) => None,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Some("it is no cgroup link"),
-        Err(error) => return Err(attach_error(program, cgroup)(error)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Some("it is no link of ours"),
+        Err(error) => return Err(attach_error(program, place)(error)),
     };
     let useless = match useless {
         Some(reason) => Some(reason),
         None => match sys::update_link(&link, object::program_fd(ebpf, program)?) {
             Ok(()) => None,
-            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Some("its cgroup is gone"),
-            Err(error) => return Err(attach_error(program, cgroup)(error)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+                Some("what it was attached to is gone")
+            }
+            Err(error) => return Err(attach_error(program, place)(error)),
         },
     };
     let Some(reason) = useless else {
         return Ok(true);
     };
-    warn!(program, reason, cgroup = ?cgroup.path, "the pinned link is replaced by a new one");
+    warn!(program, reason, %place, "the pinned link is replaced by a new one");
     remove_if_there(pin)?;
     Ok(false)
 }
@@ -87,13 +90,16 @@ fn attach(
     ebpf: &mut Ebpf,
     program: &'static str,
     pin: &Path,
-    cgroup: &Cgroup,
+    place: Place<'_>,
 ) -> Result<(), InstallError> {
-    let link = object::attach(ebpf, program, &cgroup.directory).map_err(|error| {
+    let link = object::attach(ebpf, program, place).map_err(|error| {
         (error.raw_os_error() == Some(libc::EPERM))
-            .then(|| exclusive(program, cgroup))
+            .then(|| match place {
+                Place::Cgroup(cgroup) => exclusive(program, cgroup),
+                Place::Netns(_) => None,
+            })
             .flatten()
-            .unwrap_or_else(|| attach_error(program, cgroup)(error))
+            .unwrap_or_else(|| attach_error(program, place)(error))
     })?;
     link.pin(pin)
         .map(drop)
@@ -160,11 +166,11 @@ fn program_name(id: u32) -> String {
     }
 }
 
-fn attach_error(program: &'static str, cgroup: &Cgroup) -> impl FnOnce(io::Error) -> InstallError {
-    let path: PathBuf = cgroup.path.clone();
+fn attach_error(program: &'static str, place: Place<'_>) -> impl FnOnce(io::Error) -> InstallError {
+    let place = place.to_string();
     move |source| InstallError::Attach {
         program,
-        cgroup: path,
+        place,
         source,
     }
 }

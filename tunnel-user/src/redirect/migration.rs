@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::Pod;
+use aya::{Pod, maps::MapData};
 use tracing::{info, warn};
 use tunnel_ebpf::{Address, NodeEntry, PortRule, maps};
 
@@ -114,6 +114,25 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// What belongs to sockets stays with them: the map of another version is used further where it has the
+/// same shape, so that clients connected before an upgrade still see the address that they dialled.
+pub(super) fn share_socket_storage(pins: &Pins) -> Result<(), InstallError> {
+    let shapes = object::shapes()?;
+    for name in [maps::CLIENT_DST, maps::ACCEPTED_DST] {
+        let pin = pins.map(name);
+        let wanted = shapes.get(name).copied();
+        let same = |other: &PathBuf| MapShape::of_pinned(other).ok() == wanted;
+        let former = pins.other_maps(name).into_iter().find(same);
+        if let Some(former) = former.filter(|_| !pin.exists()) {
+            MapData::from_pin(&former)
+                .map_err(io::Error::other)
+                .and_then(|map| map.pin(&pin).map_err(io::Error::other))
+                .map_err(pin_error("share", &former))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy<K: Pod, V: Pod>(from: &Path, to: &Path) -> io::Result<usize> {

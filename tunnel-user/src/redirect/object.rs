@@ -12,9 +12,9 @@ use aya::{
     maps::MapInfo,
     programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
 };
-use tunnel_ebpf::{SET_RETVAL_GLOBAL, maps, programs};
+use tunnel_ebpf::{INGRESS_GLOBAL, NETNS_COOKIE_GLOBAL, SET_RETVAL_GLOBAL, maps, programs};
 
-use super::{InstallError, LogLevel};
+use super::{InstallError, LogLevel, host::Features};
 
 pub(super) static PLAIN: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/plain.o"));
 static LOG: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/log.o"));
@@ -67,16 +67,20 @@ impl MapShape {
 /// Loads the programs; each map is taken from, or pinned at, the path that `pin` names for it.
 pub(super) fn load<'a>(
     log_level: Option<LogLevel>,
-    can_set_retval: bool,
+    features: Features,
     pins: impl Iterator<Item = (&'static str, &'a Path)>,
 ) -> Result<Ebpf, InstallError> {
-    let set_retval = u8::from(can_set_retval);
+    let set_retval = u8::from(features.set_retval);
+    let netns_cookie = u8::from(features.netns_cookie);
+    let ingress = u8::from(features.ingress);
     let level = log_level.map(|level| level as u8);
     let mut loader = EbpfLoader::new();
     loader
         // Nothing is relocated against the kernel's types.
         .btf(None)
-        .override_global(SET_RETVAL_GLOBAL, &set_retval, true);
+        .override_global(SET_RETVAL_GLOBAL, &set_retval, true)
+        .override_global(NETNS_COOKIE_GLOBAL, &netns_cookie, true)
+        .override_global(INGRESS_GLOBAL, &ingress, true);
     for (name, path) in pins {
         loader.map_pin_path(name, path);
     }
@@ -103,20 +107,26 @@ pub(super) fn program_fd<'a>(
     Ok(program.fd().map_err(load_error)?.as_fd())
 }
 
-/// Attaches a program to a cgroup by a link. aya's `Single` is right here: links allow other
-/// programs beside them by themselves, and the kernel refuses to be told.
-pub(super) fn attach(ebpf: &mut Ebpf, name: &str, cgroup: impl AsFd) -> io::Result<FdLink> {
+/// Attaches a program by a link: to a cgroup or, if that is what it is for, to a network namespace.
+/// aya's `Single` is right here: links allow other programs beside them by themselves, and the kernel
+/// refuses to be told.
+pub(super) fn attach(ebpf: &mut Ebpf, name: &str, place: impl AsFd) -> io::Result<FdLink> {
     let mode = CgroupAttachMode::Single;
     match ebpf.program_mut(name) {
         Some(Program::CgroupSockAddr(program)) => {
-            let id = program.attach(cgroup, mode).map_err(io_error)?;
+            let id = program.attach(place, mode).map_err(io_error)?;
             let link = program.take_link(id).map_err(io_error)?;
             link.try_into().map_err(io::Error::other)
         }
         Some(Program::SockOps(program)) => {
-            let id = program.attach(cgroup, mode).map_err(io_error)?;
+            let id = program.attach(place, mode).map_err(io_error)?;
             let link = program.take_link(id).map_err(io_error)?;
             link.try_into().map_err(io::Error::other)
+        }
+        Some(Program::SkLookup(program)) => {
+            let id = program.attach(place).map_err(io_error)?;
+            let link = program.take_link(id).map_err(io_error)?;
+            Ok(link.into())
         }
         _ => Err(io::Error::other(ProgramError::UnexpectedProgramType)),
     }
@@ -134,6 +144,7 @@ fn load_program(program: &mut Program) -> Result<(), InstallError> {
     match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(load_error)

@@ -5,7 +5,7 @@ use std::{io, net::IpAddr, path::PathBuf};
 use serde::Serialize;
 use tunnel_ebpf::programs;
 
-use super::{Counters, GateState, Redirect, host::Host, links, pins::Pins};
+use super::{Counters, GateState, Redirect, Schemes, host::Host, links, pins::Pins};
 
 /// The installed redirect, as the kernel tells it.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,8 @@ pub struct State {
     pub redirect_addresses: Vec<IpAddr>,
     /// The port that they are redirected to.
     pub redirect_port: Option<u16>,
+    /// How original destinations reach the server, and from where nothing arrives.
+    pub schemes: Schemes,
     /// What the programs counted.
     pub counters: Counters,
 }
@@ -39,7 +41,7 @@ pub struct ProgramState {
     pub name: &'static str,
     /// Its id, as in `bpftool prog show id`; `None` if it is not attached.
     pub id: Option<u32>,
-    /// Whether it is attached to the cgroup that it should be.
+    /// Whether it is attached where it should be.
     pub attached: bool,
 }
 
@@ -74,6 +76,7 @@ impl State {
                 .map(IpAddr::from)
                 .collect(),
             redirect_port: config.map(|config| config.port),
+            schemes: redirect.schemes()?,
             counters: redirect.counters.read()?,
         })
     }
@@ -85,7 +88,7 @@ impl ProgramState {
         Ok(Self {
             name,
             id: link.map(|link| link.program_id),
-            attached: link.is_some_and(|link| link.cgroup_id == host.cgroup.id),
+            attached: link.is_some_and(|link| link.place_id == host.place(name).id()),
         })
     }
 }

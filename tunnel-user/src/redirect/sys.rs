@@ -37,7 +37,11 @@ const MAP_UPDATE_BATCH: libc::c_long = 26;
 const MAP_DELETE_BATCH: libc::c_long = 27;
 const LINK_UPDATE: libc::c_long = 29;
 
+/// `include/uapi/asm-generic/socket.h`
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
 const LINK_TYPE_CGROUP: u32 = 3;
+const LINK_TYPE_NETNS: u32 = 5;
 
 /// The attribute of one command; what a command does not use must be zero.
 #[repr(C, align(8))]
@@ -86,13 +90,12 @@ impl Attr {
     }
 }
 
-/// What the kernel says about a link to a cgroup.
+/// What the kernel says about a link to a cgroup or a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CgroupLink {
+pub(super) struct Link {
     pub(super) program_id: u32,
-    /// The inode of the cgroup's directory; 0 once the cgroup is gone.
-    pub(super) cgroup_id: u64,
-    pub(super) attach_type: u32,
+    /// The inode of the cgroup's directory, or of the namespace; 0 once it is gone.
+    pub(super) place_id: u64,
 }
 
 /// The programs attached to a cgroup itself at one hook.
@@ -120,9 +123,11 @@ pub(super) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()>
     unsafe { attr.call(LINK_UPDATE).map(drop) }
 }
 
-/// Asks about a link; an error of kind `InvalidData` if it is not one to a cgroup.
-pub(super) fn cgroup_link(link: impl AsFd) -> io::Result<CgroupLink> {
-    // struct bpf_link_info: type, id, prog_id, (padding), cgroup { cgroup_id: u64, attach_type }
+/// Asks about a link; an error of kind `InvalidData` if it is neither to a cgroup nor to a network
+/// namespace.
+pub(super) fn link(link: impl AsFd) -> io::Result<Link> {
+    // struct bpf_link_info: type, id, prog_id, (padding), then one of
+    //   cgroup { cgroup_id: u64, attach_type }, netns { netns_ino: u32, attach_type }
     let mut info = Attr::new();
     let length = u32::try_from(info.0.len()).expect("128 fits");
     let mut attr = Attr::new()
@@ -131,17 +136,46 @@ pub(super) fn cgroup_link(link: impl AsFd) -> io::Result<CgroupLink> {
         .pointer(8, info.0.as_mut_ptr());
     // SAFETY: the kernel writes at most the given length into the buffer.
     unsafe { attr.call(OBJ_GET_INFO_BY_FD)? };
-    if info.get_u32(0) != LINK_TYPE_CGROUP {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the pinned link is not one to a cgroup",
-        ));
-    }
-    Ok(CgroupLink {
+    let low = u64::from(info.get_u32(16));
+    let place_id = match info.get_u32(0) {
+        LINK_TYPE_CGROUP => low | u64::from(info.get_u32(20)) << 32,
+        LINK_TYPE_NETNS => low,
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the pinned link is neither one to a cgroup nor to a network namespace",
+            ));
+        }
+    };
+    Ok(Link {
         program_id: info.get_u32(8),
-        cgroup_id: u64::from(info.get_u32(16)) | u64::from(info.get_u32(20)) << 32,
-        attach_type: info.get_u32(24),
+        place_id,
     })
+}
+
+/// The network namespace of a socket, as the programs name it (`SO_NETNS_COOKIE`); `None` before Linux
+/// 5.14.
+pub(super) fn netns_cookie(socket: impl AsFd) -> io::Result<Option<u64>> {
+    let mut cookie = 0_u64;
+    let mut length = 8;
+    // SAFETY: the kernel writes at most 8 bytes, into the cookie.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        return Ok(Some(cookie));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => Ok(None),
+        _ => Err(error),
+    }
 }
 
 /// Lists the programs attached to this very cgroup at one hook (`BPF_PROG_QUERY`).

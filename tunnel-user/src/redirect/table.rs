@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, groups, policy, standing};
+use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, clients, groups, policy, standing};
 
 use super::ApplyError;
 use crate::model::{GatePolicy, NodeName, PortSet, Snapshot};
@@ -30,6 +30,8 @@ pub struct Table {
     pub(super) nodes: BTreeMap<[u8; 16], Row>,
     /// The ports on which every node is reached.
     pub(super) ports: BTreeSet<u16>,
+    /// Ports, of every node or some, that only the server's own network namespace may use.
+    pub(super) own_namespace_ports: BTreeSet<u16>,
 }
 
 /// One address of a node.
@@ -108,7 +110,28 @@ impl Table {
             nodes.insert(Address::from(address).octets, row);
         }
         excluded.sort();
-        (Self { nodes, ports }, excluded)
+        let table = Self {
+            nodes,
+            ports,
+            own_namespace_ports: BTreeSet::new(),
+        };
+        (table, excluded)
+    }
+
+    /// The same, where on these ports only processes of the server's own network namespace are let
+    /// through.
+    #[must_use]
+    pub fn for_own_namespace(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.own_namespace_ports = ports.into_iter().collect();
+        self
+    }
+
+    pub(super) fn clients_of(&self, port: u16) -> u32 {
+        if self.own_namespace_ports.contains(&port) {
+            clients::OWN_NAMESPACE
+        } else {
+            clients::ALL
+        }
     }
 
     /// How many addresses of nodes are captured.

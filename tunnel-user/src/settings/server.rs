@@ -4,10 +4,12 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU16,
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
 use clap::{ArgAction, Args, ValueEnum};
+use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
 
 use super::{
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     model::{GatePolicy, Mark, PortSet, TunnelPort},
     observability::logging::LogFilter,
-    redirect::LOG_TARGET,
+    redirect::{Clients, HostRange, LOG_TARGET, LocalRanges, PodRange},
 };
 
 /// The settings of a server.
@@ -93,6 +95,44 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PORT", default_value_t = const { NonZeroU16::new(10270).unwrap() },
           help_heading = "Redirect")]
     pub redirect_port: NonZeroU16,
+
+    /// Loopback addresses that stand for nodes, to which connects of this machine's own network
+    /// namespace are sent; `none`: they are noted instead, and sent to --redirect-address
+    #[arg(long, value_name = "CIDR", default_value_t = HostRange::default(),
+          help_heading = "Redirect")]
+    pub host_range: HostRange,
+
+    /// Addresses that stand for nodes, routed to this machine's `lo` while the server runs, to which
+    /// connects of pods are sent: at most one network of each family (repeatable, or a comma list);
+    /// `none`: they are noted instead, and sent to --redirect-address
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        default_value = "198.18.0.0/15,fd63:756c:7665:7274::/64",
+        help_heading = "Redirect"
+    )]
+    pub pod_ranges: Vec<PodRange>,
+
+    /// Who may use the redirect (repeatable, or a comma list): `host` is the network namespace of the
+    /// server, a network is that of pods [default: every process and pod of this machine]
+    #[arg(
+        long,
+        value_name = "CIDR|host",
+        value_delimiter = ',',
+        help_heading = "Redirect"
+    )]
+    pub clients: Vec<AllowedClient>,
+
+    /// Who may use ports that lead to a node's loopback: `host`, or `all` of --clients
+    #[arg(
+        long,
+        value_name = "WHO",
+        default_value = "host",
+        value_enum,
+        help_heading = "Redirect"
+    )]
+    pub loopback_port_clients: LoopbackPortClients,
 
     /// What a connect to a node gets while no server is there to take it
     #[arg(
@@ -175,6 +215,37 @@ pub struct ServerArgs {
     pub log: LogArgs,
 }
 
+/// Who may use the redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllowedClient {
+    /// Processes in the server's network namespace.
+    Host,
+    /// Clients with an address in this network, and the host's.
+    Net(IpNet),
+}
+
+impl FromStr for AllowedClient {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "host" {
+            return Ok(Self::Host);
+        }
+        let net: Result<IpNet, _> = text.parse();
+        net.map(|net| Self::Net(net.trunc()))
+            .map_err(|_| format!("{text:?} is neither a network as in 10.244.0.0/16 nor \"host\""))
+    }
+}
+
+/// Who may use ports that lead to a node's loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoopbackPortClients {
+    /// Processes in the server's network namespace
+    Host,
+    /// Whoever may use the redirect
+    All,
+}
+
 /// What a connect to a node without a session gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OfflineNodes {
@@ -212,6 +283,48 @@ impl ServerArgs {
             EbpfLogLevel::Info => log.with(LOG_TARGET, LevelFilter::INFO),
             EbpfLogLevel::Debug => log.with(LOG_TARGET, LevelFilter::DEBUG),
         }
+    }
+
+    /// Which local addresses are to stand for nodes.
+    ///
+    /// # Errors
+    /// When two networks of one family are given.
+    pub fn ranges(&self) -> anyhow::Result<LocalRanges> {
+        let mut ranges = LocalRanges {
+            host: self.host_range.0,
+            ..LocalRanges::NONE
+        };
+        for range in self.pod_ranges.iter().filter_map(|range| range.0) {
+            let (former, family) = match range {
+                IpNet::V4(v4) => (ranges.pods.replace(v4).map(IpNet::from), "IPv4"),
+                IpNet::V6(v6) => (ranges.v6.replace(v6).map(IpNet::from), "IPv6"),
+            };
+            if let Some(former) = former {
+                anyhow::bail!(
+                    "--pod-ranges has two networks of {family}, {former} and {range}: name one"
+                );
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// Whose connects are captured; networks are looked at when a connection arrives.
+    pub fn captured_clients(&self) -> Clients {
+        let only_host = |client: &AllowedClient| *client == AllowedClient::Host;
+        if !self.clients.is_empty() && self.clients.iter().all(only_host) {
+            Clients::OwnNamespace
+        } else {
+            Clients::All
+        }
+    }
+
+    /// The networks that clients must be in, besides the host's own addresses; empty: any.
+    pub fn client_networks(&self) -> Vec<IpNet> {
+        let networks = self.clients.iter().filter_map(|client| match client {
+            AllowedClient::Host => None,
+            AllowedClient::Net(net) => Some(*net),
+        });
+        networks.collect()
     }
 
     /// All tunnelled ports: the kubelet's two and those that were asked for.

@@ -16,12 +16,17 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tunnel_user::{
     model::{GatePolicy, Node, NodeName, PortSet, Snapshot, TunnelPort},
-    redirect::{Listeners, LogLevel, Options, Redirect, Sharing, Standing, Table},
+    redirect::{
+        Clients, HostRange, Listeners, LocalRanges, LogLevel, Options, Redirect, Sharing, Standing,
+        Table,
+        addresses::{Surroundings, local_route},
+    },
 };
 
 #[derive(Parser)]
@@ -56,6 +61,18 @@ struct Args {
     /// What connects get while the gate is closed
     #[arg(long, value_enum, default_value_t = GatePolicy::Bypass)]
     policy: GatePolicy,
+    /// Use no ranges: every original destination is noted under a 4-tuple
+    #[arg(long)]
+    tuple: bool,
+    /// The range of this network namespace
+    #[arg(long, default_value_t = HostRange::default())]
+    host_range: HostRange,
+    /// Capture connects of this network namespace only
+    #[arg(long)]
+    own_namespace: bool,
+    /// Ports that only this network namespace may use
+    #[arg(long)]
+    own_namespace_port: Vec<u16>,
     /// Sockets with this mark are left alone
     #[arg(long, default_value_t = 0)]
     mark: u32,
@@ -113,10 +130,13 @@ fn run(args: &Args) -> Result<()> {
         .iter()
         .map(|address| listen(*address))
         .collect::<Result<Vec<_>>>()?;
-    let mut redirect = Redirect::install(&options(args))?;
+    let ranges = runtime.block_on(ranges(args));
+    let surroundings = runtime.block_on(Surroundings::read())?;
+    let mut redirect = Redirect::install(&options(args, ranges))?;
     if let Some(task) = redirect.take_log_task() {
         runtime.spawn(task.run(stop.clone()));
     }
+    redirect.set_surroundings(&surroundings.addresses, &surroundings.uplinks)?;
     redirect.apply(&table(args))?;
     redirect.open_gate(&Listeners {
         v4: family(&listeners, SocketAddr::is_ipv4),
@@ -139,8 +159,46 @@ async fn stop_on_sigterm(stop: CancellationToken, at_latest: Duration) {
     stop.cancel();
 }
 
-fn options(args: &Args) -> Options {
+/// The ranges, as far as they can be routed; like a server's.
+async fn ranges(args: &Args) -> LocalRanges {
+    if args.tuple {
+        return LocalRanges::NONE;
+    }
+    let mut ranges = LocalRanges {
+        host: args.host_range.0,
+        ..LocalRanges::default()
+    };
+    if !args.listen.iter().any(SocketAddr::is_ipv6) {
+        ranges.v6 = None;
+    }
+    if let Some(net) = ranges.pods
+        && !is_routed(net.into()).await
+    {
+        ranges.pods = None;
+    }
+    if let Some(net) = ranges.v6
+        && !is_routed(net.into()).await
+    {
+        ranges.v6 = None;
+    }
+    ranges
+}
+
+async fn is_routed(net: IpNet) -> bool {
+    let added = local_route::add(net).await;
+    added
+        .inspect_err(|error| eprintln!("{net} is not routed: {error}"))
+        .is_ok()
+}
+
+fn options(args: &Args, ranges: LocalRanges) -> Options {
     Options {
+        ranges,
+        clients: if args.own_namespace {
+            Clients::OwnNamespace
+        } else {
+            Clients::All
+        },
         cgroup: Some(args.cgroup.clone()),
         pin_root: args.pins.clone(),
         // The next one is started beside this one.
@@ -173,7 +231,8 @@ fn table(args: &Args) -> Table {
         OtherStanding::Bypass => Standing::Bypass,
         OtherStanding::Refuse => Standing::Refuse,
     };
-    Table::new(&snapshot, &BTreeSet::new(), args.policy, standing).0
+    let (table, _) = Table::new(&snapshot, &BTreeSet::new(), args.policy, standing);
+    table.for_own_namespace(args.own_namespace_port.iter().copied())
 }
 
 fn ports(numbers: &[u16]) -> PortSet {

@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Bind to this local address first
     #[arg(long)]
     bind: Option<IpAddr>,
+    /// And to this local port
+    #[arg(long, default_value_t = 0, requires = "bind")]
+    source_port: u16,
     /// Bind to this interface first
     #[arg(long)]
     device: Option<String>,
@@ -126,7 +129,8 @@ impl Options {
             socket.bind_device(Some(device.as_bytes()))?;
         }
         if let Some(address) = self.bind {
-            socket.bind(&self.as_dialled(SocketAddr::new(address, 0)))?;
+            socket.set_reuse_address(self.source_port != 0)?;
+            socket.bind(&self.as_dialled(SocketAddr::new(address, self.source_port)))?;
         }
         Ok(socket)
     }

@@ -9,6 +9,7 @@ mod crowd;
 mod dial;
 mod errno;
 mod flood;
+mod forge;
 mod hash;
 mod hold;
 mod payload;
@@ -40,6 +41,8 @@ enum Command {
     Connect(connect::Args),
     /// Connect, echo one byte and close, over and over
     Flood(flood::Args),
+    /// Connect from somebody else's address and ports, over and over
+    Forge(forge::Args),
     /// Carry random bytes both ways on parallel connections and compare hashes
     Hash(hash::Args),
     /// Connect to random targets, each of which must say its own address
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Echo(args) => serve::run(args),
         Command::Connect(args) => connect::run(&args),
         Command::Flood(args) => flood::run(&args),
+        Command::Forge(args) => forge::run(&args),
         Command::Hash(args) => hash::run(args),
         Command::Race(args) => race::run(&args),
         Command::Ping(args) => ping::run(&args),

@@ -58,6 +58,9 @@ fn one_thread(args: &Args, begun: &AtomicU64) -> Race {
         let target = target(args, random.random_range(0..args.targets));
         match heard(&args.options, target) {
             Ok(heard) if heard == target.to_string() => counted.right += 1,
+            Ok(heard) if heard.is_empty() => {
+                *counted.failed.entry("closed".to_owned()).or_default() += 1;
+            }
             Ok(heard) => {
                 eprintln!("dialled {target}, heard {heard:?}");
                 counted.wrong += 1;

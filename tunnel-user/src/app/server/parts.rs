@@ -19,11 +19,14 @@ use crate::{
     app::{node_table::SharedRedirect, tasks::Tasks},
     model::SnapshotReader,
     observability::{
-        metrics::{ReadCluster, ServerMetrics},
+        metrics::{ReadCluster, SchemeReport, ServerMetrics},
         readiness::Readiness,
     },
     pki::{AgentProof, Validity},
-    redirect::addresses::AddressWatch,
+    redirect::{
+        Schemes,
+        addresses::{AddressWatch, Surroundings, SurroundingsWatch},
+    },
     settings::ServerArgs,
     tunnel::server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
 };
@@ -33,6 +36,7 @@ pub(super) struct Parts {
     pub(super) started_at: OffsetDateTime,
     pub(super) snapshots: SnapshotReader,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub(super) surroundings: watch::Receiver<Arc<Surroundings>>,
     pub(super) sessions: Sessions,
     pub(super) subject: String,
     pub(super) validity: ReadValidity,
@@ -55,6 +59,7 @@ pub(super) struct Parts {
 /// What still has to be run.
 struct Runnable {
     addresses: AddressWatch,
+    surroundings: SurroundingsWatch,
     backing: Vec<(&'static str, BoxFuture<'static, ()>)>,
 }
 
@@ -68,6 +73,7 @@ impl Parts {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let addresses = AddressWatch::new().await?;
+        let surroundings = SurroundingsWatch::new().await?;
         let readiness = Readiness::default();
         let server_id = format!("{:032x}", rand::random::<u128>());
         let Backing {
@@ -101,12 +107,14 @@ impl Parts {
         Ok(Self {
             started_at: OffsetDateTime::now_utc(),
             own_addresses: addresses.subscribe(),
+            surroundings: surroundings.subscribe(),
             sessions: Sessions::default(),
             readiness,
             server_id,
             registry: Some(registry),
             runnable: Some(Runnable {
                 addresses,
+                surroundings,
                 backing: tasks,
             }),
             snapshots,
@@ -139,14 +147,25 @@ impl Parts {
     pub(super) fn registry(&mut self, redirect: &SharedRedirect) -> Registry {
         let mut registry = self.registry.take().unwrap_or_default();
         // Read without the redirect's lock, which is held while a big table is written.
-        let counters = redirect.lock().counters();
+        let (counters, namespaces, schemes) = {
+            let redirect = redirect.lock();
+            (
+                redirect.counters(),
+                redirect.namespaces(),
+                redirect.schemes().ok(),
+            )
+        };
+        let read_schemes = move || SchemeReport {
+            schemes: schemes.iter().flat_map(Schemes::kinds).collect(),
+            namespaces: namespaces.read().unwrap_or_default().named().to_vec(),
+        };
         let read = move || {
             let counters = counters.read();
             counters
                 .map(|counters| counters.named().collect())
                 .unwrap_or_default()
         };
-        ServerMetrics::register_redirect(&mut registry, Box::new(read));
+        ServerMetrics::register_redirect(&mut registry, Box::new(read), Box::new(read_schemes));
         if let Some(cluster) = &self.cluster {
             ServerMetrics::register_cluster(&mut registry, Arc::clone(cluster));
         }
@@ -155,7 +174,12 @@ impl Parts {
 
     /// Runs what follows the outside world; once.
     pub(super) fn spawn_sources(&mut self, tasks: &mut Tasks, end: &CancellationToken) {
-        let Some(Runnable { addresses, backing }) = self.runnable.take() else {
+        let Some(Runnable {
+            addresses,
+            surroundings,
+            backing,
+        }) = self.runnable.take()
+        else {
             return;
         };
         for (name, task) in backing {
@@ -164,6 +188,10 @@ impl Parts {
         tasks.try_spawn(
             "watching this machine's addresses",
             addresses.run(end.clone()),
+        );
+        tasks.try_spawn(
+            "watching this machine's routes and interfaces",
+            surroundings.run(end.clone()),
         );
         tasks.spawn("following who may stay", {
             self.sessions

@@ -1,6 +1,6 @@
 //! What `culvert status` shows of a server.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use time::OffsetDateTime;
 
@@ -15,7 +15,7 @@ use crate::{
         status::{NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport},
     },
     pki::Validity,
-    redirect::GateState,
+    redirect::{GateState, Scheme, Schemes},
     settings::ServerArgs,
     tunnel::server::{SessionReport, Sessions},
 };
@@ -101,11 +101,31 @@ impl Reporter {
             pinned_at: state.pins,
             ports: state.ports,
             entries: u64::try_from(state.nodes).unwrap_or(u64::MAX),
+            served_by: served_by(&state.schemes),
+            client_namespaces: state
+                .schemes
+                .namespaces
+                .named()
+                .map(|(name, count)| (name.to_owned(), count))
+                .into(),
             counters: counters
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
         })
     }
+}
+
+fn served_by(schemes: &Schemes) -> BTreeMap<String, String> {
+    let Schemes { host, pods, v6, .. } = schemes;
+    [("host", host), ("pods", pods), ("ipv6", v6)]
+        .map(|(clients, scheme)| {
+            let scheme = match scheme {
+                Scheme::Range(range) => range.clone(),
+                Scheme::Tuple => "tuple".to_owned(),
+            };
+            (clients.to_owned(), scheme)
+        })
+        .into()
 }
 
 fn session(report: SessionReport) -> SessionStatus {

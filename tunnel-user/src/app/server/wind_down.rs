@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use crate::app::signals::Stop;
+use crate::{app::signals::Stop, redirect::addresses::local_route};
 
 /// The least that agents get to take the last bytes, and the last words.
 const SESSIONS_END: Duration = Duration::from_secs(7);
@@ -76,6 +76,7 @@ impl Server {
         self.tasks.finished().await;
         if let Some(sockets) = sockets {
             sockets.remove_service_addresses().await;
+            local_route::remove_all().await;
         }
         tracing::info!("stopped");
     }

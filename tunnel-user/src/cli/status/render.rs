@@ -111,9 +111,28 @@ fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
         )
     };
     writeln!(out, "\nREDIRECT")?;
+    let pairs = |map: Vec<String>| map.join(", ");
+    let served = redirect.served_by.iter();
+    let namespaces = redirect.client_namespaces.iter();
     let facts = [
         ("gate", gate),
         ("listens on", list(&redirect.listeners)),
+        (
+            "served by",
+            pairs(
+                served
+                    .map(|(clients, by)| format!("{clients} {by}"))
+                    .collect(),
+            ),
+        ),
+        (
+            "namespaces",
+            pairs(
+                namespaces
+                    .map(|(state, count)| format!("{count} {state}"))
+                    .collect(),
+            ),
+        ),
         ("captures", redirect.cgroup.display().to_string()),
         ("pinned at", redirect.pinned_at.display().to_string()),
         ("ports", list(&redirect.ports)),

@@ -45,6 +45,11 @@ fn redirect() -> RedirectStatus {
         cgroup: "/sys/fs/cgroup".into(),
         pinned_at: "/sys/fs/bpf/culvert/v1".into(),
         ports: vec![10250, 10255],
+        served_by: BTreeMap::from([
+            ("host".to_owned(), "127.64.0.0/15".to_owned()),
+            ("pods".to_owned(), "tuple".to_owned()),
+        ]),
+        client_namespaces: BTreeMap::from([("tuple".to_owned(), 2)]),
         entries: 3,
         counters: BTreeMap::from([
             ("redirected".to_owned(), 1234),

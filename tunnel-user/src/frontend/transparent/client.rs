@@ -45,6 +45,12 @@ impl Client {
         if is_probe_target(original_dst.0.ip()) {
             return self.answer_probe().await;
         }
+        if !self.shared.clients.admit(self.peer) {
+            tracing::debug!(peer = %self.peer, "closed a client that is in none of --clients");
+            self.shared.metrics.clients_refused.inc();
+            reset(&self.stream);
+            return;
+        }
         self.shared.arrivals.count(Family::of(original_dst.0.ip()));
         let counted = self.shared.metrics.connections.open(Frontend::Transparent);
         let Some(route) = self.route(original_dst) else {

@@ -53,6 +53,10 @@ impl Frontend {
             vec![listener],
             TransparentOptions {
                 original_dsts: Arc::new(Asked(OriginalDst(asked))),
+                clients: ClientNetworks {
+                    networks: Vec::new(),
+                    own_addresses: tokio::sync::watch::Sender::default().subscribe(),
+                },
                 snapshots: tokio::sync::watch::Sender::new(Arc::new(snapshot)).subscribe(),
                 sessions: server.sessions.clone(),
                 dial_timeout: PATIENCE,
@@ -70,6 +74,7 @@ impl Frontend {
                 metrics: TransparentMetrics {
                     connections: metrics.connections,
                     dials: metrics.dials,
+                    clients_refused: metrics.clients_refused,
                     without_original_dst: metrics.without_original_destination,
                 },
             },

@@ -6,8 +6,10 @@ use prometheus_client::{
 };
 
 use super::{
-    Carried, Certificates, Connections, Dials, ReadCluster, ReadCounters, cluster::Cluster,
-    redirect::RedirectEvents, register_build,
+    Carried, Certificates, Connections, Dials, ReadCluster, ReadCounters, ReadSchemes,
+    cluster::Cluster,
+    redirect::{RedirectEvents, RedirectSchemes},
+    register_build,
 };
 
 /// The metrics of a server, `culvert_server_*`. Clones count into the same numbers.
@@ -29,6 +31,8 @@ pub struct ServerMetrics {
     pub arrival_probes: Counter,
     /// Those that did not arrive.
     pub arrival_probe_failures: Counter,
+    /// Accepted connections of clients that may not use the redirect.
+    pub clients_refused: Counter,
     /// Nodes of the current snapshot.
     pub nodes: Gauge,
     /// Addresses in the kernel's table of nodes.
@@ -51,6 +55,7 @@ impl ServerMetrics {
             without_original_destination: Counter::default(),
             arrival_probes: Counter::default(),
             arrival_probe_failures: Counter::default(),
+            clients_refused: Counter::default(),
             nodes: Gauge::default(),
             redirect_entries: Gauge::default(),
             certificates: Certificates::register(registry),
@@ -76,6 +81,11 @@ impl ServerMetrics {
             "Connects of the server's own that did not arrive",
             metrics.arrival_probe_failures.clone(),
         );
+        registry.register(
+            "clients_refused",
+            "Accepted connections closed because their clients are in none of --clients",
+            metrics.clients_refused.clone(),
+        );
         registry.register("nodes", "Nodes known", metrics.nodes.clone());
         registry.register(
             "redirect_entries",
@@ -93,9 +103,9 @@ impl ServerMetrics {
     }
 
     /// Publishes the kernel programs' counters, read at each scrape. Call it once.
-    pub fn register_redirect(registry: &mut Registry, read: ReadCounters) {
-        registry
-            .sub_registry_with_prefix("culvert_server")
-            .register_collector(Box::new(RedirectEvents(read)));
+    pub fn register_redirect(registry: &mut Registry, read: ReadCounters, schemes: ReadSchemes) {
+        let registry = registry.sub_registry_with_prefix("culvert_server");
+        registry.register_collector(Box::new(RedirectEvents(read)));
+        registry.register_collector(Box::new(RedirectSchemes(schemes)));
     }
 }

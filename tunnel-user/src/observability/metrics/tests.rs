@@ -29,6 +29,10 @@ fn a_server_shows_exactly_this() {
     ServerMetrics::register_redirect(
         &mut registry,
         Box::new(|| vec![("redirected", 7), ("gate_closed", 1)]),
+        Box::new(|| SchemeReport {
+            schemes: vec![("host", "range"), ("pods", "tuple")],
+            namespaces: vec![("range", 0), ("tuple", 3)],
+        }),
     );
     let cluster = ClusterStatus {
         confirmed_at: Some(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()),

@@ -22,9 +22,9 @@ const LABEL: &str = "lo:culvert";
 const PROTOCOL: AddressProtocol = AddressProtocol::Other(0xc1);
 
 /// Polls the socket while a request waits for its answer; nothing runs in between.
-pub(super) struct Netlink {
+pub struct Netlink {
     connection: Pin<Box<dyn Future<Output = ()> + Send>>,
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 /// One address of this machine.
@@ -74,7 +74,7 @@ impl Netlink {
     }
 
     /// The number of an interface.
-    async fn link(&mut self, name: &str) -> io::Result<u32> {
+    pub(super) async fn link(&mut self, name: &str) -> io::Result<u32> {
         let request = self.handle.link().get().match_name(name.to_owned());
         let link = self
             .answer(request.execute().try_collect::<Vec<_>>())
@@ -111,7 +111,7 @@ impl Netlink {
         self.answer(request.execute()).await
     }
 
-    async fn answer<T>(
+    pub(super) async fn answer<T>(
         &mut self,
         request: impl Future<Output = Result<T, rtnetlink::Error>>,
     ) -> io::Result<T> {

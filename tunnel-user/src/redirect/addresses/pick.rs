@@ -25,21 +25,28 @@ pub struct RedirectAddresses {
 pub async fn pick_redirect_addresses() -> io::Result<RedirectAddresses> {
     let mut netlink = Netlink::new()?;
     let addresses = netlink.addresses().await?;
+    pick(&mut netlink, &addresses).await
+}
+
+pub(super) async fn pick(
+    netlink: &mut Netlink,
+    addresses: &[OwnAddress],
+) -> io::Result<RedirectAddresses> {
     let v4_links = netlink.default_links(false).await?;
     let v6_links = netlink.default_links(true).await?;
     Ok(RedirectAddresses {
-        v4: pick(&addresses, &v4_links, |ip| match ip {
+        v4: pick_one(addresses, &v4_links, |ip| match ip {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(_) => None,
         }),
-        v6: pick(&addresses, &v6_links, |ip| match ip {
+        v6: pick_one(addresses, &v6_links, |ip| match ip {
             IpAddr::V6(v6) => Some(v6),
             IpAddr::V4(_) => None,
         }),
     })
 }
 
-fn pick<A: Copy + Into<IpAddr>>(
+fn pick_one<A: Copy + Into<IpAddr>>(
     addresses: &[OwnAddress],
     default_links: &[u32],
     family: impl Fn(IpAddr) -> Option<A>,
@@ -73,7 +80,7 @@ mod tests {
     }
 
     fn v4(addresses: &[OwnAddress], default_links: &[u32]) -> Option<String> {
-        let found = pick(addresses, default_links, |ip| match ip {
+        let found = pick_one(addresses, default_links, |ip| match ip {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(_) => None,
         });

@@ -1,45 +1,88 @@
-//! Follows this machine's addresses.
+//! Follows what the kernel says of this machine's network.
 
-use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::netlink::Netlink;
+use super::{netlink::Netlink, uplinks::Surroundings};
 
-/// Publishes the set of all addresses of this machine, loopback included, each time it changes.
-///
-/// What changed is not read from the notifications: each one, and the kernel's word that some were
-/// lost, only causes the set to be read anew.
-pub struct AddressWatch {
-    netlink: Netlink,
-    changes: BoxStream<'static, ()>,
-    addresses_tx: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+/// What can be read and followed.
+pub trait Reading: PartialEq + Send + Sync + Sized + 'static {
+    /// Changes of these cause it to be read anew.
+    const GROUPS: &'static [MulticastGroup];
+    /// At least this long between two readings: routes may change all the time.
+    const PAUSE: Duration;
+
+    /// Reads it whole.
+    #[doc(hidden)]
+    fn read(netlink: &mut Netlink) -> impl Future<Output = io::Result<Self>> + Send;
 }
 
-impl AddressWatch {
-    /// Reads the addresses once.
+/// Publishes a reading each time it changes.
+///
+/// What changed is not read from the notifications: each one, and the kernel's word that some were
+/// lost, only causes everything to be read anew.
+pub struct NetworkWatch<T> {
+    netlink: Netlink,
+    changes: BoxStream<'static, ()>,
+    reading_tx: watch::Sender<Arc<T>>,
+}
+
+/// Publishes the set of all addresses of this machine, loopback included.
+pub type AddressWatch = NetworkWatch<BTreeSet<IpAddr>>;
+/// Publishes addresses and uplinks of this machine.
+pub type SurroundingsWatch = NetworkWatch<Surroundings>;
+
+impl Reading for BTreeSet<IpAddr> {
+    const GROUPS: &'static [MulticastGroup] =
+        &[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    const PAUSE: Duration = Duration::ZERO;
+
+    async fn read(netlink: &mut Netlink) -> io::Result<Self> {
+        let addresses = netlink.addresses().await?;
+        Ok(addresses.into_iter().map(|address| address.ip).collect())
+    }
+}
+
+impl Reading for Surroundings {
+    const GROUPS: &'static [MulticastGroup] = &[
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    const PAUSE: Duration = Duration::from_millis(250);
+
+    async fn read(netlink: &mut Netlink) -> io::Result<Self> {
+        Self::read_by(netlink).await
+    }
+}
+
+impl<T: Reading> NetworkWatch<T> {
+    /// Reads once.
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub async fn new() -> io::Result<Self> {
         // Subscribed first, so that no change falls between.
-        let changes = notifications()?;
+        let changes = notifications(T::GROUPS)?;
         let mut netlink = Netlink::new()?;
-        let addresses = read(&mut netlink).await?;
+        let reading = T::read(&mut netlink).await?;
         Ok(Self {
             netlink,
             changes,
-            addresses_tx: watch::Sender::new(Arc::new(addresses)),
+            reading_tx: watch::Sender::new(Arc::new(reading)),
         })
     }
 
-    /// Follows the addresses.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
-        self.addresses_tx.subscribe()
+    /// Follows the readings.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<T>> {
+        self.reading_tx.subscribe()
     }
 
     /// Publishes changes until it is told to stop.
@@ -57,31 +100,29 @@ impl AddressWatch {
             if burst.is_none() {
                 return Err(io::Error::new(
                     io::ErrorKind::BrokenPipe,
-                    "the kernel closed the stream of address changes",
+                    "the kernel closed the stream of network changes",
                 ));
             }
-            let now = read(&mut self.netlink).await?;
-            self.addresses_tx.send_if_modified(|addresses| {
-                let differs = **addresses != now;
+            let now = T::read(&mut self.netlink).await?;
+            self.reading_tx.send_if_modified(|reading| {
+                let differs = **reading != now;
                 if differs {
-                    debug!(addresses = now.len(), "own addresses changed");
-                    *addresses = Arc::new(now);
+                    debug!("this machine's network changed");
+                    *reading = Arc::new(now);
                 }
                 differs
             });
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = sleep(T::PAUSE) => {}
+            }
         }
     }
 }
 
-async fn read(netlink: &mut Netlink) -> io::Result<BTreeSet<IpAddr>> {
-    let addresses = netlink.addresses().await?;
-    Ok(addresses.into_iter().map(|address| address.ip).collect())
-}
-
 /// An item for each notification; ends with the socket.
-fn notifications() -> io::Result<BoxStream<'static, ()>> {
-    let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, messages) = new_multicast_connection(&groups)?;
+fn notifications(groups: &[MulticastGroup]) -> io::Result<BoxStream<'static, ()>> {
+    let (connection, handle, messages) = new_multicast_connection(groups)?;
     let messages = messages.map(|_| ());
     // The connection's future moves messages along; polled as a stream beside them, it needs no
     // task of its own. It also ends when nobody could ask it anything, hence the handle.

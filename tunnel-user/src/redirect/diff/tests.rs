@@ -24,6 +24,7 @@ fn table(nodes: &[(u8, &[u16])], ports: &[u16]) -> Table {
             .map(|(last, extra)| (address(*last), row(extra)))
             .collect(),
         ports: ports.iter().copied().collect(),
+        own_namespace_ports: BTreeSet::new(),
     }
 }
 
@@ -53,7 +54,18 @@ fn write(
         .iter()
         .map(|(octets, n)| (Address { octets: *octets }, *n));
     let ports = kernel.1.iter().map(|(port, rule)| (*port, *rule));
-    let diff = diff(table, own, nodes.collect(), ports.collect());
+    let slots = nodes.clone().map(|(address, entry)| {
+        let retired_at = 0;
+        (
+            entry.slot,
+            SlotEntry {
+                address,
+                retired_at,
+            },
+        )
+    });
+    let mut slots = Slots::new(slots.collect(), 1);
+    let diff = diff(table, own, nodes.collect(), ports.collect(), &mut slots);
     for (address, entry) in &diff.set_nodes {
         kernel.0.insert(address.octets, *entry);
         check(kernel);
@@ -136,17 +148,24 @@ fn no_step_between_two_tables_drops_or_adds_a_capture() {
     }
 }
 
+fn own_rule(groups: u64) -> PortRule {
+    PortRule {
+        kind: port_kind::OWN,
+        ..rule(groups, clients::ALL)
+    }
+}
+
 #[test]
 fn the_own_port_is_marked_and_a_former_one_removed() {
     let mut kernel = Kernel::default();
     let table = table(&[(1, &[])], &[10250]);
     write(&mut kernel, &table, Some(20250), |_| {});
-    assert_eq!(kernel.1[&20250], rule(0, port_kind::OWN));
+    assert_eq!(kernel.1[&20250], own_rule(0));
     write(&mut kernel, &table, Some(20251), |_| {});
     assert_eq!(kernel.1.keys().copied().collect::<Vec<_>>(), [10250, 20251]);
     // A tunnelled port that is also our own stays tunnelled.
     write(&mut kernel, &table, Some(10250), |_| {});
-    assert_eq!(kernel.1[&10250], rule(groups::EVERY_NODE, port_kind::OWN));
+    assert_eq!(kernel.1[&10250], own_rule(groups::EVERY_NODE));
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl<'a> Agents<'a> {
             servers: self.server.clone(),
             server_name: Some(SERVER_NAME.try_into()?),
             tls: watch::channel(Arc::new(tls)).1,
+            refused_tx: watch::Sender::new(None),
             identity: watch::channel(identity).1,
             settings: Settings::default(),
             policy: Arc::new(Policy::only(Vec::new(), Vec::new())),

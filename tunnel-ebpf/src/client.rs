@@ -1,0 +1,48 @@
+//! Who connects: a process of the server's own network namespace, or of another.
+
+use tunnel_ebpf::{Config, PortRule, clients};
+
+use crate::sockaddr::SockAddr;
+
+/// The network namespace of a client, as the server sees it.
+#[derive(Clone, Copy)]
+pub(crate) enum Client {
+    /// The server's own.
+    Own,
+    /// Another, by its cookie: a pod's, mostly.
+    Other(u64),
+}
+
+/// Whether a client may use a port of a node.
+pub(crate) enum Permit {
+    Given,
+    /// Its namespace is not captured at all.
+    NotCaptured,
+    /// The port is for the server's own namespace.
+    Refused,
+}
+
+impl Client {
+    /// Where the server's namespace is not known, every client counts as of another.
+    #[inline(always)]
+    pub(crate) fn of(address: &SockAddr<'_>, config: &Config) -> Self {
+        let cookie = address.netns();
+        if cookie == config.own_netns {
+            Self::Own
+        } else {
+            Self::Other(cookie)
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn permit(self, rule: &PortRule, config: &Config) -> Permit {
+        match self {
+            Self::Own => Permit::Given,
+            Self::Other(_) if config.clients == clients::OWN_NAMESPACE as u16 => {
+                Permit::NotCaptured
+            }
+            Self::Other(_) if rule.clients == clients::OWN_NAMESPACE => Permit::Refused,
+            Self::Other(_) => Permit::Given,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Which ranges of local addresses serve clients on this machine, and from where nothing arrives.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    observability::readiness::Condition,
+    redirect::{LocalRanges, NamespaceReader, OriginalDestinations, addresses::local_route},
+    settings::ServerArgs,
+};
+
+/// How often notes are looked through for those that are of no use any more.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How often the kernel is asked from where nothing arrives.
+const LOOK: Duration = Duration::from_secs(1);
+/// A namespace from which nothing arrived gets another try every few seconds: it is forgiven only
+/// after several.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(15);
+
+/// Routes the ranges that need it. One that cannot be is left out, and its clients are served by notes.
+pub(super) async fn route(
+    args: &ServerArgs,
+    own_addresses: &BTreeSet<IpAddr>,
+) -> anyhow::Result<LocalRanges> {
+    let mut ranges = args.ranges()?;
+    let has_v6 = own_addresses
+        .iter()
+        .any(|ip| ip.is_ipv6() && !ip.is_loopback());
+    ranges.v6 = ranges.v6.filter(|_| has_v6);
+    if let Some(net) = ranges.pods
+        && !is_routed(net.into()).await
+    {
+        ranges.pods = None;
+    }
+    if let Some(net) = ranges.v6
+        && !is_routed(net.into()).await
+    {
+        ranges.v6 = None;
+    }
+    let name = |net: Option<String>| net.unwrap_or_else(|| "none: noted by 4-tuple".to_owned());
+    tracing::info!(
+        host = name(ranges.host.map(|net| net.to_string())),
+        pods = name(ranges.pods.map(|net| net.to_string())),
+        ipv6 = name(ranges.v6.map(|net| net.to_string())),
+        "addresses that stand for nodes",
+    );
+    Ok(ranges)
+}
+
+async fn is_routed(net: IpNet) -> bool {
+    let Err(error) = local_route::add(net).await else {
+        return true;
+    };
+    let error = format!("{:#}", anyhow::anyhow!(error));
+    tracing::warn!(
+        range = %net, error,
+        "the range cannot be used, its clients are served by notes under 4-tuples: name a free network \
+         with --pod-ranges, or none",
+    );
+    false
+}
+
+/// Follows from where nothing arrives, and tells readiness.
+pub(super) struct Unreached {
+    pub(super) namespaces: NamespaceReader,
+    pub(super) original_dsts: OriginalDestinations,
+    pub(super) condition: Condition,
+    pub(super) listeners: Vec<SocketAddr>,
+}
+
+impl Unreached {
+    pub(super) async fn run(self, end: CancellationToken) {
+        let mut look = interval(LOOK);
+        let mut sweep = interval(SWEEP);
+        let mut last_seen: Option<Instant> = None;
+        let mut told = false;
+        self.condition.ready();
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                _ = sweep.tick() => {
+                    self.sweep();
+                    continue;
+                }
+                () = end.cancelled() => return,
+            }
+            let count = match self.namespaces.read() {
+                Ok(namespaces) => namespaces.unreached,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot read from where nothing arrives");
+                    continue;
+                }
+            };
+            if count > 0 {
+                last_seen = Some(Instant::now());
+                let reason = self.reason(count);
+                if !told {
+                    tracing::warn!(namespaces = count, "{reason}");
+                }
+                told = true;
+                self.condition.not_ready(reason);
+            } else if told && last_seen.is_none_or(|seen| seen.elapsed() > FORGIVEN_AFTER) {
+                tracing::info!("nothing is known any more to be kept from arriving");
+                told = false;
+                self.condition.ready();
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        match self.original_dsts.forget_obsolete() {
+            Ok(0) => {}
+            Ok(connects) => tracing::debug!(connects, "forgot connects that never arrived"),
+            Err(error) => tracing::warn!(%error, "cannot look through noted connects"),
+        }
+    }
+
+    fn reason(&self, count: usize) -> String {
+        format!(
+            "connects from {count} network namespace(s), of pods mostly, do not arrive: a firewall of \
+             this machine drops them? Let what comes from pods in to {:?} and the --pod-ranges",
+            self.listeners
+        )
+    }
+}
