@@ -287,9 +287,13 @@ impl Server {
 
     /// Tells readiness from which network namespaces nothing arrives.
     fn watch_unreached(&mut self) {
+        let (namespaces, original_dsts) = {
+            let redirect = self.redirect.lock();
+            (redirect.namespaces(), redirect.original_destinations())
+        };
         let unreached = Unreached {
-            namespaces: self.redirect.lock().namespaces(),
-            original_dsts: self.redirect.lock().original_destinations(),
+            namespaces,
+            original_dsts,
             condition: self.parts.readiness.register("clients"),
             listeners: self.sockets.redirect_addresses(),
         };
