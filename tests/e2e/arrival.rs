@@ -12,6 +12,9 @@ use crate::stage::{NODE, NODE_V6, PATIENCE, Stage, end_of};
 /// How soon it is noticed that nothing arrives, and that all does again.
 const SOON: Duration = Duration::from_secs(10);
 
+/// Without ranges all connects arrive at one port of the machine's address, which a firewall can name.
+const NOTED: &str = "--host-range none --pod-ranges none";
+
 /// What a firewall does with packets to the listener: both families, or one.
 fn firewall(stage: &Stage, rule: &str) {
     let script = format!(
@@ -57,7 +60,7 @@ fn count(server: &Daemon, text: &str) -> usize {
 fn connects_that_a_firewall_drops_are_noticed_and_no_longer_captured_until_it_lets_them_in() {
     let stage = Stage::new();
     let _targets = [NODE, NODE_V6].map(|node| stage.target(&format!("--bind {node}")));
-    let (server, _agent) = stage.culvert("", "");
+    let (server, _agent) = stage.culvert(NOTED, "");
     assert_eq!(reason(&stage.status()), None);
     firewall(&stage, "tcp dport 10270 drop");
     noticed(&stage);
@@ -93,11 +96,27 @@ fn connects_that_a_firewall_drops_are_noticed_and_no_longer_captured_until_it_le
     }
 }
 
+/// By ranges they arrive at loopback addresses, on the ports that were dialled.
+#[test]
+fn so_are_those_to_the_addresses_that_stand_for_nodes() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let (_server, _agent) = stage.culvert("", "");
+    stage.works(NODE);
+    firewall(&stage, "iifname lo tcp dport { 10250, 10255 } drop");
+    let reason = noticed(&stage);
+    assert!(reason.contains("what comes by lo"), "{reason}");
+    stage.eventually_fails(NODE, "connect ENETUNREACH");
+    no_firewall(&stage);
+    recovers(&stage);
+    stage.works(NODE);
+}
+
 #[test]
 fn a_family_that_arrives_is_served_while_another_does_not_and_nodes_have_their_policy() {
     let stage = Stage::new();
     let _targets = [NODE, NODE_V6].map(|node| stage.target(&format!("--bind {node}")));
-    let (_server, _agent) = stage.culvert("--gate-policy refuse", "");
+    let (_server, _agent) = stage.culvert(&format!("--gate-policy refuse {NOTED}"), "");
     let flood = flood(&stage);
     firewall(&stage, "meta nfproto ipv6 tcp dport 10270 drop");
     let reason = noticed(&stage);
@@ -120,10 +139,10 @@ fn a_server_that_starts_behind_a_firewall_says_so_and_so_does_its_successor() {
     let _target = stage.target(&format!("--bind {NODE}"));
     firewall(&stage, "tcp dport 10270 drop");
     // Without a node there is nothing to capture.
-    let mut server = stage.server("");
+    let mut server = stage.server(NOTED);
     let _agent = stage.agent(0, "");
     noticed(&stage);
-    let mut successor = stage.site.server().start().unwrap();
+    let mut successor = stage.site.server().words(NOTED).start().unwrap();
     assert!(server.wait(PATIENCE).unwrap().success());
     successor
         .wait_for_line("captured connects do not arrive", PATIENCE)

@@ -29,7 +29,7 @@ fn says(said: &str, parts: &[&str]) {
 /// A join command with another token, which differs in its last character.
 fn mistyped(stage: &Stage, join: &str) -> String {
     let (command, file) = join.rsplit_once(' ').unwrap();
-    let other = stage.site.directory().join("mistyped");
+    let other = stage.site.directory().join("mistyped-token");
     let token = spoilt(
         &format!("token {}", fs::read_to_string(file).unwrap()),
         "token",

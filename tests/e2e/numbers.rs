@@ -97,7 +97,7 @@ fn status_shows_nodes_sessions_redirect_and_certificates() {
     assert_eq!(names, ["ca", "server"]);
     assert_eq!(stage.metric("nodes"), 2);
     assert_eq!(stage.metric("redirect_entries"), 4);
-    for event in ["redirected", "handed_over"] {
+    for event in ["redirected", "steered"] {
         let series = format!("redirect_events_total{{event=\"{event}\"}}");
         stage.until("the client is counted once, besides probes", |status| {
             let probes = stage.metric("arrival_probes_total");
@@ -113,10 +113,12 @@ fn status_shows_nodes_sessions_redirect_and_certificates() {
 }
 
 #[test]
-fn whoever_dials_the_redirects_listener_directly_is_reset_and_counted() {
+fn whoever_dials_the_redirects_listener_directly_is_refused_and_counted() {
     let stage = Stage::new();
     let (_server, _agent) = stage.culvert("", "");
-    stage.is_reset("10.77.0.1:10270");
-    assert_eq!(stage.metric("without_original_destination_total"), 1);
+    assert_eq!(stage.fails("10.77.0.1:10270"), "connect ECONNREFUSED");
+    let refused = "redirect_events_total{event=\"steer_unannounced\"}";
+    assert_eq!(stage.metric(refused), 1);
+    assert_eq!(stage.metric("without_original_destination_total"), 0);
     assert_eq!(stage.metric("connections_total{frontend"), 0);
 }

@@ -3,7 +3,7 @@
 use crate::stage::{NODE, PATIENCE, Stage};
 
 const PASSED: &str = "verdict=\"pass\" reason=\"other-address\" address=10.78.0.99 port=10250";
-const REDIRECTED: &str = "verdict=\"redirect\" reason=\"redirected\" address=10.78.0.11 port=10250";
+const REDIRECTED: &str = "verdict=\"redirect\" reason=\"range\" address=10.78.0.11 port=10250";
 
 #[test]
 fn each_level_shows_its_lines() {

@@ -35,8 +35,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .enable_all()
         .build()?;
     // That time is over is the regular end.
-    let _ = runtime.block_on(timeout(Duration::from_secs(args.seconds), relay(args)));
-    Ok(())
+    let time = Duration::from_secs(args.seconds);
+    let ended = runtime.block_on(async { timeout(time, relay(args)).await });
+    ended.unwrap_or(Ok(()))
 }
 
 async fn relay(args: &Args) -> Result<()> {

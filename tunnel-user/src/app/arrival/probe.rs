@@ -95,10 +95,14 @@ impl Failure {
         let port = listener.rsplit(':').next().unwrap_or_default();
         let way_out = match self {
             Self::TimedOut | Self::Other(_) => {
-                format!("does a firewall of this machine drop them? let it accept tcp dport {port}")
+                format!(
+                    "does a firewall of this machine drop them? let it accept what comes by lo, and \
+                     accept tcp dport {port}"
+                )
             }
             Self::Refused => format!(
-                "does a firewall of this machine reject them? let it accept tcp dport {port}"
+                "does a firewall of this machine reject them? let it accept what comes by lo, and \
+                 accept tcp dport {port}"
             ),
             Self::NotRedirected => {
                 "is the server in the cgroup that is captured (--cgroup), and does another program \
