@@ -66,8 +66,7 @@ enum Interfaces {
     OfThisMachine,
 }
 
-/// A connection to a redirect address must have been noted before its SYN left. One from an address of
-/// the server's own comes by loopback, or somebody has borrowed the address.
+/// A connection to a redirect address must have been noted before its SYN left.
 #[inline(always)]
 fn announced(lookup: &Lookup, local: &Endpoint, config: &Config) -> Verdict {
     if local.port() != config.port
@@ -75,16 +74,8 @@ fn announced(lookup: &Lookup, local: &Endpoint, config: &Config) -> Verdict {
     {
         return Verdict::Pass;
     }
-    let client = lookup.remote();
-    if can_ingress()
-        && maps::is_own_address(&client.address)
-        && !lookup.came_by(Interfaces::Loopback)
-    {
-        count(|c| &mut c.steer_stranger);
-        return Verdict::Drop;
-    }
     let tuple = Tuple {
-        client,
+        client: lookup.remote(),
         server: *local,
     };
     if maps::pending(&tuple).is_some() {
