@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_tests::cluster::API_SERVER;
@@ -12,8 +13,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tunnel_user::kubernetes::events::Events;
-use tunnel_user::kubernetes::source::{Origin, Source, SourceHealth, SourceOptions, WatchHealth};
-use tunnel_user::model::{PortSet, SnapshotReader};
+use tunnel_user::kubernetes::source::{
+    LiveSessions, Origin, Source, SourceHealth, SourceOptions, WatchHealth,
+};
+use tunnel_user::model::{NodeNetworks, PortSet, SnapshotReader};
 
 use crate::api::{Place, access, in_control_plane, until};
 use crate::stage::cluster;
@@ -41,7 +44,13 @@ impl FakeNode {
     }
 
     fn move_to(&self, address: &str) {
-        let addresses = json!([{ "type": "InternalIP", "address": address }]);
+        self.state(&[address]);
+    }
+
+    /// Writes its status, as its kubelet could.
+    fn state(&self, addresses: &[&str]) {
+        let internal = |address: &&str| json!({ "type": "InternalIP", "address": address });
+        let addresses: Vec<Value> = addresses.iter().map(internal).collect();
         let patch = json!({ "status": { "addresses": addresses } }).to_string();
         let words = [
             "patch",
@@ -74,19 +83,26 @@ impl Drop for FakeNode {
 struct Running {
     snapshots: SnapshotReader,
     health: watch::Receiver<SourceHealth>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl Running {
     async fn start(place: &Place, state_dir: &Path) -> Self {
         let access = access().await;
+        let (host, api_server) = access.api_server();
         let (events, writer) = Events::new(access.client.clone(), "test");
         let (source, snapshots, health) = Source::new(SourceOptions {
             client: access.client,
             selectors: vec![format!("{LABEL}=true").parse().unwrap()],
             ports_config: format!("{}/ports", place.namespace).parse().unwrap(),
             extra_ports: PortSet::new(),
-            api_server: Vec::new(),
+            node_networks: NodeNetworks::default(),
+            kubelet_ports: PortSet::new(),
+            api_server,
+            sessions: LiveSessions {
+                name: Arc::new(|_, _| false),
+                changes: watch::Sender::new(0).subscribe(),
+            },
             reserved_ports: PortSet::new(),
             state_dir: state_dir.to_owned(),
             events,
@@ -96,7 +112,8 @@ impl Running {
         let end = CancellationToken::new();
         let tasks = [
             AbortOnDropHandle::new(tokio::spawn(source.run(end.clone(), end.clone()))),
-            AbortOnDropHandle::new(tokio::spawn(writer.run(end))),
+            AbortOnDropHandle::new(tokio::spawn(writer.run(end.clone()))),
+            AbortOnDropHandle::new(tokio::spawn(host.run(end))),
         ];
         Self {
             snapshots,
@@ -164,7 +181,7 @@ async fn described(what: &str, words: &str) {
 }
 
 #[test]
-fn nodes_come_change_and_go_at_once_and_a_shared_address_is_nobodys() {
+fn nodes_come_change_and_go_at_once_and_a_shared_address_stays_the_firsts() {
     let place = Place::new("source-nodes");
     let state = tempfile::tempdir().unwrap();
     in_control_plane(async {
@@ -176,23 +193,84 @@ fn nodes_come_change_and_go_at_once_and_a_shared_address_is_nobodys() {
         assert!(source.owners(&[("198.51.100.11", "fake-1")]).await < AT_ONCE);
 
         let other = FakeNode::new("fake-2", true, "198.51.100.11");
-        assert!(source.owners(&[]).await < AT_ONCE);
         described(
-            "node fake-1",
-            "198.51.100.11 is the address of nodes fake-1 and fake-2",
+            "node fake-2",
+            "198.51.100.11 of node fake-2 is that of node fake-1, which had it before",
         )
         .await;
-        described("node fake-2", "SharedNodeAddress").await;
+        source.owners(&[("198.51.100.11", "fake-1")]).await;
         other.label(false);
         tokio::time::sleep(AT_ONCE).await;
         assert_eq!(source.snapshots.borrow().nodes().len(), 1);
-        source.owners(&[]).await;
+        source.owners(&[("198.51.100.11", "fake-1")]).await;
 
+        other.label(true);
+        one.move_to("198.51.100.12");
+        let both = [("198.51.100.11", "fake-2"), ("198.51.100.12", "fake-1")];
+        assert!(source.owners(&both).await < AT_ONCE, "given up");
         drop(other);
-        assert!(source.owners(&[("198.51.100.11", "fake-1")]).await < AT_ONCE);
+        assert!(source.owners(&[("198.51.100.12", "fake-1")]).await < AT_ONCE);
         one.label(false);
         assert!(source.owners(&[]).await < AT_ONCE);
         assert!(source.snapshots.borrow().nodes().is_empty());
+    });
+}
+
+#[test]
+fn a_kubelet_that_claims_what_is_others_gets_nothing_and_takes_nothing() {
+    let place = Place::new("source-claims");
+    let state = tempfile::tempdir().unwrap();
+    let victims: Vec<String> = (1..=60).map(|n| format!("198.51.100.{n}")).collect();
+    let victims: Vec<&str> = victims.iter().map(String::as_str).collect();
+    let cluster_ip = |service: &str| {
+        let words = [
+            "-n",
+            "default",
+            "get",
+            "service",
+            service,
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ];
+        cluster().kubectl(words).unwrap()
+    };
+    let endpoints = [
+        "-n",
+        "default",
+        "get",
+        "endpointslices",
+        "kubernetes",
+        "-o",
+        "jsonpath={.endpoints[0].addresses[0]}",
+    ];
+    let endpoint = cluster().kubectl(endpoints).unwrap();
+    in_control_plane(async {
+        let mut source = Running::start(&place, state.path()).await;
+        source.until_followed().await;
+        let victim = FakeNode::new("fake-victim", true, victims[0]);
+        victim.state(&victims);
+        let kept: Vec<_> = victims.iter().map(|ip| (*ip, "fake-victim")).collect();
+        source.owners(&kept).await;
+
+        let thief = FakeNode::new("fake-thief", true, victims[0]);
+        let service = cluster_ip("kubernetes");
+        let mut all = victims.clone();
+        all.extend([service.trim(), endpoint.trim(), "203.0.113.9"]);
+        thief.state(&all);
+        let mut expected = kept.clone();
+        expected.push(("203.0.113.9", "fake-thief"));
+        source.owners(&expected).await;
+        assert_eq!(source.snapshots.borrow().conflicts(), []);
+        described("node fake-thief", "SharedNodeAddress").await;
+        described("node fake-thief", "InvalidNodeAddress").await;
+
+        // Without a word from the API server about the past, and with it gone, too.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(source);
+        let mut source = Running::start(&place, state.path()).await;
+        source.owners(&expected).await;
+        source.until_followed().await;
+        source.owners(&expected).await;
     });
 }
 

@@ -6,6 +6,7 @@
 
 mod access;
 mod api_error;
+mod api_server;
 mod approver;
 mod certificates;
 mod election;
@@ -20,6 +21,7 @@ mod testing;
 mod watch;
 
 pub use access::{Access, AccessError, BadEntry, KubeconfigError};
+pub use api_server::{ApiServerAddresses, ApiServerHost};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
 pub use certificates::{
     AgentCredentials, AgentCredentialsOptions, CertificateNames, SERVER_NODE_NAME, SERVER_SUBJECT,

@@ -12,6 +12,8 @@ use super::culvert::{AGENT, NAMESPACE, SERVER};
 use super::{Cluster, Machine, directory};
 
 const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
+/// In which every machine of the cluster has its addresses.
+const NODE_NETWORKS: &str = "10.78.0.0/16,fd00:78::/64";
 const JOB: (&str, &str) = ("batch/v1", "Job");
 
 impl Cluster {
@@ -65,8 +67,9 @@ fn cgroup(machine: &Machine) -> Result<Value> {
 fn server_patch(machine: &Machine) -> Result<Value> {
     let host = |path: PathBuf| json!({ "path": path, "type": "DirectoryOrCreate" });
     let disk = |path: &str| host(machine.directory().join(path));
+    let networks = json!({ "name": "CULVERT_NODE_NETWORKS", "value": NODE_NETWORKS });
     Ok(json!({
-        "containers": [{ "name": "server", "env": [cgroup(machine)?] }],
+        "containers": [{ "name": "server", "env": [cgroup(machine)?, networks] }],
         "volumes": [
             { "name": "bpf", "hostPath": host(machine.pin_root()?) },
             { "name": "state", "hostPath": disk("var/lib/culvert") },

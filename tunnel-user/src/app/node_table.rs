@@ -184,7 +184,8 @@ impl Told {
                 .any(|told| told.address == *address && told.nodes == *nodes)
             {
                 let nodes: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
-                tracing::warn!(%address, ?nodes, "several nodes claim one address: none is captured by it");
+                tracing::warn!(%address, ?nodes, "several nodes claim one address, and none can be said to have had it first: \
+                     connects to it are refused");
             }
         }
         self.excluded = excluded;

@@ -4,27 +4,23 @@ mod any_version;
 mod entries;
 mod kubeconfig;
 
-use std::{env, net::IpAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use http::Uri;
 use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
-use tokio::{net::lookup_host, time::timeout};
 
 #[cfg(test)]
 pub(super) use self::any_version::install as install_provider;
 use self::entries::Content;
 pub use self::{entries::BadEntry, kubeconfig::KubeconfigError};
-use super::api_error;
+use super::{ApiServerAddresses, ApiServerHost, api_error};
 
 /// Where a pod finds its token and the cluster's CA.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// An API server that does not take a connection for this long is away.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-
-/// Resolving its name is not worth waiting for longer.
-const RESOLVE_TIME: Duration = Duration::from_secs(5);
 
 /// A connection on which nothing arrives for this long, though an answer is due, is dead: a machine
 /// that dies, or a firewall that forgets, says nothing. Every watch ends sooner.
@@ -100,31 +96,9 @@ impl Access {
     }
 
     /// Where the API server is, here and for pods of this cluster: what no node may claim.
-    pub async fn api_server(&self) -> Vec<IpAddr> {
-        let in_cluster = env::var("KUBERNETES_SERVICE_HOST").ok();
-        let in_cluster = in_cluster.and_then(|host| host.parse::<IpAddr>().ok());
-        let host = self.url.host().unwrap_or_default();
-        let mut addresses = match host.trim_matches(['[', ']']).parse() {
-            Ok(address) => vec![address],
-            Err(_) => resolve(host).await,
-        };
-        addresses.extend(in_cluster);
-        addresses
+    pub fn api_server(&self) -> (ApiServerHost, ApiServerAddresses) {
+        ApiServerHost::new(self.url.host().unwrap_or_default())
     }
-}
-
-async fn resolve(host: &str) -> Vec<IpAddr> {
-    let reason = match timeout(RESOLVE_TIME, lookup_host((host, 0))).await {
-        Ok(Ok(resolved)) => return resolved.map(|address| address.ip()).collect(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => "it takes too long".to_owned(),
-    };
-    tracing::warn!(
-        host,
-        reason,
-        "cannot resolve the API server's name: a node that claims its address would get connections to it"
-    );
-    Vec::new()
 }
 
 /// The service account of this pod.

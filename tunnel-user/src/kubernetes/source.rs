@@ -9,10 +9,14 @@
 
 mod agent_ports;
 mod changes;
+mod claims;
+mod cluster_addresses;
 mod finding;
 mod health;
 mod index;
+mod judgement;
 mod node;
+mod pod_ranges;
 mod ports;
 mod ports_config;
 mod publication;
@@ -21,7 +25,7 @@ mod selector;
 #[cfg(test)]
 mod testing;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -39,12 +43,13 @@ pub use self::{
     agent_ports::{AgentPorts, AgentPortsOptions},
     finding::Finding,
     health::{Origin, SourceHealth, WatchHealth},
-    node::NodeProblem,
+    judgement::NodeProblem,
     ports::{BadValues, PortsProblem},
     selector::{InvalidNodeSelector, NodeSelector},
 };
 use self::{
     changes::Changes,
+    cluster_addresses::{Follower, Known},
     finding::Teller,
     index::{Index, Rules, View},
     node::NodeObject,
@@ -52,11 +57,18 @@ use self::{
     saved::{FRESH, Saved, SavedFile},
 };
 use super::{
-    ObjectName,
+    ApiServerAddresses, ObjectName,
     events::Events,
     watch::{News, Watcher, Which, follow},
 };
-use crate::model::{PortSet, Snapshot, SnapshotReader, SnapshotWriter};
+use crate::{
+    model::{NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader, SnapshotWriter},
+    moment::until,
+};
+
+/// Sessions come and go in crowds, and a list of all nodes is walked for a change of who has an
+/// address.
+const SESSIONS_SETTLE: Duration = Duration::from_secs(1);
 
 /// What the source needs.
 pub struct SourceOptions {
@@ -70,8 +82,15 @@ pub struct SourceOptions {
     pub extra_ports: PortSet,
     /// The server's own ports, which are never tunnelled.
     pub reserved_ports: PortSet,
-    /// The API server's own addresses, which no node may claim.
-    pub api_server: Vec<IpAddr>,
+    /// Where nodes may have addresses.
+    pub node_networks: NodeNetworks,
+    /// The ports besides 10250 that a Node's kubelet may have.
+    pub kubelet_ports: PortSet,
+    /// The addresses at which this server reaches its API server, once it is known; no node may
+    /// claim them.
+    pub api_server: ApiServerAddresses,
+    /// Whose agents are here.
+    pub sessions: LiveSessions,
     /// The directory in which what is known of the cluster is kept.
     pub state_dir: PathBuf,
     /// Told of findings.
@@ -80,9 +99,22 @@ pub struct SourceOptions {
     pub leading: latest::Receiver<bool>,
 }
 
+/// Whether the agent of a node has a session, with a certificate that names this address.
+pub type NameSession = Arc<dyn Fn(&NodeName, IpAddr) -> bool + Send + Sync>;
+
+/// Which agents have a session, with a certificate that names which address.
+#[derive(Clone)]
+pub struct LiveSessions {
+    /// Whether the node's agent has one that names the address.
+    pub name: NameSession,
+    /// Ticks whenever that may have changed.
+    pub changes: latest::Receiver<u64>,
+}
+
 /// Follows the cluster.
 ///
-/// Needs `list` and `watch` of `nodes`, and of the one `ConfigMap`.
+/// Needs `list` and `watch` of `nodes`, `services` and the one `ConfigMap`, and of the
+/// `endpointslices` of the API server.
 pub struct Source {
     client: kube::Client,
     ports_config: ObjectName,
@@ -90,6 +122,8 @@ pub struct Source {
     /// What the file holds.
     saved: Option<Arc<Saved>>,
     leading: latest::Receiver<bool>,
+    cluster: (Follower, latest::Receiver<Known>),
+    session_changes: latest::Receiver<u64>,
     state: State,
 }
 
@@ -102,6 +136,11 @@ struct State {
     saved_tx: latest::Sender<Option<Arc<Saved>>>,
     teller: Teller,
     leading: bool,
+    has_session: NameSession,
+    /// Whether the cluster's own addresses have been asked for.
+    asked_cluster: bool,
+    /// When to look again at who has which address although no object has changed.
+    look_at: Option<Instant>,
 }
 
 impl Source {
@@ -115,7 +154,10 @@ impl Source {
             ports_config,
             extra_ports,
             reserved_ports,
+            node_networks,
+            kubelet_ports,
             api_server,
+            sessions,
             state_dir,
             events,
             leading,
@@ -127,14 +169,18 @@ impl Source {
             ports_config: ports_config.clone(),
             ports: extra_ports,
             reserved: reserved_ports,
-            api_server,
+            node_networks,
+            kubelet_ports,
         };
-        let (nodes, config) = saved.as_deref().cloned().map(Saved::into_parts).unzip();
-        let index = Index::new(rules, nodes.unwrap_or_default(), config.flatten());
-        let snapshot = match &saved {
-            Some(_) => index.view().snapshot,
-            None => Snapshot::default(),
-        };
+        let cluster = saved.as_ref().map(|saved| saved.cluster.clone());
+        let cluster = Follower::new(client.clone(), api_server, cluster.unwrap_or_default());
+        let mut index = Index::new(rules, saved.as_deref().cloned());
+        let (mut snapshot, mut look_at) = (Snapshot::default(), None);
+        if saved.is_some() {
+            let now = OffsetDateTime::now_utc();
+            let view = index.view(&*sessions.name, now);
+            (snapshot, look_at) = (view.snapshot, instant_of(view.next_change, now));
+        }
         let (snapshots, reader) = latest::channel(Arc::new(snapshot));
         let (health, health_reader) = latest::channel(SourceHealth::starting(saved.as_deref()));
         let source = Self {
@@ -142,6 +188,8 @@ impl Source {
             ports_config,
             file,
             leading,
+            cluster,
+            session_changes: sessions.changes,
             state: State {
                 index,
                 snapshots,
@@ -149,6 +197,9 @@ impl Source {
                 saved_tx: latest::Sender::new(None),
                 teller: Teller::new(events),
                 leading: false,
+                has_session: sessions.name,
+                asked_cluster: false,
+                look_at,
             },
             saved,
         };
@@ -164,6 +215,8 @@ impl Source {
             file,
             saved,
             leading,
+            cluster: (follower, cluster),
+            session_changes,
             state,
         } = self;
         let nodes = follow(Api::all(client.clone()), &Which::All, Watcher::Server);
@@ -172,19 +225,37 @@ impl Source {
             &Which::Named(name),
             Watcher::Server,
         );
+        let heard = Heard {
+            nodes,
+            config,
+            cluster,
+            session_changes,
+            leading,
+        };
         let keeping = file.keep(saved, state.saved_tx.subscribe(), in_service);
-        tokio::join!(state.run(nodes, config, leading, shutdown), keeping);
+        let following = follower.run(shutdown.clone());
+        tokio::join!(state.run(heard, shutdown), following, keeping);
     }
 }
 
+/// Whatever the source hears of.
+struct Heard {
+    nodes: BoxStream<'static, News<NodeObject>>,
+    config: BoxStream<'static, News<ConfigMap>>,
+    cluster: latest::Receiver<Known>,
+    session_changes: latest::Receiver<u64>,
+    leading: latest::Receiver<bool>,
+}
+
 impl State {
-    async fn run(
-        mut self,
-        mut nodes: BoxStream<'static, News<NodeObject>>,
-        mut config: BoxStream<'static, News<ConfigMap>>,
-        mut leading: latest::Receiver<bool>,
-        shutdown: CancellationToken,
-    ) {
+    async fn run(mut self, heard: Heard, shutdown: CancellationToken) {
+        let Heard {
+            mut nodes,
+            mut config,
+            mut cluster,
+            mut session_changes,
+            mut leading,
+        } = heard;
         let mut publication = Publication::default();
         let mut fresh = interval(FRESH);
         loop {
@@ -192,7 +263,16 @@ impl State {
             let changed = tokio::select! {
                 Some(news) = nodes.next() => self.hear_nodes(news),
                 Some(news) = config.next() => self.hear_config(news),
+                Ok(()) = cluster.changed() => self.hear_cluster(&cluster.borrow_and_update()),
                 Ok(()) = leading.changed() => false,
+                Ok(()) = session_changes.changed(), if self.index.shares_addresses() => {
+                    self.look_by(Instant::now() + SESSIONS_SETTLE);
+                    false
+                }
+                () = until(self.look_at) => {
+                    self.look_at = None;
+                    true
+                }
                 () = publication.due() => {
                     self.publish();
                     publication.published(Instant::now());
@@ -228,6 +308,27 @@ impl State {
             // Nodes that wait for the ports need not wait any longer.
             News::Lost(_) | News::Back => true,
         }
+    }
+
+    fn hear_cluster(&mut self, known: &Known) -> bool {
+        let asked = std::mem::replace(&mut self.asked_cluster, known.asked) != known.asked;
+        self.health.send_if_modified(|health| {
+            let changed = health.cluster_addresses != known.trouble;
+            if let (true, Some(trouble)) = (health.cluster_addresses.is_none(), &known.trouble) {
+                warn!(
+                    trouble,
+                    "the cluster's own addresses are not followed: those known last stay out of \
+                     nodes' reach"
+                );
+            }
+            health.cluster_addresses.clone_from(&known.trouble);
+            changed
+        });
+        self.index.hear_cluster(&known.addresses) || asked
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |known| known.min(at)));
     }
 
     fn hear_config_event(&mut self, event: Event<ConfigMap>) -> bool {
@@ -277,14 +378,20 @@ impl State {
     /// Half of the state would take ports or nodes away for a moment, which the last state has.
     fn may_publish(&self) -> bool {
         let config_is_lost = || self.health.borrow().ports_config.is_lost();
-        self.index.heard_nodes() && (self.index.heard_config() || config_is_lost())
+        let heard = self.index.heard_nodes() && self.asked_cluster;
+        heard && (self.index.heard_config() || config_is_lost())
     }
 
     fn publish(&mut self) {
+        let now = OffsetDateTime::now_utc();
         let View {
             snapshot,
             mut findings,
-        } = self.index.view();
+            next_change,
+        } = self.index.view(&*self.has_session, now);
+        if let Some(at) = instant_of(next_change, now) {
+            self.look_by(at);
+        }
         findings.extend(self.unreadable_config());
         self.snapshots.send_if_modified(|current| {
             if **current == snapshot {
@@ -299,7 +406,7 @@ impl State {
         });
         let ports_config = self.index.ports_config();
         self.teller.tell(findings, &ports_config, self.leading);
-        self.save(OffsetDateTime::now_utc());
+        self.save(now);
     }
 
     /// In a quiet cluster nothing is published for weeks, and yet what is known is not that old.
@@ -311,7 +418,7 @@ impl State {
     }
 
     fn save(&self, now: OffsetDateTime) {
-        let saved = Saved::new(self.index.to_save(), now);
+        let saved = self.index.to_save(now);
         self.saved_tx.send_replace(Some(Arc::new(saved)));
     }
 
@@ -333,6 +440,12 @@ impl State {
         }
         self.leading = leading;
     }
+}
+
+/// A moment of the wall clock on that of timers.
+fn instant_of(at: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<Instant> {
+    let left = (at? - now).try_into().unwrap_or(Duration::ZERO);
+    Some(Instant::now() + left)
 }
 
 #[cfg(test)]

@@ -30,17 +30,31 @@ pub struct Snapshot {
     loopback_ports: PortSet,
     owners: HashMap<IpAddr, NodeName>,
     conflicts: Vec<AddressConflict>,
+    /// Addresses that nodes say they have and that are not captured.
+    uncaptured: HashMap<NodeName, Vec<IpAddr>>,
 }
 
-/// Two or more nodes that claim one address: none of them gets it, for a guess could send a
-/// connection to the wrong machine. They stay reachable by name. Nodes that are not in the
-/// snapshot, because nothing is tunnelled to them, count too.
+/// Two or more nodes that claim one address, of which none can be said to have had it first: none
+/// gets it, for a guess could send a connection to the wrong machine, and connects to it are
+/// refused, for the network could lead them to a third. They stay reachable by name. Nodes that are
+/// not in the snapshot, because nothing is tunnelled to them, count too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressConflict {
     /// The address claimed more than once.
     pub address: IpAddr,
     /// Everyone who claims it, in order.
     pub nodes: Vec<NodeName>,
+}
+
+/// Who has an address that several nodes claim, as far as the source can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressHolder {
+    /// This node of the snapshot.
+    Node(NodeName),
+    /// A node to which nothing is tunnelled under this address: connects pass untouched.
+    Outside,
+    /// Nobody can be said to have it: these claim it, in order.
+    Contested(Vec<NodeName>),
 }
 
 impl Snapshot {
@@ -76,6 +90,7 @@ impl Snapshot {
             loopback_ports: PortSet::new(),
             owners,
             conflicts,
+            uncaptured: HashMap::new(),
         }
     }
 
@@ -86,34 +101,48 @@ impl Snapshot {
         self
     }
 
-    /// The same, without the addresses that nodes outside of the snapshot have as well.
+    /// The same, where the source can tell who has these addresses.
     #[must_use]
-    pub fn without_addresses_of(
+    pub fn with_holders(
         mut self,
-        others: impl IntoIterator<Item = (IpAddr, NodeName)>,
+        holders: impl IntoIterator<Item = (IpAddr, AddressHolder)>,
     ) -> Self {
-        let mut contested: BTreeMap<IpAddr, Vec<NodeName>> = std::mem::take(&mut self.conflicts)
+        let mut conflicts: BTreeMap<IpAddr, Vec<NodeName>> = std::mem::take(&mut self.conflicts)
             .into_iter()
             .map(|conflict| (conflict.address, conflict.nodes))
             .collect();
-        for (address, other) in others {
+        for (address, holder) in holders {
             let address = address.to_canonical();
-            let owner = self.owners.remove(&address);
-            let claimants = match owner {
-                Some(owner) => contested.entry(address).or_insert(vec![owner]),
-                None => match contested.get_mut(&address) {
-                    Some(claimants) => claimants,
-                    None => continue,
-                },
-            };
-            if !claimants.contains(&other) {
-                claimants.push(other);
-                claimants.sort();
+            self.owners.remove(&address);
+            conflicts.remove(&address);
+            match holder {
+                AddressHolder::Node(node) => drop(self.owners.insert(address, node)),
+                AddressHolder::Outside => {}
+                AddressHolder::Contested(nodes) => drop(conflicts.insert(address, nodes)),
             }
         }
         let conflict = |(address, nodes)| AddressConflict { address, nodes };
-        self.conflicts = contested.into_iter().map(conflict).collect();
+        self.conflicts = conflicts.into_iter().map(conflict).collect();
         self
+    }
+
+    /// The same, where nodes say that they have these addresses too, which are not captured.
+    #[must_use]
+    pub fn with_uncaptured(
+        mut self,
+        uncaptured: impl IntoIterator<Item = (NodeName, Vec<IpAddr>)>,
+    ) -> Self {
+        self.uncaptured = uncaptured.into_iter().collect();
+        self
+    }
+
+    /// Whether the node says that it has this address, captured or not: what its agent's
+    /// certificate may name.
+    pub fn states(&self, node: &NodeName, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let captured = self.nodes.get(node).map(|node| &node.addresses);
+        let all = captured.into_iter().chain(self.uncaptured.get(node));
+        all.flatten().any(|known| known.to_canonical() == address)
     }
 
     /// Every node, by name.
@@ -165,7 +194,7 @@ impl Snapshot {
             .filter_map(|(address, name)| Some((*address, self.nodes.get(name)?)))
     }
 
-    /// Addresses that nobody gets because several nodes claim them.
+    /// Addresses that nobody gets because several nodes claim them: connects to them are refused.
     pub fn conflicts(&self) -> &[AddressConflict] {
         &self.conflicts
     }
@@ -224,34 +253,54 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_node_outside_has_too_belongs_to_nobody() {
+    fn the_source_says_who_has_what_several_claim() {
         let name = |node: &str| node.parse::<NodeName>().unwrap();
         let address = |ip: &str| ip.parse::<IpAddr>().unwrap();
         let nodes = [
-            node("e1", &["10.0.0.1", "10.0.0.3"]),
-            node("e2", &["10.0.0.2"]),
+            node("e1", &["10.0.0.1", "10.0.0.3", "10.0.0.4"]),
+            node("e2", &["10.0.0.2", "10.0.0.1"]),
             node("e3", &["10.0.0.2"]),
         ];
-        let others = [
-            ("10.0.0.9", "cloud"),
-            ("::ffff:10.0.0.1", "cloud"),
-            ("10.0.0.2", "cloud"),
-            ("10.0.0.1", "a-cloud"),
+        let holders = [
+            ("::ffff:10.0.0.1", AddressHolder::Node(name("e2"))),
+            (
+                "10.0.0.3",
+                AddressHolder::Contested(vec![name("cloud"), name("e1")]),
+            ),
+            ("10.0.0.4", AddressHolder::Outside),
         ];
-        let others = others.map(|(ip, node)| (address(ip), name(node)));
-        let snapshot = Snapshot::new(nodes, PortSet::new()).without_addresses_of(others);
-        let owned: Vec<IpAddr> = snapshot.owned_addresses().map(|(ip, _)| ip).collect();
-        assert_eq!(owned, [address("10.0.0.3")]);
+        let holders = holders.map(|(ip, holder)| (address(ip), holder));
+        let snapshot = Snapshot::new(nodes, PortSet::new()).with_holders(holders);
+        let owned: Vec<_> = snapshot.owned_addresses().collect();
+        let owned: Vec<_> = owned.iter().map(|(ip, node)| (*ip, &node.name)).collect();
+        assert_eq!(owned, [(address("10.0.0.1"), &name("e2"))]);
         let conflict = |ip, nodes: &[&str]| AddressConflict {
             address: address(ip),
             nodes: nodes.iter().map(|node| name(node)).collect(),
         };
         let expected = [
-            conflict("10.0.0.1", &["a-cloud", "cloud", "e1"]),
-            conflict("10.0.0.2", &["cloud", "e2", "e3"]),
+            conflict("10.0.0.2", &["e2", "e3"]),
+            conflict("10.0.0.3", &["cloud", "e1"]),
         ];
         assert_eq!(snapshot.conflicts(), expected);
         assert_eq!(snapshot.nodes().len(), 3, "they stay reachable by name");
+    }
+
+    #[test]
+    fn a_node_states_what_is_captured_and_what_is_not() {
+        let name = |node: &str| node.parse::<NodeName>().unwrap();
+        let other = vec!["192.0.2.1".parse().unwrap()];
+        let snapshot = Snapshot::new([node("e1", &["10.0.0.1"])], PortSet::new())
+            .with_uncaptured([(name("e1"), other)]);
+        for (who, ip, states) in [
+            ("e1", "10.0.0.1", true),
+            ("e1", "::ffff:192.0.2.1", true),
+            ("e1", "192.0.2.2", false),
+            ("e2", "192.0.2.1", false),
+        ] {
+            assert_eq!(snapshot.states(&name(who), ip.parse().unwrap()), states);
+        }
+        assert_eq!(snapshot.owner("192.0.2.1".parse().unwrap()), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, clients, groups, policy, standing};
 
 use super::ApplyError;
-use crate::model::{GatePolicy, NodeName, PortSet, Snapshot};
+use crate::model::{AddressConflict, GatePolicy, NodeName, PortSet, Snapshot};
 
 /// How a node stands with the server. It counts while the gate is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +109,12 @@ impl Table {
             };
             nodes.insert(Address::from(address).octets, row);
         }
+        for conflict in snapshot.conflicts() {
+            if exclusion(conflict.address, own).is_none() {
+                let row = contested(conflict, snapshot, &special, default_policy);
+                nodes.insert(Address::from(conflict.address).octets, row);
+            }
+        }
         excluded.sort();
         let table = Self {
             nodes,
@@ -134,7 +140,7 @@ impl Table {
         }
     }
 
-    /// How many addresses of nodes are captured.
+    /// How many addresses of nodes are captured, or refused because several nodes claim them.
     pub fn addresses(&self) -> usize {
         self.nodes.len() - self.probes()
     }
@@ -172,6 +178,26 @@ impl From<Standing> for u32 {
             Standing::Bypass => standing::BYPASS,
             Standing::Refuse => standing::REFUSE,
         }
+    }
+}
+
+/// An address that nobody has: the network might lead a connect to it anywhere.
+fn contested(
+    conflict: &AddressConflict,
+    snapshot: &Snapshot,
+    special: &BTreeSet<u16>,
+    default_policy: GatePolicy,
+) -> Row {
+    let claimants = conflict.nodes.iter();
+    let extra_ports: BTreeSet<u16> = claimants
+        .filter_map(|node| snapshot.node(node))
+        .flat_map(|node| node.extra_ports.iter().map(|port| port.number()))
+        .filter(|port| special.contains(port))
+        .collect();
+    Row {
+        standing: Standing::Refuse.into(),
+        closed_gate: policy_code(default_policy),
+        extra_ports: extra_ports.into_iter().collect(),
     }
 }
 

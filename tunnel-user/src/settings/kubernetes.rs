@@ -10,7 +10,7 @@ use clap::{ArgAction, Args};
 use super::shared::node_name;
 use crate::{
     kubernetes::{ObjectName, source::NodeSelector},
-    model::NodeName,
+    model::{NodeName, TunnelPort},
 };
 
 /// How to reach the cluster, and the Service at which servers take agents.
@@ -64,6 +64,16 @@ pub struct ServerKubernetesArgs {
         "openyurt.io/edge-enable-reverseTunnel-client=true",
     ])]
     pub node_selector: Vec<NodeSelector>,
+
+    /// Ports that a Node may name as its kubelet's; another one is not captured (repeatable, or a
+    /// comma list)
+    #[arg(
+        long,
+        value_name = "PORT",
+        value_delimiter = ',',
+        default_value = "10250"
+    )]
+    pub kubelet_ports: Vec<TunnelPort>,
 
     /// Service under which the cluster's own clients know the server
     #[arg(

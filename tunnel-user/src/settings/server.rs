@@ -17,7 +17,7 @@ use super::{
     shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
 };
 use crate::{
-    model::{GatePolicy, Mark, PortSet, TunnelPort},
+    model::{GatePolicy, Mark, NodeNetwork, PortSet, TunnelPort},
     observability::logging::LogFilter,
     redirect::{Clients, HostRange, LOG_TARGET, LocalRanges, PodRange},
 };
@@ -78,6 +78,19 @@ pub struct ServerArgs {
     )]
     pub ports: Vec<TunnelPort>,
 
+    /// Networks in which nodes have their addresses (repeatable, or a comma list): a node that says
+    /// it has one elsewhere does not get it [default: anywhere]
+    ///
+    /// Nodes say themselves which addresses they have, and get what this machine sends there. So
+    /// name the networks of the nodes, and as little else as possible.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        help_heading = "Redirect"
+    )]
+    pub node_networks: Vec<NodeNetwork>,
+
     /// Address of this machine that receives redirected connections, at most one of each family
     /// (repeatable, or a comma list) [default: this machine's primary addresses]
     ///
@@ -135,6 +148,9 @@ pub struct ServerArgs {
     pub loopback_port_clients: LoopbackPortClients,
 
     /// What a connect to a node gets while no server is there to take it
+    ///
+    /// With `bypass` it goes wherever this machine's network leads it: to whoever else has the
+    /// node's address there.
     #[arg(
         long,
         value_name = "POLICY",

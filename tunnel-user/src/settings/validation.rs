@@ -41,11 +41,21 @@ impl ServerArgs {
                  choose another --redirect-port or take it out of --ports"
             );
         }
-        distinct(&[
+        let own_ports = [
             ("--agent-port", self.agent_port),
             ("--redirect-port", redirect_port),
             ("--meta-port", self.meta_port),
-        ])
+        ];
+        for port in &self.kubernetes.kubelet_ports {
+            for (flag, own) in own_ports {
+                ensure!(
+                    port.number() != own,
+                    "--kubelet-ports names {port}, which is {flag}: choose another {flag}, or take \
+                     it out of --kubelet-ports"
+                );
+            }
+        }
+        distinct(&own_ports)
     }
 }
 

@@ -29,6 +29,15 @@ pub enum UnusableAddress {
         /// The node that has it.
         owner: NodeName,
     },
+    /// The operator has not set it aside for nodes.
+    #[error(
+        "{address} is in none of the server's --node-networks: give the node another address with \
+         --address or --node-ip, or add its network to --node-networks of the server"
+    )]
+    OutsideNodeNetworks {
+        /// The address.
+        address: IpAddr,
+    },
     /// The server's own address is never redirected.
     #[error("{address} is an address of the server itself")]
     Server {
@@ -57,14 +66,13 @@ pub fn usable(address: IpAddr) -> Result<IpAddr, UnusableAddress> {
 pub(super) fn choose(
     proposed: &[IpAddr],
     owner: impl Fn(IpAddr) -> Option<NodeName>,
-    is_server: impl Fn(IpAddr) -> bool,
+    may_have: impl Fn(IpAddr) -> Result<(), UnusableAddress>,
 ) -> Chosen {
     let mut chosen = Chosen::default();
     for address in proposed.iter().take(MAX_PROPOSED) {
         let verdict = usable(*address).and_then(|address| match owner(address) {
             Some(owner) => Err(UnusableAddress::Taken { address, owner }),
-            None if is_server(address) => Err(UnusableAddress::Server { address }),
-            None => Ok(address),
+            None => may_have(address).map(|()| address),
         });
         match verdict {
             Ok(address) if chosen.taken.contains(&address) => {}
@@ -104,7 +112,13 @@ mod tests {
         let chosen = choose(
             &proposed,
             |ip| (ip == "10.0.0.2".parse::<IpAddr>().unwrap()).then(|| other.clone()),
-            |ip| ip == "10.0.0.3".parse::<IpAddr>().unwrap(),
+            |address| {
+                if address == "10.0.0.3".parse::<IpAddr>().unwrap() {
+                    Err(UnusableAddress::Server { address })
+                } else {
+                    Ok(())
+                }
+            },
         );
         assert_eq!(chosen.taken, ips(&["10.0.0.1", "fd00::1"]));
         let reasons: Vec<String> = chosen.skipped.iter().map(ToString::to_string).collect();
@@ -131,7 +145,7 @@ mod tests {
             .map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes()))
             .collect();
         assert_eq!(
-            choose(&proposed, |_| None, |_| false).taken.len(),
+            choose(&proposed, |_| None, |_| Ok(())).taken.len(),
             MAX_PROPOSED
         );
     }

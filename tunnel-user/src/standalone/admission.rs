@@ -12,7 +12,7 @@ use super::{
     token_record::TokenUse,
 };
 use crate::{
-    model::{AgentIdentity, NodeName},
+    model::{AgentIdentity, NodeName, NodeNetworks},
     pki::{AgentCsr, AgentProof, UnprovedIdentity, Validity, agent_identity},
 };
 
@@ -22,6 +22,8 @@ pub struct Admission<'a> {
     pub state: &'a State,
     /// The life of the certificates that it issues.
     pub certificate_ttl: Duration,
+    /// Where nodes may have addresses.
+    pub node_networks: &'a NodeNetworks,
     /// Whether an address is one of the server's own.
     pub is_server_address: &'a (dyn Fn(IpAddr) -> bool + Send + Sync),
 }
@@ -119,7 +121,7 @@ impl Admission<'_> {
     ) -> Result<Registration, Refused> {
         let owner = self.state.owners_besides(&record.node)?;
         let addresses = if record.addresses.is_empty() {
-            let chosen = choose(proposed, owner, self.is_server_address);
+            let chosen = choose(proposed, owner, |address| self.may_be_a_nodes(address));
             let addresses = accept(&record.node, chosen)?;
             warn!(node = %record.node, ?addresses, "the agent chose the node's addresses itself, its \
                 token names none: connects to them go there from now on");
@@ -129,9 +131,7 @@ impl Admission<'_> {
                 if let Some(owner) = owner(address) {
                     return Err(Refused::Address(UnusableAddress::Taken { address, owner }));
                 }
-                if (self.is_server_address)(address) {
-                    return Err(Refused::Address(UnusableAddress::Server { address }));
-                }
+                self.may_be_a_nodes(address).map_err(Refused::Address)?;
             }
             record.addresses.clone()
         };
@@ -142,6 +142,16 @@ impl Admission<'_> {
             enrolled_at: now,
             gate_policy: record.gate_policy,
         })
+    }
+
+    fn may_be_a_nodes(&self, address: IpAddr) -> Result<(), UnusableAddress> {
+        if (self.is_server_address)(address) {
+            Err(UnusableAddress::Server { address })
+        } else if self.node_networks.admit(address) {
+            Ok(())
+        } else {
+            Err(UnusableAddress::OutsideNodeNetworks { address })
+        }
     }
 
     /// The node's registration, if this enrolment is the one that counts.

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        Admits, AgentIdentity, InvalidNodeName, NodeName, PeerAddr, SnapshotReader, printable,
+        Admits, AgentIdentity, InvalidNodeName, NodeName, NodeNetworks, PeerAddr, SnapshotReader,
+        printable,
     },
     pki::{AgentProof, ClientCertificate, OnRenewal, Validity, agent_identity, certificate_pem},
 };
@@ -37,6 +38,7 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(2);
 pub struct EnrolmentService {
     state: Arc<State>,
     certificate_ttl: Duration,
+    node_networks: NodeNetworks,
     is_server_address: IsServerAddress,
     snapshots: Option<SnapshotReader>,
     enrolments: Arc<Semaphore>,
@@ -62,11 +64,19 @@ impl EnrolmentService {
         Self {
             state,
             certificate_ttl,
+            node_networks: NodeNetworks::default(),
             is_server_address,
             snapshots: None,
             enrolments: Arc::new(Semaphore::new(DECISIONS)),
             renewals: Arc::new(Semaphore::new(DECISIONS)),
         }
+    }
+
+    /// A node that enrols gets addresses of these networks only.
+    #[must_use]
+    pub fn in_networks(mut self, node_networks: NodeNetworks) -> Self {
+        self.node_networks = node_networks;
+        self
     }
 
     /// An agent gets its first certificate once these snapshots show its node: it may connect at
@@ -105,6 +115,7 @@ impl EnrolmentService {
             decision(&Admission {
                 state: &service.state,
                 certificate_ttl: service.certificate_ttl,
+                node_networks: &service.node_networks,
                 is_server_address: &*service.is_server_address,
             })
         });

@@ -4,7 +4,12 @@
 //! enrolment service, or `culvert node remove` in another process. Files that did not change are
 //! not read again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -13,7 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{State, chain, scan::Scan};
-use crate::model::{Node, PortSet, Snapshot, SnapshotReader, SnapshotWriter};
+use crate::model::{
+    Node, NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader, SnapshotWriter,
+};
+
+/// Addresses that nodes have registered with and may not have.
+type Outside = BTreeSet<(NodeName, IpAddr)>;
 
 /// The kernel may drop change notices; without one the directory is read again after this time.
 const RESCAN: Duration = Duration::from_secs(30);
@@ -24,6 +34,9 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
 pub struct Source {
     scan: Scan,
     ports: PortSet,
+    node_networks: NodeNetworks,
+    /// What the log was told of addresses outside of these.
+    told_outside: Outside,
     snapshots: SnapshotWriter,
     /// kernel --something changed--> source; one slot, for one notice is as good as many.
     change_rx: mpsc::Receiver<()>,
@@ -31,8 +44,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads the registrations once. Every node is reached on `ports`.
-    pub fn new(state: &State, ports: PortSet) -> anyhow::Result<(Self, SnapshotReader)> {
+    /// Reads the registrations once. Every node is reached on `ports`, and by its addresses in
+    /// `node_networks`.
+    pub fn new(
+        state: &State,
+        ports: PortSet,
+        node_networks: NodeNetworks,
+    ) -> anyhow::Result<(Self, SnapshotReader)> {
         let (change_tx, change_rx) = mpsc::channel(1);
         let watcher = watch(state, change_tx)
             .inspect_err(|error| {
@@ -45,10 +63,14 @@ impl Source {
         let mut scan = Scan::new(state.nodes.clone());
         // Watch first, read then: no change falls between the two.
         scan.refresh().context("cannot read the registered nodes")?;
-        let (snapshots, reader) = tokio::sync::watch::channel(Arc::new(snapshot(&scan, &ports)));
+        let (first, told_outside) = snapshot(&scan, &ports, &node_networks);
+        log_outside(&BTreeSet::new(), &told_outside);
+        let (snapshots, reader) = tokio::sync::watch::channel(Arc::new(first));
         let source = Self {
             scan,
             ports,
+            node_networks,
+            told_outside,
             snapshots,
             change_rx,
             watcher,
@@ -89,8 +111,10 @@ impl Source {
         self
     }
 
-    fn publish(&self) {
-        let next = snapshot(&self.scan, &self.ports);
+    fn publish(&mut self) {
+        let (next, outside) = snapshot(&self.scan, &self.ports, &self.node_networks);
+        log_outside(&self.told_outside, &outside);
+        self.told_outside = outside;
         self.snapshots.send_if_modified(|current| {
             if **current == next {
                 return false;
@@ -114,15 +138,33 @@ fn watch(state: &State, change_tx: mpsc::Sender<()>) -> anyhow::Result<Recommend
     Ok(watcher)
 }
 
-fn snapshot(scan: &Scan, ports: &PortSet) -> Snapshot {
-    let nodes = scan.registrations().map(super::Registration::node);
-    Snapshot::new(nodes, ports.clone())
+/// The snapshot, and what nodes have registered with that is left out of it: an address from before
+/// `--node-networks` was set.
+fn snapshot(scan: &Scan, ports: &PortSet, networks: &NodeNetworks) -> (Snapshot, Outside) {
+    let mut outside = Outside::new();
+    let mut nodes: Vec<Node> = scan
+        .registrations()
+        .map(super::Registration::node)
+        .collect();
+    for node in &mut nodes {
+        let not_admitted = |address: &mut IpAddr| !networks.admit(*address);
+        let addresses = node.addresses.extract_if(.., not_admitted);
+        outside.extend(addresses.map(|address| (node.name.clone(), address)));
+    }
+    (Snapshot::new(nodes, ports.clone()), outside)
+}
+
+fn log_outside(before: &Outside, now: &Outside) {
+    for (node, address) in now.difference(before) {
+        warn!(%node, %address, "the node's address is in none of --node-networks: it is not captured; \
+            add its network there, or enrol the node anew with another address");
+    }
 }
 
 fn log_changes(old: &Snapshot, new: &Snapshot) {
     let only_in = |a: &BTreeMap<_, Node>, b: &BTreeMap<_, Node>| {
         let names = a.keys().filter(|name| !b.contains_key(*name)).cloned();
-        names.collect::<Vec<crate::model::NodeName>>()
+        names.collect::<Vec<NodeName>>()
     };
     for node in only_in(new.nodes(), old.nodes()) {
         info!(%node, "node registered");

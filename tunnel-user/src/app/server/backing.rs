@@ -23,7 +23,7 @@ use crate::{
     pki::{AgentProof, Validity},
     redirect::addresses::AddressWatch,
     settings::ServerArgs,
-    tunnel::server::UnaryService,
+    tunnel::server::{Sessions, UnaryService},
 };
 
 /// Reads how long the server's certificate lives; `None` until there is one.
@@ -66,6 +66,7 @@ pub(super) struct Foundation<'a> {
     /// Whether this server takes agents, or another one during a handover.
     pub(super) in_charge: watch::Receiver<bool>,
     pub(super) addresses: &'a AddressWatch,
+    pub(super) sessions: &'a Sessions,
     pub(super) readiness: &'a Readiness,
     pub(super) metrics: &'a ServerMetrics,
     /// This server takes no more clients.

@@ -75,6 +75,7 @@ impl Parts {
         let addresses = AddressWatch::new().await?;
         let surroundings = SurroundingsWatch::new().await?;
         let readiness = Readiness::default();
+        let sessions = Sessions::default();
         let server_id = format!("{:032x}", rand::random::<u128>());
         let Backing {
             snapshots,
@@ -95,6 +96,7 @@ impl Parts {
             server_id: &server_id,
             in_charge,
             addresses: &addresses,
+            sessions: &sessions,
             readiness: &readiness,
             metrics: &metrics,
             leaving: &ends.clients,
@@ -108,7 +110,7 @@ impl Parts {
             started_at: OffsetDateTime::now_utc(),
             own_addresses: addresses.subscribe(),
             surroundings: surroundings.subscribe(),
-            sessions: Sessions::default(),
+            sessions,
             readiness,
             server_id,
             registry: Some(registry),

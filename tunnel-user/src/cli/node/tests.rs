@@ -4,7 +4,7 @@ use clap::Parser;
 
 use super::*;
 use crate::{
-    model::GatePolicy,
+    model::{GatePolicy, NodeNetworks},
     pki::{new_key, request},
     standalone::{Admission, Enrolling, NewToken},
 };
@@ -58,6 +58,7 @@ impl Shell {
         let admission = Admission {
             state: &self.state,
             certificate_ttl: Duration::from_hours(1),
+            node_networks: &NodeNetworks::default(),
             is_server_address: &|_: IpAddr| false,
         };
         let csr = request(&new_key().unwrap()).unwrap();

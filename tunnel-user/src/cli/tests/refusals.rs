@@ -244,6 +244,14 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
     ),
     ("server --ports 10270", &["10270", "out of --ports"]),
     (
+        "server --node-networks 10.0.0.1",
+        &["--node-networks", "ADDRESS/LENGTH, as in 10.0.0.0/8"],
+    ),
+    (
+        "server --kubelet-ports 10250,10270",
+        &["10270, which is --redirect-port", "out of --kubelet-ports"],
+    ),
+    (
         "server --agent-port 10265",
         &["--agent-port and --meta-port are both 10265", "choose"],
     ),

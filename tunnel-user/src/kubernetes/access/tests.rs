@@ -9,7 +9,7 @@ use rustls::{
 };
 use rustls_pki_types::UnixTime;
 use tempfile::TempDir;
-use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::oneshot};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::oneshot, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;

@@ -17,7 +17,7 @@ use crate::{
         CertificateNames, ObjectName,
         certificates::kind::{CertificateKind, SERVER},
     },
-    model::{Node, NodeName, Snapshot},
+    model::{NodeName, Snapshot},
 };
 
 /// How long a name may be asked for that we do not know: who asks may have seen a change sooner.
@@ -207,15 +207,14 @@ fn agent(
         return Err(Denial::NoAddress.into());
     }
     is_of_node(requester, &node, knowledge.agents)?;
-    let known = knowledge
-        .snapshot
-        .node(&node)
-        .ok_or_else(|| Doubt::UnknownNode(node.clone()))?;
+    if knowledge.snapshot.node(&node).is_none() {
+        return Err(Doubt::UnknownNode(node).into());
+    }
     let addresses: Vec<_> = names
         .ips
         .iter()
         .copied()
-        .filter(|ip| !has(known, *ip))
+        .filter(|ip| !knowledge.snapshot.states(&node, *ip))
         .collect();
     match () {
         () if addresses.is_empty() => Ok(()),
@@ -244,12 +243,6 @@ fn is_of_node(requester: &Requester, node: &NodeName, agents: &ObjectName) -> Re
         }
         .into()),
     }
-}
-
-fn has(node: &Node, ip: IpAddr) -> bool {
-    node.addresses
-        .iter()
-        .any(|known| known.to_canonical() == ip)
 }
 
 fn server(

@@ -25,7 +25,7 @@ pub enum Finding {
     /// A Node object whose name no node can have; nothing else of it counts.
     #[error("a Node object is left out: {0}")]
     NodeName(String),
-    /// A tunnelled Node.
+    /// A Node.
     #[error("node {node}: {problem}")]
     Node {
         /// The node.
@@ -33,16 +33,32 @@ pub enum Finding {
         /// What is wrong with it.
         problem: NodeProblem,
     },
-    /// Nodes that have the same address.
+    /// Nodes that have the same address, of which none can be said to have had it first.
     #[error(
-        "{address} is the address of {}: connections to it are not tunnelled, for they could reach \
-         the wrong one",
+        "{address} is the address of {}: connections to it are refused, for they could reach the \
+         wrong one; give it to one of them alone, or delete the Nodes that are gone",
         list(nodes)
     )]
     SharedAddress {
         /// The address.
         address: IpAddr,
         /// Who has it, in order.
+        nodes: Vec<NodeName>,
+    },
+    /// Nodes that have an address which others had before.
+    #[error(
+        "{address} of {} is that of {}, which had it before and {} it: give one of them another, or \
+         delete a Node that is gone",
+        list(nodes),
+        list(holders),
+        if holders.len() > 1 { "keep" } else { "keeps" }
+    )]
+    HeldAddress {
+        /// The address.
+        address: IpAddr,
+        /// Who keeps it.
+        holders: Vec<NodeName>,
+        /// Who does not get it, in order.
         nodes: Vec<NodeName>,
     },
     /// The `ConfigMap` of the ports.
@@ -73,15 +89,19 @@ impl Finding {
                 NodeProblem::NoAddress => "NoNodeAddress",
                 NodeProblem::InvalidAddress(_)
                 | NodeProblem::UnfitAddress(..)
+                | NodeProblem::OutsideNodeNetworks(_)
                 | NodeProblem::ApiServerAddress(_)
+                | NodeProblem::ServiceAddress(_)
+                | NodeProblem::PodAddress(_)
                 | NodeProblem::TooManyAddresses { .. } => "InvalidNodeAddress",
-                NodeProblem::InvalidKubeletPort(_)
-                | NodeProblem::ForeignKubeletPort(_)
-                | NodeProblem::ReservedKubeletPort(_) => "InvalidKubeletPort",
+                NodeProblem::InvalidKubeletPort(_) | NodeProblem::ForeignKubeletPort(_) => {
+                    "InvalidKubeletPort"
+                }
+                NodeProblem::PodRangeOverNodes(_) => "InvalidPodRange",
                 NodeProblem::ServerName => "ReservedNodeName",
                 NodeProblem::InvalidNotBefore(_) => "InvalidNotBefore",
             },
-            Self::SharedAddress { .. } => "SharedNodeAddress",
+            Self::SharedAddress { .. } | Self::HeldAddress { .. } => "SharedNodeAddress",
             Self::Ports { problem, .. } => match problem {
                 PortsProblem::Gone(_) => "PortsConfigGone",
                 PortsProblem::Unreadable(_) => "PortsConfigUnreadable",
@@ -97,6 +117,11 @@ impl Finding {
     fn node(&self) -> Option<&str> {
         match self {
             Self::Node { node, .. } => Some(node.as_str()),
+            // Who claims what is another's can do so for many addresses.
+            Self::HeldAddress { nodes, .. } => match &nodes[..] {
+                [only] => Some(only.as_str()),
+                _ => None,
+            },
             Self::NodeName(_) | Self::SharedAddress { .. } | Self::Ports { .. } => None,
         }
     }
@@ -112,7 +137,10 @@ impl Finding {
             // There is no object that an Event could name.
             Self::NodeName(_) => (Vec::new(), "ReadNode"),
             Self::Node { node, .. } => (vec![about_node(node)], "ReadNode"),
-            Self::SharedAddress { nodes, .. } => (nodes.iter().map(about_node).collect(), "Tunnel"),
+            // Who keeps its address has nothing to put right.
+            Self::SharedAddress { nodes, .. } | Self::HeldAddress { nodes, .. } => {
+                (nodes.iter().map(about_node).collect(), "Tunnel")
+            }
             Self::Ports { .. } => (vec![ports_config.clone()], "ReadPorts"),
         };
         let note = self.text();
@@ -125,7 +153,7 @@ impl Finding {
         about.into_iter().map(notice).collect()
     }
 
-    /// The table of nodes logs shared addresses, whatever the source.
+    /// The table of nodes logs addresses that nobody has, whatever the source.
     fn is_logged_elsewhere(&self) -> bool {
         matches!(self, Self::SharedAddress { .. })
     }

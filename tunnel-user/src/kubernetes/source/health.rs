@@ -13,6 +13,8 @@ pub struct SourceHealth {
     pub nodes: WatchHealth,
     /// The watch on the `ConfigMap` of the ports.
     pub ports_config: WatchHealth,
+    /// Why the cluster's own addresses, which no node may claim, are not followed now.
+    pub cluster_addresses: Option<String>,
 }
 
 /// Where a snapshot is from.
@@ -81,13 +83,14 @@ impl SourceHealth {
         }
     }
 
-    /// Why nodes or ports are not followed now.
+    /// Why nodes, ports, or the addresses that no node may have, are not followed now.
     pub fn trouble(&self) -> Option<String> {
         let watches = [("nodes", &self.nodes), ("ports", &self.ports_config)];
         let lost = watches.iter().filter_map(|(what, watch)| match watch {
             WatchHealth::Lost { error, .. } => Some(format!("cannot follow {what}: {error}")),
             WatchHealth::Connecting | WatchHealth::Connected => None,
         });
+        let lost = lost.chain(self.cluster_addresses.clone());
         lost.reduce(|one, other| format!("{one}; {other}"))
     }
 }

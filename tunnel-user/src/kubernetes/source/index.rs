@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!  [Node]      --> facts --\
-//!  [ConfigMap] --> ports ---+--> Snapshot, findings
+//!  [ConfigMap] --> ports ---+--> judgement --> claims --> Snapshot, findings
 //!  flags       --> rules --/
 //! ```
+//! Facts are kept as they were heard, and judged for each snapshot: rules and the cluster's own
+//! addresses may be others by then, over a restart above all.
+//!
 //! A list counts only once it is whole: until then the last one stays, or a table would lose nodes
 //! for the time that a list takes.
 
@@ -14,18 +17,26 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use kube::runtime::watcher::Event;
 
+use time::OffsetDateTime;
+
 use super::{
-    Finding, NodeSelector, PortsProblem,
+    Finding, NodeProblem, NodeSelector, PortsProblem,
+    claims::{ClaimKind, Claimant, Claims, HasSession, RefusedClaim},
+    cluster_addresses::ClusterAddresses,
+    judgement::{Judge, Judged},
     node::{NodeFacts, NodeObject},
+    pod_ranges::{PodRanges, addresses_in},
     ports::Ports,
-    ports_config::{LastConfig, PortsConfig},
+    ports_config::LastConfig,
+    saved::Saved,
 };
 use crate::{
     kubernetes::ObjectName,
-    model::{NodeName, PortSet, Snapshot, TunnelPort},
+    model::{NodeName, NodeNetworks, PortSet, Snapshot, TunnelPort},
 };
 
 /// What does not change while the server runs.
@@ -37,9 +48,9 @@ pub(super) struct Rules {
     pub(super) ports: PortSet,
     /// Never tunnelled.
     pub(super) reserved: PortSet,
-    /// No node may claim them: whoever could would take the control plane's, and this server's own,
-    /// connections to its API server.
-    pub(super) api_server: Vec<IpAddr>,
+    pub(super) node_networks: NodeNetworks,
+    /// The ports besides 10250 that a Node's kubelet may have.
+    pub(super) kubelet_ports: PortSet,
 }
 
 /// What is known of the cluster.
@@ -50,12 +61,24 @@ pub(super) struct Index {
     listed: Nodes,
     heard_nodes: bool,
     config: LastConfig,
+    cluster: ClusterAddresses,
+    claims: Claims,
+    shares_addresses: bool,
 }
 
 /// What follows from it.
 pub(super) struct View {
     pub(super) snapshot: Snapshot,
     pub(super) findings: BTreeSet<Finding>,
+    /// When time alone may change it.
+    pub(super) next_change: Option<OffsetDateTime>,
+}
+
+/// What every Node says of itself, judged.
+struct Statements<'a> {
+    tunnelled: Vec<Judged>,
+    claims: BTreeMap<IpAddr, Vec<Claimant>>,
+    facts: &'a BTreeMap<NodeName, NodeFacts>,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -67,21 +90,21 @@ struct Nodes {
 
 impl Index {
     /// Starts with what was kept on disk.
-    pub(super) fn new(
-        rules: Rules,
-        saved: impl IntoIterator<Item = NodeFacts>,
-        config: Option<PortsConfig>,
-    ) -> Self {
+    pub(super) fn new(rules: Rules, saved: Option<Saved>) -> Self {
         let by_name = |facts: NodeFacts| (facts.name.clone(), facts);
+        let saved = saved.unwrap_or_else(|| Saved::new(OffsetDateTime::UNIX_EPOCH));
         Self {
             rules,
             nodes: Nodes {
-                facts: saved.into_iter().map(by_name).collect(),
+                facts: saved.nodes.into_iter().map(by_name).collect(),
                 nameless: BTreeMap::new(),
             },
             listed: Nodes::default(),
             heard_nodes: false,
-            config: LastConfig::saved(config),
+            config: LastConfig::saved(saved.ports_config),
+            cluster: saved.cluster,
+            claims: Claims::restored(saved.claims),
+            shares_addresses: false,
         }
     }
 
@@ -93,7 +116,7 @@ impl Index {
                 false
             }
             Event::InitApply(object) => {
-                self.listed.insert(&object, &self.rules);
+                self.listed.insert(&object);
                 false
             }
             Event::InitDone => {
@@ -101,7 +124,7 @@ impl Index {
                 let first = !mem::replace(&mut self.heard_nodes, true);
                 mem::replace(&mut self.nodes, listed) != self.nodes || first
             }
-            Event::Apply(object) => self.nodes.insert(&object, &self.rules),
+            Event::Apply(object) => self.nodes.insert(&object),
             Event::Delete(object) => self.nodes.remove(object.name()),
         }
     }
@@ -109,6 +132,20 @@ impl Index {
     /// Takes an event of the watch on the `ConfigMap`; whether the view may be another one now.
     pub(super) fn hear_config(&mut self, event: Event<ConfigMap>) -> bool {
         self.config.hear(event)
+    }
+
+    /// Takes the cluster's own addresses; whether the view may be another one now.
+    pub(super) fn hear_cluster(&mut self, addresses: &ClusterAddresses) -> bool {
+        let changed = self.cluster != *addresses;
+        if changed {
+            self.cluster = addresses.clone();
+        }
+        changed
+    }
+
+    /// Whether it matters who has a session: several Nodes claim one address.
+    pub(super) fn shares_addresses(&self) -> bool {
+        self.shares_addresses
     }
 
     /// Whether the API server has told of all nodes.
@@ -127,9 +164,14 @@ impl Index {
     }
 
     /// What is worth keeping on disk.
-    pub(super) fn to_save(&self) -> (Vec<NodeFacts>, Option<PortsConfig>) {
-        let nodes = self.nodes.facts.values().cloned();
-        (nodes.collect(), self.config.last.clone())
+    pub(super) fn to_save(&self, written_at: OffsetDateTime) -> Saved {
+        let pods = self.pod_ranges(|_| true);
+        let mut saved = Saved::new(written_at);
+        saved.nodes = self.nodes.facts.values().cloned().collect();
+        saved.ports_config.clone_from(&self.config.last);
+        saved.cluster.clone_from(&self.cluster);
+        saved.claims = self.claims.to_save(|address| pods.contains(address));
+        saved
     }
 
     /// The `ConfigMap` as Events name it.
@@ -137,20 +179,84 @@ impl Index {
         self.config.reference(&self.rules.ports_config)
     }
 
-    /// The snapshot, and what is wrong.
-    pub(super) fn view(&self) -> View {
+    /// The snapshot, and what is wrong; settles who has which address.
+    pub(super) fn view(&mut self, has_session: HasSession<'_>, now: OffsetDateTime) -> View {
         let asked = self.asked_ports();
-        let facts = || self.nodes.facts.values();
-        let tunnelled = facts().filter(|facts| facts.tunnelled);
-        let snapshot = Snapshot::new(tunnelled.map(NodeFacts::node), self.tunnelled_ports(&asked))
-            .with_loopback_ports(asked.loopback)
-            .without_addresses_of(facts().filter(|facts| !facts.tunnelled).flat_map(claims));
+        let mut claims = mem::take(&mut self.claims);
+        let statements = self.statements(&claims);
+        let speaks = |node: &NodeName| {
+            let facts = self.nodes.facts.get(node);
+            facts.is_some_and(|facts| !facts.internal.is_empty())
+        };
+        let settled = claims.settle(&statements.claims, speaks, has_session, now);
         let mut findings: BTreeSet<Finding> = self.nodes.nameless.values().cloned().collect();
-        findings.extend(facts().flat_map(node_findings));
+        findings.extend(statements.findings());
+        let Statements { tunnelled, .. } = statements;
+        let uncaptured = tunnelled.iter().filter(|judged| !judged.outside.is_empty());
+        let uncaptured =
+            uncaptured.map(|judged| (judged.node.name.clone(), judged.outside.clone()));
+        let uncaptured: Vec<_> = uncaptured.collect();
+        let nodes = tunnelled.into_iter().map(|judged| judged.node);
+        let shares_addresses = !settled.holders.is_empty();
+        let snapshot = Snapshot::new(nodes, self.tunnelled_ports(&asked))
+            .with_loopback_ports(asked.loopback)
+            .with_uncaptured(uncaptured)
+            .with_holders(settled.holders);
         findings.extend(shared_addresses(&snapshot));
+        findings.extend(settled.refused.into_iter().map(held_address));
         let problems = asked.problems.into_iter();
         findings.extend(problems.map(|problem| self.ports_finding(problem)));
-        View { snapshot, findings }
+        self.claims = claims;
+        self.shares_addresses = shares_addresses;
+        View {
+            snapshot,
+            findings,
+            next_change: settled.next_change,
+        }
+    }
+
+    /// What every Node says, as far as it counts.
+    fn statements(&self, had: &Claims) -> Statements<'_> {
+        let pods = self.pod_ranges(|range| {
+            // Where the operator has said where nodes are, a Node's word that pods are among them
+            // is no reason to shut new nodes out.
+            self.rules.node_networks.is_unset() || !had.has_any_in(addresses_in(range))
+        });
+        let judge = Judge {
+            rules: &self.rules,
+            cluster: &self.cluster,
+            pods: &pods,
+            had: &|address, node| had.has(address, node),
+        };
+        let mut statements = Statements {
+            tunnelled: Vec::new(),
+            claims: BTreeMap::new(),
+            facts: &self.nodes.facts,
+        };
+        for facts in self.nodes.facts.values() {
+            if self.rules.is_tunnelled(facts) {
+                let judged = judge.tunnelled(facts);
+                let addresses = judged.node.addresses.iter().copied();
+                statements.claim(facts, addresses, ClaimKind::Tunnelled);
+                let external = facts.external.iter().copied();
+                statements.claim(facts, external, ClaimKind::TunnelledExternal);
+                statements.tunnelled.push(judged);
+            } else {
+                statements.claim(facts, facts.internal.iter().copied(), ClaimKind::Direct);
+                let external = facts.external.iter().copied();
+                statements.claim(facts, external, ClaimKind::DirectExternal);
+            }
+        }
+        statements
+    }
+
+    fn pod_ranges(&self, counts: impl Fn(IpNet) -> bool) -> PodRanges {
+        let ranges = self
+            .nodes
+            .facts
+            .values()
+            .flat_map(|facts| &facts.pod_ranges);
+        ranges.copied().filter(|range| counts(*range)).collect()
     }
 
     /// What is wrong with the `ConfigMap`.
@@ -181,9 +287,64 @@ impl Index {
     }
 }
 
+impl Rules {
+    fn is_tunnelled(&self, facts: &NodeFacts) -> bool {
+        let mut selectors = self.selectors.iter();
+        !facts.is_server() && selectors.any(|selector| selector.matches(&facts.labels))
+    }
+}
+
+impl Statements<'_> {
+    /// Nodes are told in order, so that the claimants of each address are sorted.
+    fn claim(
+        &mut self,
+        facts: &NodeFacts,
+        addresses: impl Iterator<Item = IpAddr>,
+        kind: ClaimKind,
+    ) {
+        for address in addresses {
+            let claimants = self.claims.entry(address).or_default();
+            if claimants.last().is_none_or(|last| last.node != facts.name) {
+                let node = facts.name.clone();
+                claimants.push(Claimant { node, kind });
+            }
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let of_node = |node: &NodeName, problem: NodeProblem| Finding::Node {
+            node: node.clone(),
+            problem,
+        };
+        let mut findings = Vec::new();
+        for judged in &self.tunnelled {
+            let problems = judged.problems.iter().cloned();
+            findings.extend(problems.map(|problem| of_node(&judged.node.name, problem)));
+        }
+        for facts in self.facts.values() {
+            if facts.is_server() {
+                findings.push(of_node(&facts.name, NodeProblem::ServerName));
+            }
+            let ranges = facts.pod_ranges.iter().copied();
+            let over_nodes = ranges.filter(|range| self.is_over_nodes(*range));
+            let problems = over_nodes.map(NodeProblem::PodRangeOverNodes);
+            findings.extend(problems.map(|problem| of_node(&facts.name, problem)));
+        }
+        findings
+    }
+
+    fn is_over_nodes(&self, pod_range: IpNet) -> bool {
+        let mut within = self
+            .claims
+            .range(addresses_in(pod_range))
+            .flat_map(|(_, claimants)| claimants);
+        within.any(|claimant| claimant.kind == ClaimKind::Tunnelled)
+    }
+}
+
 impl Nodes {
-    fn insert(&mut self, object: &NodeObject, rules: &Rules) -> bool {
-        match NodeFacts::read(object, rules) {
+    fn insert(&mut self, object: &NodeObject) -> bool {
+        match NodeFacts::read(object) {
             Ok(facts) => {
                 let unchanged = self.facts.get(&facts.name) == Some(&facts);
                 self.facts.insert(facts.name.clone(), facts);
@@ -205,16 +366,17 @@ impl Nodes {
     }
 }
 
-fn claims(facts: &NodeFacts) -> impl Iterator<Item = (IpAddr, NodeName)> {
-    let addresses = facts.addresses.iter();
-    addresses.map(|address| (*address, facts.name.clone()))
-}
-
-fn node_findings(facts: &NodeFacts) -> impl Iterator<Item = Finding> {
-    facts.problems.iter().map(|problem| Finding::Node {
-        node: facts.name.clone(),
-        problem: problem.clone(),
-    })
+fn held_address(claim: RefusedClaim) -> Finding {
+    let RefusedClaim {
+        address,
+        holders,
+        refused,
+    } = claim;
+    Finding::HeldAddress {
+        address,
+        holders,
+        nodes: refused,
+    }
 }
 
 fn shared_addresses(snapshot: &Snapshot) -> impl Iterator<Item = Finding> {

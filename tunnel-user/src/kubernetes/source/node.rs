@@ -1,34 +1,34 @@
-//! What matters of a Node object: whether it is tunnelled, its addresses, its kubelet's port, and
-//! which certificates of its agent count.
+//! What matters of a Node object, as it says it: labels, addresses, its kubelet's port, its pods'
+//! range, and which certificates of its agent count. What of that counts is [`judgement`](super::judgement)'s business, for the rules may be
+//! others when it is read from disk again.
 //!
 //! Of ten thousand Nodes the rest (images, conditions, managed fields) would be most of the memory,
 //! so it is not even parsed.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use k8s_openapi::{
     ClusterResourceScope, Resource as _,
     api::core::v1::{Node as ApiNode, NodeAddress, NodeDaemonEndpoints},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339, serde::rfc3339};
+use time::{OffsetDateTime, serde::rfc3339};
 
-use super::index::Rules;
+use super::judgement::NodeProblem;
 use crate::{
-    kubernetes::certificates::kind::{SERVER_NODE_NAME, SERVER_SUBJECT},
-    model::{Admits, InvalidNodeName, Node, NodeName, PortSet, TunnelPort, UnfitAddress},
+    kubernetes::certificates::kind::SERVER_NODE_NAME,
+    model::{InvalidNodeName, NodeName, UnfitAddress},
 };
 
 /// A machine has fewer. Every node can write its own addresses; one of them must not fill the
 /// kernel's table for all others.
-const MOST_ADDRESSES: usize = 64;
-/// Every node can state its kubelet's port as well, and would get what control planes send there.
-const FIRST_UNPRIVILEGED: u16 = 1024;
-/// Of etcd and the API server.
-const CONTROL_PLANE: [u16; 3] = [2379, 2380, 6443];
-/// An operator's word that certificates of the node's agent from before this time count no longer.
-const NOT_BEFORE: &str = "culvert.dev/not-before";
+pub(super) const MOST_ADDRESSES: usize = 64;
+/// One of each family is what there is.
+const MOST_POD_RANGES: usize = 8;
+/// The longest text of an annotation that is kept: a time is shorter.
+const LONGEST_TIME: usize = 64;
 const INTERNAL: &str = "InternalIP";
 const EXTERNAL: &str = "ExternalIP";
 
@@ -39,92 +39,43 @@ pub(super) struct NodeObject {
     metadata: ObjectMeta,
     created: Option<OffsetDateTime>,
     not_before: Option<String>,
+    spec: Spec,
     status: Status,
 }
 
-/// What a Node object says, as far as the snapshot depends on it.
+/// What a Node object says, as far as the snapshot may depend on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NodeFacts {
     pub(super) name: NodeName,
-    /// Whether a selector matches it.
-    pub(super) tunnelled: bool,
-    /// Where it is tunnelled: what clients dial. Else: what no other node may take.
-    pub(super) addresses: Vec<IpAddr>,
-    /// Where it is not 10250.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) kubelet_port: Option<TunnelPort>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<String, String>,
+    /// Of its `InternalIP`s those that any machine could have.
+    pub(super) internal: Vec<IpAddr>,
+    /// The same of its `ExternalIP`s.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) external: Vec<IpAddr>,
+    /// Its kubelet's port; 0 where it says none.
+    #[serde(default)]
+    pub(super) kubelet_port: i32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) pod_ranges: Vec<IpNet>,
     /// When the object was created: an agent's certificate from before is of another machine, or of
     /// the same before it was set up anew.
     #[serde(default, with = "rfc3339::option")]
-    created: Option<OffsetDateTime>,
+    pub(super) created: Option<OffsetDateTime>,
+    /// An operator's word on the certificates of its agent, as it stands there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    revoked: Option<Revoked>,
+    pub(super) not_before: Option<String>,
+    /// What is wrong with its `InternalIP`s under any rules.
     #[serde(skip)]
     pub(super) problems: Vec<NodeProblem>,
-}
-
-/// Which certificates an operator has revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Revoked {
-    /// Those that were issued before.
-    Before(#[serde(with = "rfc3339")] OffsetDateTime),
-    /// It cannot be read: all of them, for some are meant to be.
-    Unreadable,
-}
-
-/// What is wrong with a tunnelled Node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum NodeProblem {
-    /// It has no address that clients could dial.
-    #[error("it has no usable InternalIP: nothing can be tunnelled to it")]
-    NoAddress,
-    /// An address is none.
-    #[error("its InternalIP {0:?} is not an IP address: left out")]
-    InvalidAddress(String),
-    /// An address leads to no single machine.
-    #[error("its InternalIP {0} is {1}, which does not lead to one node: left out")]
-    UnfitAddress(IpAddr, UnfitAddress),
-    /// An address that no node can have.
-    #[error("its InternalIP {0} is the API server's: left out")]
-    ApiServerAddress(IpAddr),
-    /// More addresses than a machine has.
-    #[error("it has more than {most} InternalIPs: the others are left out")]
-    TooManyAddresses {
-        /// How many count.
-        most: usize,
-    },
-    /// Its name makes its kubelet's certificate look like a server's.
-    #[error(
-        "a Node of this name is never tunnelled: its kubelet's certificates have the subject of \
-         culvert's servers ({SERVER_SUBJECT}); give the machine another name"
-    )]
-    ServerName,
-    /// An operator's annotation is no time.
-    #[error(
-        "its annotation {NOT_BEFORE} is {0:?}, which is no time such as 2026-01-31T15:04:05Z: which \
-         certificates of its agent are revoked cannot be told, so no agent of it is let in"
-    )]
-    InvalidNotBefore(String),
-    /// The kubelet's port is none.
-    #[error("its kubelet's port {0} is not between 1 and 65535: 10250 is taken")]
-    InvalidKubeletPort(i32),
-    /// What listens there on a control plane is no kubelet.
-    #[error(
-        "its kubelet's port {0} is one of those that no kubelet has (below 1024, etcd's, the API \
-         server's): it is not captured"
-    )]
-    ForeignKubeletPort(TunnelPort),
-    /// The kubelet listens where this server does.
-    #[error(
-        "its kubelet's port {0} is one of the server's own: it is not captured; give the server \
-         another one (--redirect-port, --agent-port, --meta-port)"
-    )]
-    ReservedKubeletPort(TunnelPort),
 }
 
 #[derive(Deserialize)]
 struct Wire {
     metadata: WireMetadata,
+    #[serde(default)]
+    spec: Spec,
     #[serde(default)]
     status: Status,
 }
@@ -148,6 +99,14 @@ struct WireAnnotations {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+struct Spec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
     addresses: Option<Vec<NodeAddress>>,
@@ -164,122 +123,70 @@ impl NodeObject {
         self.not_before = Some(not_before.to_owned());
     }
 
-    fn addresses_of(&self, types: &[&str]) -> impl Iterator<Item = &str> {
+    #[cfg(test)]
+    pub(super) fn with_pod_range(mut self, range: &str) -> Self {
+        self.spec.pod_cidr = Some(range.to_owned());
+        self
+    }
+
+    fn addresses_of(&self, kind: &str) -> impl Iterator<Item = &str> {
         let all = self.status.addresses.iter().flatten();
-        all.filter(move |address| types.contains(&address.type_.as_str()))
+        all.filter(move |address| address.type_ == kind)
             .map(|address| address.address.as_str())
+    }
+
+    fn kubelet_port(&self) -> i32 {
+        let endpoints = self.status.daemon_endpoints.as_ref();
+        let endpoint = endpoints.and_then(|endpoints| endpoints.kubelet_endpoint.as_ref());
+        // A kubelet that has not said anything yet is at port 0.
+        endpoint.map_or(0, |endpoint| endpoint.port)
+    }
+
+    /// The API server lets nothing pass that is no network.
+    fn pod_ranges(&self) -> impl Iterator<Item = IpNet> {
+        let all = self.spec.pod_cidrs.iter().flatten();
+        let all = all.chain(&self.spec.pod_cidr);
+        all.filter_map(|range| range.parse().ok())
     }
 }
 
 impl NodeFacts {
     /// Reads a Node; fails if it has no name that a node can have.
-    pub(super) fn read(object: &NodeObject, rules: &Rules) -> Result<Self, InvalidNodeName> {
-        let none = BTreeMap::new();
-        let labels = object.metadata.labels.as_ref().unwrap_or(&none);
-        let name: NodeName = object.name().parse()?;
-        let selected = rules
-            .selectors
-            .iter()
-            .any(|selector| selector.matches(labels));
-        let is_server = name.as_str() == SERVER_NODE_NAME;
-        let mut facts = Self {
-            name,
-            tunnelled: selected && !is_server,
-            addresses: Vec::new(),
-            kubelet_port: None,
-            created: None,
-            revoked: None,
-            problems: Vec::new(),
-        };
-        if facts.tunnelled {
-            facts.created = object.created;
-            facts.read_revoked(object);
-            facts.read_addresses(object, &rules.api_server);
-            facts.read_kubelet_port(object, &rules.reserved);
-        } else {
-            let taken = object.addresses_of(&[INTERNAL, EXTERNAL]);
-            // Nobody dials them, so what is wrong with them is no problem.
-            (facts.addresses, _) = usable_addresses(taken);
-        }
-        if is_server {
-            facts.problems.push(NodeProblem::ServerName);
-        }
-        facts.addresses.shrink_to_fit();
-        Ok(facts)
+    pub(super) fn read(object: &NodeObject) -> Result<Self, InvalidNodeName> {
+        let (mut internal, problems) = usable_addresses(object.addresses_of(INTERNAL));
+        // Nobody dials them, so what is wrong with them is no problem.
+        let (mut external, _) = usable_addresses(object.addresses_of(EXTERNAL));
+        internal.shrink_to_fit();
+        external.shrink_to_fit();
+        let mut pod_ranges: Vec<IpNet> = object.pod_ranges().take(MOST_POD_RANGES).collect();
+        pod_ranges.sort();
+        pod_ranges.dedup();
+        Ok(Self {
+            name: object.name().parse()?,
+            labels: object.metadata.labels.clone().unwrap_or_default(),
+            internal,
+            external,
+            kubelet_port: object.kubelet_port(),
+            pod_ranges,
+            created: object.created,
+            not_before: object.not_before.as_deref().map(cut),
+            problems,
+        })
     }
 
-    /// The node as snapshots have it.
-    pub(super) fn node(&self) -> Node {
-        Node {
-            name: self.name.clone(),
-            addresses: self.addresses.clone(),
-            extra_ports: self.kubelet_port.into_iter().collect(),
-            closed_gate: None,
-            admits: self.admits(),
-        }
+    /// Whether its name makes its kubelet's certificate look like a server's.
+    pub(super) fn is_server(&self) -> bool {
+        self.name.as_str() == SERVER_NODE_NAME
     }
+}
 
-    fn admits(&self) -> Option<Admits> {
-        match self.revoked {
-            Some(Revoked::Unreadable) => Some(Admits::Nobody),
-            Some(Revoked::Before(time)) => Some(Admits::IssuedSince(
-                self.created.map_or(time, |created| created.max(time)),
-            )),
-            None => self.created.map(Admits::IssuedSince),
-        }
+/// What is cut off could have made it another time, so that what is left must not be one.
+fn cut(time: &str) -> String {
+    let mut kept: String = time.chars().take(LONGEST_TIME).collect();
+    if kept.len() < time.len() {
+        kept.push('…');
     }
-
-    fn read_revoked(&mut self, object: &NodeObject) {
-        let Some(text) = &object.not_before else {
-            return;
-        };
-        let time = OffsetDateTime::parse(text.trim(), &Rfc3339);
-        self.revoked = Some(time.map_or(Revoked::Unreadable, Revoked::Before));
-        if time.is_err() {
-            let text = text.chars().take(64).collect();
-            self.problems.push(NodeProblem::InvalidNotBefore(text));
-        }
-    }
-
-    fn read_addresses(&mut self, object: &NodeObject, api_server: &[IpAddr]) {
-        let problems;
-        (self.addresses, problems) = usable_addresses(object.addresses_of(&[INTERNAL]));
-        self.problems.extend(problems);
-        let claimed = self
-            .addresses
-            .extract_if(.., |address| api_server.contains(address));
-        self.problems
-            .extend(claimed.map(NodeProblem::ApiServerAddress));
-        if self.addresses.is_empty() {
-            self.problems.push(NodeProblem::NoAddress);
-        }
-    }
-
-    fn read_kubelet_port(&mut self, object: &NodeObject, reserved: &PortSet) {
-        let endpoints = object.status.daemon_endpoints.as_ref();
-        let endpoint = endpoints.and_then(|endpoints| endpoints.kubelet_endpoint.as_ref());
-        // A kubelet that has not said anything yet is at port 0.
-        let number = endpoint.map_or(0, |endpoint| endpoint.port);
-        if number == 0 {
-            return;
-        }
-        let port = u16::try_from(number).ok().and_then(TunnelPort::new);
-        let problem = match port {
-            None => NodeProblem::InvalidKubeletPort(number),
-            Some(TunnelPort::KUBELET) => return,
-            Some(port) if reserved.contains(&port) => NodeProblem::ReservedKubeletPort(port),
-            Some(port)
-                if port.number() < FIRST_UNPRIVILEGED || CONTROL_PLANE.contains(&port.number()) =>
-            {
-                NodeProblem::ForeignKubeletPort(port)
-            }
-            Some(port) => {
-                self.kubelet_port = Some(port);
-                return;
-            }
-        };
-        self.problems.push(problem);
-    }
+    kept
 }
 
 /// Those of a Node's addresses that count, in order, and what is wrong with the others. The
@@ -325,6 +232,7 @@ impl From<Wire> for NodeObject {
                 .metadata
                 .annotations
                 .and_then(|annotations| annotations.not_before),
+            spec: wire.spec,
             status: wire.status,
         }
     }

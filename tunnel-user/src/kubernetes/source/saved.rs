@@ -13,7 +13,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{node::NodeFacts, ports_config::PortsConfig};
+use super::{
+    claims::SavedClaims, cluster_addresses::ClusterAddresses, node::NodeFacts,
+    ports_config::PortsConfig,
+};
 use crate::pki::{PrivateDir, StoreError};
 
 const FILE: &str = "cluster.json";
@@ -24,7 +27,12 @@ const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// A file that says the same is written anew after this, so that its age is that of what is known.
 pub(super) const FRESH: Duration = Duration::from_mins(10);
 /// The form that this build writes. One that reads another form starts without.
-const VERSION: u32 = 1;
+///
+/// | form | since |
+/// |---|---|
+/// | 1 | what the rules of the server that wrote it had made of the Nodes |
+/// | 2 | what the Nodes say, so that the rules of the one that reads it apply; the cluster's own addresses; who had an address first |
+const VERSION: u32 = 2;
 
 /// The file and the directory that it is in.
 #[derive(Clone)]
@@ -40,6 +48,8 @@ pub(super) struct Saved {
     pub(super) written_at: OffsetDateTime,
     pub(super) nodes: Vec<NodeFacts>,
     pub(super) ports_config: Option<PortsConfig>,
+    pub(super) cluster: ClusterAddresses,
+    pub(super) claims: Vec<SavedClaims>,
 }
 
 /// Read first: a file of another version may have nothing else in common.
@@ -49,27 +59,24 @@ struct Versioned {
 }
 
 impl Saved {
-    pub(super) fn new(
-        (nodes, ports_config): (Vec<NodeFacts>, Option<PortsConfig>),
-        written_at: OffsetDateTime,
-    ) -> Self {
+    /// With nothing in it yet.
+    pub(super) fn new(written_at: OffsetDateTime) -> Self {
         Self {
             version: VERSION,
             written_at,
-            nodes,
-            ports_config,
+            nodes: Vec::new(),
+            ports_config: None,
+            cluster: ClusterAddresses::default(),
+            claims: Vec::new(),
         }
-    }
-
-    /// The nodes and the `ConfigMap`.
-    pub(super) fn into_parts(self) -> (Vec<NodeFacts>, Option<PortsConfig>) {
-        (self.nodes, self.ports_config)
     }
 
     /// Whether a server that starts with either would do the same, and say that it is as old.
     fn is_as_good_as(&self, newer: &Self) -> bool {
         self.nodes == newer.nodes
             && self.ports_config == newer.ports_config
+            && self.cluster == newer.cluster
+            && self.claims == newer.claims
             && newer.written_at - self.written_at < FRESH
     }
 }

@@ -1,10 +1,12 @@
 //! What the tests of the source share.
 
+use std::net::IpAddr;
+
 use kube::runtime::watcher::Event;
 use serde_json::json;
 
 use super::{index::Rules, node::NodeObject};
-use crate::model::{PortSet, TunnelPort};
+use crate::model::{NodeName, NodeNetworks, PortSet, TunnelPort};
 
 pub(super) const EDGE: (&str, &str) = ("openyurt.io/is-edge-worker", "true");
 
@@ -13,7 +15,7 @@ pub(super) fn ports(numbers: &[u16]) -> PortSet {
     numbers.iter().map(port).collect()
 }
 
-/// The two usual labels, and 10270 and 10262 as the server's own ports, and an API server.
+/// The two usual labels, and 10270 and 10262 as the server's own ports.
 pub(super) fn rules() -> Rules {
     Rules {
         selectors: [
@@ -25,7 +27,8 @@ pub(super) fn rules() -> Rules {
         ports_config: "kube-system/ports".parse().unwrap(),
         ports: PortSet::new(),
         reserved: ports(&[10262, 10270]),
-        api_server: vec!["10.96.0.1".parse().unwrap()],
+        node_networks: NodeNetworks::default(),
+        kubelet_ports: ports(&[10250]),
     }
 }
 
@@ -55,7 +58,7 @@ pub(super) fn with_kubelet(
             "labels": labels,
             "managedFields": [{ "manager": "kubelet", "operation": "Update" }],
         },
-        "spec": { "podCIDR": "10.244.1.0/24", "taints": [] },
+        "spec": { "taints": [] },
         "status": {
             "addresses": addresses.collect::<Vec<_>>(),
             "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
@@ -64,6 +67,16 @@ pub(super) fn with_kubelet(
         },
     }))
     .unwrap()
+}
+
+/// The same, whose pods have addresses of this range.
+pub(super) fn with_pods(node: NodeObject, range: &str) -> NodeObject {
+    node.with_pod_range(range)
+}
+
+/// Nobody has a session.
+pub(super) fn nobody(_: &NodeName, _: IpAddr) -> bool {
+    false
 }
 
 /// A tunnelled node with these addresses.

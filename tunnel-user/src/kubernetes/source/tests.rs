@@ -23,7 +23,13 @@ fn leading(
         ports_config: "kube-system/ports".parse().unwrap(),
         extra_ports: PortSet::new(),
         reserved_ports: PortSet::new(),
-        api_server: Vec::new(),
+        node_networks: NodeNetworks::default(),
+        kubelet_ports: PortSet::new(),
+        api_server: watch::Sender::new(Some(Arc::default())).subscribe(),
+        sessions: LiveSessions {
+            name: Arc::new(testing::nobody),
+            changes: watch::Sender::new(0).subscribe(),
+        },
         state_dir: state_dir.to_owned(),
         events,
         leading: watch::Sender::new(leading).subscribe(),
@@ -32,19 +38,20 @@ fn leading(
 }
 
 fn save(dir: &std::path::Path, written_at: OffsetDateTime) -> Snapshot {
-    let mut index = Index::new(testing::rules(), [], None);
+    let mut index = Index::new(testing::rules(), None);
     for event in testing::listed([testing::edge("e1", &["10.0.0.1"])]) {
         index.hear_node(event);
     }
     let file = SavedFile::open(dir).unwrap();
-    let saved = Saved::new(index.to_save(), written_at);
+    let snapshot = index.view(&testing::nobody, written_at).snapshot;
+    let saved = index.to_save(written_at);
     std::fs::write(
         dir.join("cluster.json"),
         serde_json::to_vec(&saved).unwrap(),
     )
     .unwrap();
     assert!(file.read().is_some());
-    index.view().snapshot
+    snapshot
 }
 
 #[tokio::test]
@@ -108,17 +115,21 @@ async fn a_config_map_that_cannot_be_read_is_told_of_while_nodes_can() {
     let (config_tx, config_rx) = mpsc::channel(1);
     let nodes = stream::iter(list.into_iter().map(News::Event)).chain(stream::pending());
     let shutdown = CancellationToken::new();
-    let running = source.state.run(
-        nodes.boxed(),
-        ReceiverStream::new(config_rx).boxed(),
-        source.leading,
-        shutdown.clone(),
-    );
-    let running = tokio::spawn(running);
+    let (cluster_tx, cluster) = watch::channel(Known::default());
+    let heard = Heard {
+        nodes: nodes.boxed(),
+        config: ReceiverStream::new(config_rx).boxed(),
+        cluster,
+        session_changes: source.session_changes,
+        leading: source.leading,
+    };
+    let running = tokio::spawn(source.state.run(heard, shutdown.clone()));
     config_tx
         .send(News::Lost("403 Forbidden".to_owned()))
         .await
         .unwrap();
+    // Nothing is published before it is known what no node may claim.
+    cluster_tx.send_modify(|known| known.asked = true);
     let patience = Duration::from_secs(10);
     let notice = tokio::time::timeout(patience, notices.recv()).await;
     let notice = notice.expect("a notice in time").unwrap();

@@ -47,6 +47,20 @@ fn an_own_address_is_never_captured_even_if_a_node_claims_it() {
 }
 
 #[test]
+fn connects_to_an_address_that_nobody_has_are_refused_on_every_port_of_its_claimants() {
+    let nodes = vec![
+        node("e1", &["10.0.0.1", "192.0.2.7"], &[10350]),
+        node("e2", &["10.0.0.1", "10.0.0.2", "192.0.2.7"], &[10450]),
+    ];
+    let (table, excluded) = table(nodes, &["192.0.2.7"]);
+    assert_eq!(row(&table, "10.0.0.1").standing, standing::REFUSE);
+    assert_eq!(row(&table, "10.0.0.1").extra_ports, [10350, 10450]);
+    assert_eq!(row(&table, "10.0.0.2").standing, standing::CAPTURE);
+    // This machine's own: its processes reach themselves, whoever claims that.
+    assert_eq!((table.addresses(), excluded), (2, vec![]));
+}
+
+#[test]
 fn addresses_that_no_other_machine_can_have_are_left_out() {
     let addresses = [
         "127.0.0.5",

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    model::Admits,
+    model::{Admits, NodeNetwork},
     standalone::testing::{TestState, now},
 };
 
@@ -15,18 +15,22 @@ fn key_and_csr() -> (rcgen::KeyPair, Vec<u8>) {
 
 struct Case {
     test: TestState,
+    node_networks: NodeNetworks,
 }
 
 impl Case {
     fn new() -> Self {
-        let test = TestState::new();
-        Self { test }
+        Self {
+            test: TestState::new(),
+            node_networks: NodeNetworks::default(),
+        }
     }
 
     fn admission(&self) -> Admission<'_> {
         Admission {
             state: &self.test.state,
             certificate_ttl: TTL,
+            node_networks: &self.node_networks,
             is_server_address: &|address| address == "10.9.9.9".parse::<IpAddr>().unwrap(),
         }
     }
@@ -80,6 +84,28 @@ fn the_certificate_names_what_the_token_names_and_the_enrolment() {
     assert_eq!(identity.key.as_str(), token.id().as_str());
     let node = &case.test.state.registrations().unwrap()[0].node();
     assert_eq!(node.admits, Some(Admits::Enrolment(identity.key)));
+}
+
+#[test]
+fn an_address_outside_of_the_nodes_networks_is_refused_and_the_flag_is_named() {
+    let mut case = Case::new();
+    let network = "10.78.0.0/16".parse::<NodeNetwork>().unwrap();
+    case.node_networks = [network].into_iter().collect();
+    let (_, csr) = key_and_csr();
+    let named = case.test.token("edge-1", &["10.79.0.1"]);
+    let refused = text(case.enrol(&named.reveal(), "edge-1", &csr, &[]));
+    assert!(refused.contains("10.79.0.1 is in none of"), "{refused}");
+    let chosen = case.test.token("edge-2", &[]);
+    let refused = text(case.enrol(&chosen.reveal(), "edge-2", &csr, &["10.79.0.2"]));
+    assert!(refused.contains("--node-networks"), "{refused}");
+    let proposed = ["10.79.0.2", "10.78.0.2"];
+    let issued = case
+        .enrol(&chosen.reveal(), "edge-2", &csr, &proposed)
+        .unwrap();
+    assert_eq!(
+        issued.identity.addresses,
+        ["10.78.0.2".parse::<IpAddr>().unwrap()]
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ struct Running {
 impl Running {
     fn start(test: &TestState) -> Self {
         let ports = [TunnelPort::KUBELET].into();
-        let (source, reader) = Source::new(&test.state, ports).unwrap();
+        let (source, reader) = Source::new(&test.state, ports, NodeNetworks::default()).unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(source.run(shutdown.clone()));
         Self {

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -62,6 +63,14 @@ impl Sessions {
     /// Whether the node can be dialled now.
     pub fn has(&self, node: &NodeName) -> bool {
         self.lock().get(node).is_some_and(|live| is_served(live))
+    }
+
+    /// Whether the node can be dialled through an agent whose certificate names this address.
+    pub fn has_address(&self, node: &NodeName, address: IpAddr) -> bool {
+        let by_node = self.lock();
+        let live = by_node.get(node).into_iter().flatten();
+        let mut live = live.filter(|session| !session.has_expired() && !session.has_ended());
+        live.any(|session| session.identity().addresses.contains(&address))
     }
 
     /// How many sessions there are.

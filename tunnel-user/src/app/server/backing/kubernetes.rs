@@ -27,7 +27,7 @@ use crate::{
         MembersOptions, ObjectName, SERVER_SUBJECT, ServerCertificate, ServerCertificateOptions,
         ServerNames, ServerNamesOptions,
         events::Events,
-        source::{Source, SourceHealth, SourceOptions},
+        source::{LiveSessions, Source, SourceHealth, SourceOptions},
     },
     model::{NodeName, PortSet, SnapshotReader, TunnelPort},
     moment::holds,
@@ -54,7 +54,7 @@ pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backin
     };
     let (leading, leader) = member.election();
     let events = member.events();
-    let (snapshots, health) = member.nodes(&events, leading.clone()).await?;
+    let (snapshots, health) = member.nodes(&events, leading.clone())?;
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
     let server_count = member.server_count(certificate.validities());
@@ -146,19 +146,28 @@ impl Member<'_> {
         events
     }
 
-    async fn nodes(
+    fn nodes(
         &mut self,
         events: &Events,
         leading: Leading,
     ) -> anyhow::Result<(SnapshotReader, watch::Receiver<SourceHealth>)> {
         let args = self.foundation.args;
+        let (host, api_server) = self.access.api_server();
+        self.run("following the API server's name", |end| host.run(end));
+        let sessions = self.foundation.sessions.clone();
         let (source, snapshots, health) = Source::new(SourceOptions {
             client: self.client(),
             selectors: self.settings.node_selector.clone(),
             ports_config: self.settings.cluster.ports_config.clone(),
             extra_ports: args.ports.iter().copied().collect(),
             reserved_ports: own_ports(args),
-            api_server: self.access.api_server().await,
+            node_networks: args.node_networks.iter().copied().collect(),
+            kubelet_ports: self.settings.kubelet_ports.iter().copied().collect(),
+            api_server,
+            sessions: LiveSessions {
+                changes: sessions.changes(),
+                name: Arc::new(move |node, address| sessions.has_address(node, address)),
+            },
             state_dir: args.state_dir.clone(),
             events: events.clone(),
             leading,

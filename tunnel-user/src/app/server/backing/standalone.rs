@@ -35,7 +35,11 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
     let now = OffsetDateTime::now_utc();
     let state = Arc::new(State::create(&args.state_dir, now)?);
     let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE, now)?;
-    let (source, snapshots) = Source::new(&state, args.tunnel_ports())?;
+    let (source, snapshots) = Source::new(
+        &state,
+        args.tunnel_ports(),
+        args.node_networks.iter().copied().collect(),
+    )?;
     let validities = certificate.validities();
     let certificates = metrics.certificates.clone();
     Ok(Backing {
@@ -88,6 +92,7 @@ fn enrolment(
         args.agent_certificate_ttl,
         Arc::new(move |ip| own_addresses.borrow().contains(&ip)),
     )
+    .in_networks(args.node_networks.iter().copied().collect())
     .published_by(snapshots);
     let service = EnrolmentServer::new(service).max_decoding_message_size(LARGEST_CALL);
     Arc::new(move |request| {

@@ -14,7 +14,7 @@ use rcgen::{
 use super::*;
 use crate::{
     kubernetes::{certificates::kind::AGENT, certificates::request::Request},
-    model::PortSet,
+    model::{Node, PortSet},
     pki::{AGENT_SUBJECT, new_key},
 };
 

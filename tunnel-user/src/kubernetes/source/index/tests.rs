@@ -1,10 +1,34 @@
 use std::time::Instant;
 
 use super::*;
-use crate::kubernetes::source::testing::{EDGE, cloud, edge, listed, node, ports, rules};
+use crate::{
+    kubernetes::{
+        certificates::kind::{SERVER_NODE_NAME, SERVER_SUBJECT},
+        source::testing::{
+            EDGE, cloud, edge, listed, nobody, node, ports, rules, with_kubelet, with_pods,
+        },
+    },
+    model::NodeNetwork,
+};
+
+const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
 
 fn index() -> Index {
-    Index::new(rules(), [], None)
+    Index::new(rules(), None)
+}
+
+fn view(index: &mut Index) -> View {
+    index.view(&nobody, NOW)
+}
+
+fn owned(index: &mut Index) -> Vec<(String, String)> {
+    let snapshot = view(index).snapshot;
+    let owned = snapshot.owned_addresses();
+    let mut owned: Vec<_> = owned
+        .map(|(ip, node)| (ip.to_string(), node.name.to_string()))
+        .collect();
+    owned.sort();
+    owned
 }
 
 fn with_nodes(objects: impl IntoIterator<Item = NodeObject>) -> Index {
@@ -37,8 +61,8 @@ fn config(data: &[(&str, &str)]) -> ConfigMap {
     config
 }
 
-fn names(index: &Index) -> Vec<String> {
-    let view = index.view();
+fn names(index: &mut Index) -> Vec<String> {
+    let view = view(index);
     view.snapshot
         .nodes()
         .keys()
@@ -46,32 +70,31 @@ fn names(index: &Index) -> Vec<String> {
         .collect()
 }
 
-fn findings(index: &Index) -> Vec<String> {
-    index
-        .view()
+fn findings(index: &mut Index) -> Vec<String> {
+    view(index)
         .findings
         .iter()
         .map(ToString::to_string)
         .collect()
 }
 
-fn extra_ports(index: &Index) -> PortSet {
-    index.view().snapshot.ports() - &ports(&[10250, 10255])
+fn extra_ports(index: &mut Index) -> PortSet {
+    view(index).snapshot.ports() - &ports(&[10250, 10255])
 }
 
 #[test]
 fn nodes_come_change_and_go_as_they_do_in_the_cluster() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), cloud("c1", &["10.1.0.1"])]);
-    assert_eq!(names(&index), ["e1"]);
+    assert_eq!(names(&mut index), ["e1"]);
     assert!(index.hear_node(Event::Apply(edge("e2", &["10.0.0.2"]))));
     assert!(
         !index.hear_node(Event::Apply(edge("e2", &["10.0.0.2"]))),
         "nothing new"
     );
-    assert_eq!(names(&index), ["e1", "e2"]);
+    assert_eq!(names(&mut index), ["e1", "e2"]);
 
     assert!(index.hear_node(Event::Apply(edge("e2", &["10.0.0.22"]))));
-    let snapshot = index.view().snapshot;
+    let snapshot = view(&mut index).snapshot;
     assert!(snapshot.owner("10.0.0.2".parse().unwrap()).is_none());
     assert!(snapshot.owner("10.0.0.22".parse().unwrap()).is_some());
 
@@ -79,10 +102,10 @@ fn nodes_come_change_and_go_as_they_do_in_the_cluster() {
         index.hear_node(Event::Apply(cloud("e2", &["10.0.0.22"]))),
         "lost its label"
     );
-    assert_eq!(names(&index), ["e1"]);
+    assert_eq!(names(&mut index), ["e1"]);
     assert!(index.hear_node(Event::Delete(edge("e1", &[]))));
     assert!(!index.hear_node(Event::Delete(edge("e1", &[]))));
-    assert_eq!(names(&index), [""; 0]);
+    assert_eq!(names(&mut index), [""; 0]);
 }
 
 #[test]
@@ -91,32 +114,32 @@ fn a_list_counts_once_it_is_whole() {
     assert!(index.heard_nodes());
     assert!(!index.hear_node(Event::Init));
     assert!(!index.hear_node(Event::InitApply(edge("e3", &["10.0.0.3"]))));
-    assert_eq!(names(&index), ["e1", "e2"], "half a list is none");
+    assert_eq!(names(&mut index), ["e1", "e2"], "half a list is none");
     // It broke, and begins again.
     assert!(!index.hear_node(Event::Init));
     assert!(!index.hear_node(Event::InitApply(edge("e2", &["10.0.0.2"]))));
     assert!(index.hear_node(Event::InitDone));
-    assert_eq!(names(&index), ["e2"]);
+    assert_eq!(names(&mut index), ["e2"]);
     let same = listed([edge("e2", &["10.0.0.2"])]);
     assert!(!hear_nodes(&mut index, same), "the same list is no change");
 }
 
 #[test]
-fn an_address_of_two_nodes_is_neithers_whatever_the_second_is() {
+fn an_address_of_two_nodes_that_are_heard_of_together_is_neithers_whatever_the_second_is() {
     let mut index = with_nodes([
         edge("e1", &["10.0.0.1", "10.0.0.9"]),
         edge("e2", &["10.0.0.1"]),
         edge("e3", &["10.1.0.1"]),
         cloud("c1", &["10.1.0.1"]),
     ]);
-    let snapshot = index.view().snapshot;
+    let snapshot = view(&mut index).snapshot;
     let owned: Vec<String> = snapshot
         .owned_addresses()
         .map(|(ip, _)| ip.to_string())
         .collect();
     assert_eq!(owned, ["10.0.0.9"]);
     assert_eq!(snapshot.nodes().len(), 3, "all are reached by name");
-    let findings = findings(&index);
+    let findings = findings(&mut index);
     assert!(
         findings[0].contains("10.0.0.1 is the address of nodes e1 and e2"),
         "{findings:?}"
@@ -127,45 +150,166 @@ fn an_address_of_two_nodes_is_neithers_whatever_the_second_is() {
     );
     index.hear_node(Event::Delete(edge("e2", &[])));
     index.hear_node(Event::Delete(edge("c1", &[])));
-    assert_eq!(index.view().snapshot.owned_addresses().count(), 3);
-    assert!(index.view().findings.is_empty());
+    assert_eq!(view(&mut index).snapshot.owned_addresses().count(), 3);
+    assert!(view(&mut index).findings.is_empty());
+}
+
+#[test]
+fn a_node_that_claims_64_others_addresses_gets_none_and_takes_none() {
+    let address = |n: usize| format!("10.0.0.{n}");
+    let victims: Vec<_> = (1..=64)
+        .map(|n| edge(&format!("e{n}"), &[&address(n)]))
+        .collect();
+    let mut index = with_nodes(victims);
+    let before = owned(&mut index);
+    let all: Vec<String> = (1..=64).map(address).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for thief in [edge("a", &all), cloud("b", &all)] {
+        index.hear_node(Event::Apply(thief));
+    }
+    assert_eq!(owned(&mut index), before);
+    let view = view(&mut index);
+    assert_eq!(view.snapshot.conflicts(), []);
+    let claims: Vec<_> = view.findings.into_iter().collect();
+    assert_eq!(claims.len(), 64);
+    for claim in claims {
+        let Finding::HeldAddress { nodes, .. } = &claim else {
+            panic!("{claim}")
+        };
+        assert_eq!(
+            nodes.iter().map(NodeName::as_str).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+    }
+    let mut after = Index::new(rules(), Some(index.to_save(NOW)));
+    assert_eq!(owned(&mut after), before, "over a restart, too");
+}
+
+#[test]
+fn an_address_that_becomes_the_clusters_own_is_taken_from_the_node_that_claimed_it_in_advance() {
+    let mut index = with_nodes([edge("e1", &["10.96.0.20", "10.0.0.1", "192.0.2.6"])]);
+    assert_eq!(owned(&mut index).len(), 3);
+    assert!(index.hear_cluster(&ClusterAddresses::of(&["192.0.2.6"], &["10.96.0.20"])));
+    assert!(!index.hear_cluster(&ClusterAddresses::of(&["192.0.2.6"], &["10.96.0.20"])));
+    assert_eq!(
+        owned(&mut index),
+        [("10.0.0.1".to_owned(), "e1".to_owned())]
+    );
+    let mut after = Index::new(rules(), Some(index.to_save(NOW)));
+    assert_eq!(owned(&mut after).len(), 1, "without an API server, too");
+}
+
+#[test]
+fn pods_ranges_are_no_nodes_and_take_no_node_its_address() {
+    let range = |object, range| Event::Apply(with_pods(object, range));
+    let mut index = with_nodes([edge("e1", &["10.0.0.1"])]);
+    index.hear_node(range(cloud("c1", &["10.1.0.1"]), "10.244.1.0/24"));
+    view(&mut index);
+    index.hear_node(Event::Apply(edge("thief", &["10.244.1.7"])));
+    assert_eq!(
+        owned(&mut index),
+        [("10.0.0.1".to_owned(), "e1".to_owned())]
+    );
+    // A kubelet may say its pods' range itself, once.
+    index.hear_node(range(edge("thief", &[]), "10.0.0.0/8"));
+    assert_eq!(owned(&mut index).len(), 1);
+    assert!(findings(&mut index).iter().any(|finding| {
+        finding.starts_with("node thief: its podCIDR 10.0.0.0/8 has addresses in it")
+    }));
+    let mut after = Index::new(rules(), Some(index.to_save(NOW)));
+    assert_eq!(owned(&mut after).len(), 1, "over a restart, too");
+
+    let with_networks = Rules {
+        node_networks: ["10.0.0.0/16".parse::<NodeNetwork>().unwrap()]
+            .into_iter()
+            .collect(),
+        ..rules()
+    };
+    let mut index = Index::new(with_networks, Some(index.to_save(NOW)));
+    view(&mut index);
+    index.hear_node(Event::Apply(edge("e2", &["10.0.0.2"])));
+    assert_eq!(
+        owned(&mut index).len(),
+        2,
+        "the operator's word is the stronger"
+    );
+}
+
+#[test]
+fn what_was_saved_is_judged_by_the_rules_of_the_server_that_reads_it() {
+    let kubelet = with_kubelet("e2", &[("zone", "b")], &[("InternalIP", "10.1.0.1")], 10350);
+    let mut before = with_nodes([edge("e1", &["10.0.0.1"]), kubelet]);
+    let saved = || Some(before.to_save(NOW));
+    let with_zone = Rules {
+        selectors: vec!["zone=b".parse().unwrap()],
+        kubelet_ports: ports(&[10350]),
+        ..rules()
+    };
+    let snapshot = view(&mut Index::new(with_zone, saved())).snapshot;
+    let nodes: Vec<_> = snapshot.nodes().values().collect();
+    assert_eq!(nodes.len(), 1);
+    assert_eq!(
+        (nodes[0].name.as_str(), &nodes[0].extra_ports),
+        ("e2", &ports(&[10350]))
+    );
+    let elsewhere = Rules {
+        node_networks: ["10.9.0.0/16".parse::<NodeNetwork>().unwrap()]
+            .into_iter()
+            .collect(),
+        ..rules()
+    };
+    assert_eq!(owned(&mut Index::new(elsewhere, saved())), []);
+    assert_eq!(owned(&mut before).len(), 1);
+}
+
+#[test]
+fn a_node_named_like_the_servers_is_never_tunnelled() {
+    let mut index = with_nodes([edge("tunnel-server", &["10.0.0.1"])]);
+    assert_eq!(names(&mut index), [""; 0]);
+    assert!(findings(&mut index)[0].contains("of this name is never tunnelled"));
+    index.hear_node(Event::Apply(edge("e1", &["10.0.0.1"])));
+    assert_eq!(owned(&mut index), [], "nobody else gets its address");
+    let subject = format!("system:node:{SERVER_NODE_NAME}");
+    assert_eq!(subject, SERVER_SUBJECT.common_name);
 }
 
 #[test]
 fn an_external_address_of_another_node_is_not_taken_either() {
     let external = node("c1", &[], &[("ExternalIP", "192.0.2.1")]);
-    let index = with_nodes([edge("e1", &["192.0.2.1"]), external]);
-    assert_eq!(index.view().snapshot.owned_addresses().count(), 0);
-    assert_eq!(index.view().findings.len(), 1);
+    let mut index = with_nodes([external]);
+    view(&mut index);
+    index.hear_node(Event::Apply(edge("e1", &["192.0.2.1"])));
+    assert_eq!(view(&mut index).snapshot.owned_addresses().count(), 0);
+    assert_eq!(view(&mut index).findings.len(), 1);
 }
 
 #[test]
 fn a_node_with_a_name_that_is_none_is_a_finding_until_it_is_gone() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), edge("No Node", &["10.0.0.2"])]);
-    assert_eq!(names(&index), ["e1"]);
-    assert!(findings(&index)[0].contains("\"No Node\" is not a node name"));
+    assert_eq!(names(&mut index), ["e1"]);
+    assert!(findings(&mut index)[0].contains("\"No Node\" is not a node name"));
     assert!(index.hear_node(Event::Delete(edge("No Node", &[]))));
-    assert!(index.view().findings.is_empty());
+    assert!(view(&mut index).findings.is_empty());
 }
 
 #[test]
 fn ports_follow_the_config_map() {
     let mut index = index();
     assert!(!index.heard_config());
-    assert_eq!(extra_ports(&index), ports(&[]));
+    assert_eq!(extra_ports(&mut index), ports(&[]));
     assert!(hear_config(
         &mut index,
         listed([config(&[("http-proxy-ports", "9100")])])
     ));
-    assert_eq!(extra_ports(&index), ports(&[9100]));
+    assert_eq!(extra_ports(&mut index), ports(&[9100]));
     let data = [
         ("http-proxy-ports", "9100,x"),
         ("localhost-proxy-ports", "10266"),
     ];
     assert!(index.hear_config(Event::Apply(config(&data))));
-    assert_eq!(extra_ports(&index), ports(&[9100, 10266]));
-    assert_eq!(index.view().snapshot.loopback_ports(), &ports(&[10266]));
-    let finding = &findings(&index)[0];
+    assert_eq!(extra_ports(&mut index), ports(&[9100, 10266]));
+    assert_eq!(view(&mut index).snapshot.loopback_ports(), &ports(&[10266]));
+    let finding = &findings(&mut index)[0];
     assert!(
         finding.starts_with("ConfigMap kube-system/ports: http-proxy-ports: \"x\" left out"),
         "{finding}"
@@ -179,9 +323,12 @@ fn flags_and_the_kubelets_ports_are_tunnelled_whatever_the_config_map_says() {
         ports: ports(&[9999]),
         ..rules()
     };
-    let mut index = Index::new(with_flag, [], None);
+    let mut index = Index::new(with_flag, None);
     hear_config(&mut index, listed([config(&[])]));
-    assert_eq!(index.view().snapshot.ports(), &ports(&[9999, 10250, 10255]));
+    assert_eq!(
+        view(&mut index).snapshot.ports(),
+        &ports(&[9999, 10250, 10255])
+    );
 }
 
 #[test]
@@ -192,14 +339,14 @@ fn a_config_map_that_is_deleted_leaves_its_ports_and_a_finding() {
         listed([config(&[("http-proxy-ports", "9100")])]),
     );
     assert!(index.hear_config(Event::Delete(config(&[]))));
-    assert_eq!(extra_ports(&index), ports(&[9100]));
-    assert!(findings(&index)[0].contains("its ports 9100 stay tunnelled"));
+    assert_eq!(extra_ports(&mut index), ports(&[9100]));
+    assert!(findings(&mut index)[0].contains("its ports 9100 stay tunnelled"));
     assert!(!hear_config(&mut index, listed([])), "still gone");
 
     assert!(index.hear_config(Event::Apply(config(&[("http-proxy-ports", "")]))));
-    assert_eq!(extra_ports(&index), ports(&[]), "emptied on purpose");
+    assert_eq!(extra_ports(&mut index), ports(&[]), "emptied on purpose");
     assert!(index.hear_config(Event::Delete(config(&[]))));
-    assert_eq!(findings(&index), [""; 0], "nothing was lost");
+    assert_eq!(findings(&mut index), [""; 0], "nothing was lost");
 }
 
 #[test]
@@ -207,8 +354,8 @@ fn a_config_map_that_never_was_asks_for_nothing_and_is_fine() {
     let mut index = index();
     assert!(hear_config(&mut index, listed([])));
     assert!(index.heard_config());
-    assert_eq!(extra_ports(&index), ports(&[]));
-    assert_eq!(findings(&index), [""; 0]);
+    assert_eq!(extra_ports(&mut index), ports(&[]));
+    assert_eq!(findings(&mut index), [""; 0]);
 }
 
 #[test]
@@ -222,25 +369,25 @@ fn what_was_saved_is_in_force_until_the_api_server_speaks() {
         &mut before,
         listed([config(&[("http-proxy-ports", "9100,x")])]),
     );
-    let (nodes, ports_config) = before.to_save();
-    let mut after = Index::new(rules(), nodes, ports_config);
-    assert_eq!(after.view().snapshot, before.view().snapshot);
-    assert_eq!(findings(&after), findings(&before));
+    view(&mut before);
+    let mut after = Index::new(rules(), Some(before.to_save(NOW)));
+    assert_eq!(view(&mut after).snapshot, view(&mut before).snapshot);
+    assert_eq!(findings(&mut after), findings(&mut before));
     assert!(!after.heard_nodes() && !after.heard_config());
 
     hear_config(&mut after, listed([]));
     assert_eq!(
-        extra_ports(&after),
+        extra_ports(&mut after),
         ports(&[9100]),
         "deleted while nobody looked"
     );
     assert!(
-        findings(&after)
+        findings(&mut after)
             .iter()
             .any(|finding| finding.contains("it is gone"))
     );
     assert!(hear_nodes(&mut after, listed([edge("e3", &["10.0.0.3"])])));
-    assert_eq!(names(&after), ["e3"]);
+    assert_eq!(names(&mut after), ["e3"]);
 }
 
 #[test]
@@ -257,7 +404,7 @@ fn ten_thousand_nodes_one_after_another_take_no_time() {
     }
     let applied = started.elapsed();
     let started = Instant::now();
-    let snapshot = index.view().snapshot;
+    let snapshot = view(&mut index).snapshot;
     assert_eq!(snapshot.owned_addresses().count(), 10_000);
     let viewed = started.elapsed();
     eprintln!("10,000 nodes read and applied in {applied:?}, one snapshot of them in {viewed:?}");

@@ -6,13 +6,13 @@ use tokio::time::sleep;
 use super::*;
 use crate::kubernetes::source::{
     index::Index,
-    testing::{cloud, edge, listed, rules},
+    testing::{cloud, edge, listed, nobody, rules},
 };
 
 const NOW: OffsetDateTime = datetime!(2026-01-01 12:00:00.5 UTC);
 
 fn saved(nodes: usize) -> Saved {
-    let mut index = Index::new(rules(), [], None);
+    let mut index = Index::new(rules(), None);
     let edges = (0..nodes).map(|n| edge(&format!("e{n}"), &["10.0.0.1", "fd00::1"]));
     for event in listed(edges.chain([cloud("c1", &["10.1.0.1"])])) {
         index.hear_node(event);
@@ -21,7 +21,10 @@ fn saved(nodes: usize) -> Saved {
         uid: Some("u-1".to_owned()),
         data: [("http-proxy-ports".to_owned(), "9100".to_owned())].into(),
     };
-    Saved::new((index.to_save().0, Some(config)), NOW)
+    index.view(&nobody, NOW);
+    let mut saved = index.to_save(NOW);
+    saved.ports_config = Some(config);
+    saved
 }
 
 #[test]
@@ -43,8 +46,8 @@ fn a_file_that_cannot_be_used_is_as_good_as_none() {
         "",
         "{",
         &whole[..whole.len() / 2],
-        r#"{"version":1}"#,
-        &whole.replace("\"version\":1", "\"version\":2"),
+        r#"{"version":2}"#,
+        &whole.replace("\"version\":2", "\"version\":1"),
         &whole.replace("10.0.0.1", "10.0.0.1000"),
         &whole.replace("\"e0\"", "\"E 0\""),
     ] {
