@@ -89,7 +89,10 @@ mod tests {
             .map(|_| Backoff::default().after(STABLE))
             .collect();
         waits.sort();
-        let busiest = waits.windows(100).map(|these| these[99] - these[0]).min();
+        let busiest = waits
+            .windows(100)
+            .map(|these| these[99].saturating_sub(these[0]))
+            .min();
         assert!(
             busiest > Some(FIRST / 20),
             "a tenth of them within {busiest:?}"

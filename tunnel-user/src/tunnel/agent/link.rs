@@ -270,7 +270,7 @@ async fn register(
     let response = client.connect(request).await.map_err(|status| {
         let refused = Refused {
             server: options.server.clone(),
-            reason: printable(status.message()).to_string(),
+            reason: printable(status.message()),
         };
         if is_certificate_refused(status.metadata()) {
             anyhow!(CertificateRefused(refused))
