@@ -6,7 +6,7 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::bpf_sk_lookup,
+    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup},
     helpers::generated::{bpf_ktime_get_ns, bpf_sk_assign},
     programs::SkLookupContext,
 };
@@ -107,8 +107,10 @@ fn is_tunnelled(slot: u32, port: u16) -> bool {
 #[inline(always)]
 fn assign(ctx: &SkLookupContext, listener: u32) -> Verdict {
     let assigned = maps::with_listener(listener, |socket| {
+        // This very socket, not another that shares its port.
+        let flags = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT);
         // SAFETY: the context, and a socket that the lookup acquired.
-        unsafe { bpf_sk_assign(ctx.as_ptr(), socket, 0) }
+        unsafe { bpf_sk_assign(ctx.as_ptr(), socket, flags) }
     });
     match assigned {
         Some(0) => {

@@ -314,8 +314,12 @@ impl Redirect {
     /// When a listener is no place to redirect to, or the kernel refuses.
     pub fn open_gate(&mut self, listeners: &Listeners<'_>) -> Result<(), GateError> {
         let destination = Destination::of(*listeners)?;
-        let lenient_for = self.waiting.is_some().then_some(SYN_LIFETIME);
-        let config = destination.config(&self.options, self.ranges, lenient_for);
+        let replaces = self.waiting.is_some();
+        let lenient_for = replaces.then_some(SYN_LIFETIME);
+        // A predecessor of another version goes on accepting for a moment, and knows of no ranges; what is
+        // noted it finds, for the storage of accepted sockets is shared with it.
+        let ranges = if replaces { Ranges::OFF } else { self.ranges };
+        let config = destination.config(&self.options, ranges, lenient_for);
         if !destination.knows_netns() {
             warn!(
                 kernel = self.host.release,
@@ -333,6 +337,15 @@ impl Redirect {
         }
         info!(?destination, "redirecting");
         Ok(())
+    }
+
+    /// Lets the ranges be used, now that no predecessor accepts any longer. Does nothing if they are, or if
+    /// another server has opened the gate meanwhile.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn use_ranges(&mut self) -> Result<(), GateError> {
+        self.gate.set_ranges(self.ranges)
     }
 
     /// Marks the redirect's own port. One of an earlier server goes with the next table.

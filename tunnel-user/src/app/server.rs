@@ -103,6 +103,12 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
     let successor = server.take_clients()?;
     if let Some(predecessor) = predecessor {
         predecessor.dismiss().await;
+        let end = server.ends.everything.clone();
+        let redirect = server.redirect.clone();
+        server.tasks.spawn(
+            "letting the ranges be used",
+            ranges::use_when_alone(redirect, end),
+        );
     }
     let handed_over = CancellationToken::new();
     let outcome = tokio::select! {

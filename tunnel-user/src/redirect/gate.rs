@@ -98,6 +98,17 @@ impl Gate {
         Ok(())
     }
 
+    /// Changes the ranges of the configuration that this server wrote.
+    pub(super) fn set_ranges(&self, ranges: Ranges) -> Result<(), GateError> {
+        let config = self.config().map_err(map_error(maps::CONFIG))?;
+        let own = config.filter(|config| config.owner == self.owner && config.ranges != ranges);
+        own.map_or(Ok(()), |config| {
+            self.config
+                .set(&FIRST, &Config { ranges, ..config })
+                .map_err(map_error(maps::CONFIG))
+        })
+    }
+
     /// Closes the gate. False if it is closed, or another server has opened it anew meanwhile: then
     /// it stays open.
     pub(super) fn close(&self) -> Result<bool, GateError> {

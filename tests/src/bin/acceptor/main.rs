@@ -142,6 +142,7 @@ fn run(args: &Args) -> Result<()> {
         v4: family(&listeners, SocketAddr::is_ipv4),
         v6: family(&listeners, SocketAddr::is_ipv6),
     })?;
+    redirect.use_ranges()?;
     eprintln!("redirecting");
     let mut accepted = accept::serve(&listeners, args.threads, args.spin, &mut redirect, &stop)?;
     accepted.pending = redirect.pending()?;

@@ -7,15 +7,18 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    app::node_table::SharedRedirect,
     observability::readiness::Condition,
     redirect::{LocalRanges, NamespaceReader, OriginalDestinations, addresses::local_route},
     settings::ServerArgs,
 };
 
+/// A predecessor that was told to stop accepting has done so after this time.
+const PREDECESSOR_ACCEPTS: Duration = Duration::from_secs(3);
 /// How often notes are looked through for those that are of no use any more.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often the kernel is asked from where nothing arrives.
@@ -65,6 +68,19 @@ async fn is_routed(net: IpNet) -> bool {
          with --pod-ranges, or none",
     );
     false
+}
+
+/// Lets the ranges be used once a predecessor of another version, which knows of none, accepts no longer.
+pub(super) async fn use_when_alone(redirect: SharedRedirect, end: CancellationToken) {
+    tokio::select! {
+        () = sleep(PREDECESSOR_ACCEPTS) => {
+            if let Err(error) = redirect.lock().use_ranges() {
+                tracing::warn!(%error, "the addresses that stand for nodes cannot be used");
+            }
+        }
+        () = end.cancelled() => return,
+    }
+    end.cancelled().await;
 }
 
 /// Follows from where nothing arrives, and tells readiness.
