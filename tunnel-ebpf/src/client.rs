@@ -36,13 +36,13 @@ impl Client {
 
     #[inline(always)]
     pub(crate) fn permit(self, rule: &PortRule, config: &Config) -> Permit {
-        match self {
-            Self::Own => Permit::Given,
-            Self::Other(_) if config.clients == clients::OWN_NAMESPACE as u16 => {
-                Permit::NotCaptured
-            }
-            Self::Other(_) if rule.clients == clients::OWN_NAMESPACE => Permit::Refused,
-            Self::Other(_) => Permit::Given,
+        let is_own = matches!(self, Self::Own);
+        if !is_own && u32::from(config.clients) == clients::OWN_NAMESPACE {
+            Permit::NotCaptured
+        } else if !is_own && rule.clients == clients::OWN_NAMESPACE {
+            Permit::Refused
+        } else {
+            Permit::Given
         }
     }
 }

@@ -130,7 +130,7 @@ pub(crate) fn namespace(cookie: u64) -> Option<*mut Namespace> {
 #[inline(always)]
 pub(crate) fn insert_namespace(cookie: u64, namespace: &Namespace) {
     // Another CPU may have been quicker, and what it noted is as good.
-    let _ = NAMESPACES.insert(&cookie, namespace, u64::from(BPF_NOEXIST));
+    let _ = NAMESPACES.insert(cookie, namespace, u64::from(BPF_NOEXIST));
 }
 
 /// Whether the slot holds a live listening socket.

@@ -81,7 +81,7 @@ pub struct Options {
     /// Sockets with this mark (`SO_MARK`) are left alone; 0: no mark is.
     pub mark: u32,
     /// Which local addresses stand for nodes. Those for pods and IPv6 must be routed to the loopback
-    /// interface; see [`addresses::LocalRoute`].
+    /// interface; see [`addresses::local_route`].
     pub ranges: LocalRanges,
     /// Whose connects are captured.
     pub clients: Clients,

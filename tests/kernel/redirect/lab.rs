@@ -107,7 +107,7 @@ impl RedirectLab {
     }
 
     /// A client that no program sees.
-    pub(super) fn outside(&self, namespace: &NetNs, line: &str) -> Launch {
+    pub(super) fn outside(namespace: &NetNs, line: &str) -> Launch {
         Launch::new(namespace, programs::probe().unwrap()).words(line)
     }
 

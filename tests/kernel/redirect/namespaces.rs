@@ -94,7 +94,7 @@ fn a_stranger_on_the_network_gets_nothing() {
     for to in ["198.18.0.1:10250", "10.77.0.1:20250"] {
         let stranger = lab.lab.router();
         let line = format!("connect --to {to} --greeting --timeout-ms 1500");
-        let mut client = lab.outside(stranger, &line).start().unwrap();
+        let mut client = RedirectLab::outside(stranger, &line).start().unwrap();
         let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();
         assert_eq!(report.succeeded, 0, "{to}: {report:?}");
     }

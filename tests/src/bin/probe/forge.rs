@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
 use clap::Args as ClapArgs;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -31,7 +30,7 @@ pub(crate) struct Args {
     seconds: u64,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) {
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let mut ports = (0..args.ports).map(|offset| args.port + offset).cycle();
     let mut attempts = 0_u64;
@@ -46,7 +45,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             told = true;
         }
     }
-    Ok(())
 }
 
 fn attempt(args: &Args, port: u16) -> io::Result<()> {

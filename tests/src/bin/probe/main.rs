@@ -79,7 +79,10 @@ fn run(command: Command) -> Result<()> {
         Command::Echo(args) => serve::run(args),
         Command::Connect(args) => connect::run(&args),
         Command::Flood(args) => flood::run(&args),
-        Command::Forge(args) => forge::run(&args),
+        Command::Forge(args) => {
+            forge::run(&args);
+            Ok(())
+        }
         Command::Hash(args) => hash::run(args),
         Command::Race(args) => race::run(&args),
         Command::Ping(args) => ping::run(&args),

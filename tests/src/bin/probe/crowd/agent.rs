@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,7 @@ impl<'a> Agents<'a> {
             csr: AgentCsr::from_der(&request(&key)?)?,
             key: key.serialize_der(),
             server: watch::channel(vec![server.to_string().parse()?]).1,
-            metrics: AgentMetrics::register(&mut Default::default()),
+            metrics: AgentMetrics::register(&mut Registry::default()),
         })
     }
 
