@@ -73,3 +73,55 @@ fn pings_go_on_beside_a_stopped_target_which_gets_every_byte_once_it_reads() {
     let read = std::io::copy(&mut accepted, &mut std::io::sink()).unwrap();
     assert_eq!(read, sent);
 }
+
+#[test]
+fn single_bytes_for_readers_that_have_stopped_cost_a_window_and_arrive_once_they_read() {
+    let stage = Stage::new();
+    let target = stage.listen(NODE);
+    let _echo = stage.target(&format!("--bind {OTHER}"));
+    let (server, agent) = stage.culvert("", "");
+    let before = [resident_kib(&server), resident_kib(&agent)];
+    // Two whose client does not read, two whose target does not: the server holds one half.
+    let pairs: Vec<_> = (0..4).map(|_| stage.pair(&target)).collect();
+    let stalled: Vec<_> = pairs
+        .into_iter()
+        .enumerate()
+        .map(|(index, (client, accepted))| match index % 2 {
+            0 => (accepted, client),
+            _ => (client, accepted),
+        })
+        .map(|(writer, reader)| {
+            socket2::SockRef::from(&reader)
+                .set_recv_buffer_size(4096)
+                .unwrap();
+            let sent = write_single_bytes(&writer);
+            (writer, reader, sent)
+        })
+        .collect();
+    let pings: Pings = stage.report(&format!("ping --to {OTHER} --count 200 --timeout 5"));
+    assert_eq!(pings.count, 200);
+    let after = [resident_kib(&server), resident_kib(&agent)];
+    let bound = 4 * KIB_OF_A_CONNECTION + KIB_OF_THE_REST;
+    for (before, after) in before.into_iter().zip(after) {
+        eprintln!("resident {before} KiB, then {after} KiB, may grow by {bound} KiB");
+        assert!(after < before + bound);
+    }
+    for (writer, mut reader, sent) in stalled {
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+        let read = std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+        assert_eq!(read, sent);
+    }
+}
+
+/// Writes until nothing is taken any more, and says how much was.
+fn write_single_bytes(mut writer: &std::net::TcpStream) -> u64 {
+    writer.set_nodelay(true).unwrap();
+    writer
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let mut sent = 0;
+    while let Ok(written) = writer.write(&[7]) {
+        sent += written as u64;
+    }
+    sent
+}

@@ -6,6 +6,7 @@ mod bind;
 mod certificates;
 mod descriptors;
 mod handover;
+mod memory_limit;
 mod node_table;
 mod port_holder;
 pub mod server;

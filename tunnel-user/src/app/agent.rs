@@ -12,7 +12,7 @@ use self::{
 };
 use super::{
     certificates::follow_expiry,
-    descriptors,
+    descriptors, memory_limit,
     signals::{Signals, Stop},
     tasks::Tasks,
 };
@@ -24,7 +24,10 @@ use crate::{
         readiness::{Condition, Readiness},
     },
     settings::AgentArgs,
-    tunnel::agent::{Keeper, KeeperOptions, LocalAddresses, OwnPorts, Policy, Servers},
+    tunnel::{
+        Memory,
+        agent::{Keeper, KeeperOptions, LocalAddresses, OwnPorts, Policy, Servers},
+    },
 };
 
 mod addresses;
@@ -44,10 +47,16 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
 
 async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
     let mut registry = Registry::default();
+    let memory = memory_limit::memory(&args.session);
+    AgentMetrics::register_memory(&mut registry, {
+        let memory = memory.clone();
+        Box::new(move || memory.read())
+    });
     let agent = Agent {
         metrics: AgentMetrics::register(&mut registry),
         readiness: Readiness::default(),
         servers: Servers::default(),
+        memory,
         established: Established::default(),
         args,
         stop,
@@ -68,6 +77,7 @@ struct Agent {
     metrics: AgentMetrics,
     readiness: Readiness,
     servers: Servers,
+    memory: Memory,
     established: Established,
 }
 
@@ -162,6 +172,7 @@ impl Agent {
             refused_tx: backing.refused_tx,
             identity: backing.identity,
             settings: args.session.settings(),
+            memory: self.memory.clone(),
             policy: Arc::new(policy.with_local(local)),
             mark: args.mark,
             metrics: self.metrics.clone(),

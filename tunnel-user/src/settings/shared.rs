@@ -13,6 +13,7 @@ use crate::{
 };
 
 const MIN_WINDOW: ByteSize = ByteSize::new(16 << 10);
+const MIN_MEMORY: ByteSize = ByteSize::new(32 << 20);
 const MAX_WINDOW: ByteSize = ByteSize::new(64 << 20);
 
 /// Where settings come from besides flags and environment.
@@ -38,7 +39,8 @@ pub struct SessionArgs {
 
     /// Bytes in flight in one direction of one connection (16KiB to 64MiB)
     ///
-    /// One connection holds at most this much memory in each direction at each end. A single
+    /// An end holds at most as many for a reader that has stopped, and fewer while more connections
+    /// are open than --memory-limit has room for. A single
     /// connection carries at most this much per round trip: 256KiB is 100 Mbit/s at 20 ms.
     #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = window)]
     pub connection_window: ByteSize,
@@ -47,6 +49,15 @@ pub struct SessionArgs {
     #[arg(long, value_name = "N", default_value_t = 8192,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections_per_session: u32,
+
+    /// Memory that this process may use in all (32MiB or more); connections get five eighths of it
+    /// [default: the limit of its cgroup, which is the container's, or a quarter of the machine's
+    /// memory if there is none]
+    ///
+    /// Each open connection is sure of 16 KiB; a dial for which there are none is refused. Windows
+    /// are smaller than --connection-window while so many are open that they would not fit.
+    #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
+    pub memory_limit: Option<ByteSize>,
 
     /// Ask the other end for a sign of life after this long without one
     ///
@@ -121,6 +132,17 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
         Ok(Duration::ZERO) => Err("it must be more than 0".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}, as in 5s, 1m30s or 90d")),
+    }
+}
+
+fn memory_limit(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text
+        .parse()
+        .map_err(|error: InvalidByteSize| error.to_string())?;
+    if size >= MIN_MEMORY {
+        Ok(size)
+    } else {
+        Err(format!("it must be {MIN_MEMORY} or more"))
     }
 }
 

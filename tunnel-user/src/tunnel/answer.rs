@@ -6,12 +6,15 @@
 use rustix::io::Errno;
 
 use crate::observability::metrics::DialFailure::{
-    self, Denied, Exhausted, Other, Protocol, Refused, TimedOut, Unreachable, Unresolved,
+    self, Denied, Exhausted, Other, Protocol, Refused, SessionFull, TimedOut, Unreachable,
+    Unresolved,
 };
 
 pub(super) const NOT_A_TARGET: &str = "is not a target";
 pub(super) const NO_SUCH_HOST: &str = "no such host";
 pub(super) const NOT_ALLOWED: &str = "not allowed by the agent's policy";
+pub(super) const SESSION_FULL: &str = "connections for this server, its limit";
+pub(super) const OUT_OF_MEMORY: &str = "all that its memory limit allows";
 pub(super) const IO_TIMEOUT: &str = "i/o timeout";
 
 /// `connect(2)`'s errors in Go's words.
@@ -38,6 +41,8 @@ pub fn dial_failure(answer: &str) -> DialFailure {
         (NO_SUCH_HOST, Unresolved),
         (NOT_ALLOWED, Denied),
         (IO_TIMEOUT, TimedOut),
+        (SESSION_FULL, SessionFull),
+        (OUT_OF_MEMORY, Exhausted),
     ];
     let of_connect = CONNECT_ERRORS.map(|(_, words, failure)| (words, failure));
     let mut known = own.iter().chain(&of_connect);

@@ -5,12 +5,15 @@
 //!   socket --outbound--> stream      reads only what flow control lets through
 //!   socket <--inbound--- stream      opens the window only for what the socket took
 //! ```
+//! Memory is counted in bytes held, not in payload: neither direction lets frames pile up in `h2`.
 //! Both directions live in one task and end on their own: the end of one is passed on as a
 //! half-close. A reset, from whichever side, ends both at once and is passed on as a reset, even
 //! while a direction waits for a reader that has stopped.
 
+mod backlog;
 mod inbound;
 mod outbound;
+mod unsent;
 
 use std::{
     future::Future,
@@ -27,6 +30,7 @@ use tokio::{io::Interest, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use self::{inbound::Inbound, outbound::Outbound};
+use super::memory::{ConnectionShare, Overflow};
 use crate::observability::metrics::Outcome;
 
 /// What one connection carried, and how it ended.
@@ -61,6 +65,9 @@ pub enum CarryError {
     /// The session ended.
     #[error("the session ended")]
     Session(#[source] h2::Error),
+    /// The other end does not keep to its window, and there is no memory for that.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     /// This process is about to end, and the time for draining is over.
     #[error("this end stops")]
     Aborted,
@@ -111,6 +118,7 @@ impl From<&Transfer> for Outcome {
             Ok(()) => Self::Completed,
             Err(CarryError::Socket(_) | CarryError::Reset(_)) => Self::Reset,
             Err(CarryError::Session(_)) => Self::SessionLost,
+            Err(CarryError::Overflow(_)) => Self::Overflow,
             Err(CarryError::Aborted) => Self::Drained,
         }
     }
@@ -124,10 +132,11 @@ pub(crate) async fn carry(
     mut send: SendStream<Bytes>,
     receive: impl Future<Output = Result<RecvStream, h2::Error>>,
     meter: &Meter,
+    share: &ConnectionShare,
     abort: CancellationToken,
 ) -> Transfer {
-    let outbound = Outbound::new(meter);
-    let inbound = Inbound::new(meter);
+    let outbound = Outbound::new(meter, share);
+    let inbound = Inbound::new(meter, share);
     // From here on the socket ends in a reset unless everything has arrived: also when this
     // process is killed and the kernel closes it.
     reset(&socket);

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{http2::ServerStream, wire::DialId};
+use super::{Client, http2::ServerStream, wire::DialId};
 use crate::model::NodeName;
 
 /// Why a client's connection could not be carried to its target.
@@ -22,11 +22,47 @@ pub enum DialError {
     #[error("no agent of node {0} is connected")]
     NoSession(NodeName),
     /// The session carries as many connections as it may.
-    #[error("the session of node {node} carries {limit} connections, its limit")]
+    #[error(
+        "the session of node {node} carries {limit} connections, its limit for this client: \
+             --max-connections-per-session can raise it"
+    )]
     SessionFull {
         /// The node.
         node: NodeName,
-        /// The limit, a setting.
+        /// The limit, a setting, less what is kept for the server's machine.
+        limit: u32,
+    },
+    /// The client has as many connections through the session as one client may.
+    #[error(
+        "{client} has {limit} connections to node {node}, as many as one client may: half of \
+             --max-connections-per-session"
+    )]
+    ClientFull {
+        /// The node.
+        node: NodeName,
+        /// Whose connections they are.
+        client: Client,
+        /// How many one may have.
+        limit: u32,
+    },
+    /// This server carries as many connections as its memory allows.
+    #[error(
+        "this server carries {limit} connections, all that its memory allows this client: \
+             --memory-limit, or the container's limit, can raise it"
+    )]
+    OutOfMemory {
+        /// How many that is.
+        limit: u32,
+    },
+    /// The client has as many connections as one client may.
+    #[error(
+        "{client} has {limit} connections, as many as one client may: half of what the memory \
+             of this server allows"
+    )]
+    ClientOutOfMemory {
+        /// Whose connections they are.
+        client: Client,
+        /// How many one may have.
         limit: u32,
     },
     /// The session ended while the dial was pending.

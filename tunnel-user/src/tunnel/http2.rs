@@ -6,6 +6,7 @@
 mod activity;
 mod keepalive;
 mod read_ahead;
+mod window;
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -14,6 +15,7 @@ pub(crate) use self::{
     activity::{Activity, Watched},
     keepalive::{Patience, until_silent},
     read_ahead::ReadAhead,
+    window::WindowSetting,
 };
 use super::{
     Settings,
@@ -28,25 +30,33 @@ const STRANGER_STREAMS: u32 = 4;
 /// gRPC metadata is small; a peer that sends more is not one of ours.
 const HEADER_LIST_SIZE: u32 = 16 * 1024;
 
+/// Bytes of one connection that wait to be sent: a frame, and one more while that is written.
+const SEND_BUFFER: usize = 2 * FRAME_SIZE as usize;
+/// What frames that nobody has taken out of `h2` may cost it beyond their payload, for one session:
+/// with the session's window its own guess would be a GiB. Connections take theirs out at once, so
+/// only a peer that means harm gets here, and loses its session. 258,000 frames of one byte.
+const SMALL_FRAMES_BUDGET: usize = 64 << 20;
+
 /// A stream that the agent opened, on the server's side.
 pub(crate) struct ServerStream {
     pub(crate) request: RecvStream,
     pub(crate) respond: SendResponse<Bytes>,
 }
 
-/// The server's end of a session.
-pub(crate) fn server(settings: &Settings) -> h2::server::Builder {
+/// The server's end of a session whose connections begin with that window.
+pub(crate) fn server(settings: &Settings, window: u32) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_connection_window_size(SESSION_WINDOW)
-        .initial_window_size(settings.connection_window)
+        .initial_window_size(window)
         .max_frame_size(FRAME_SIZE)
         .max_header_list_size(HEADER_LIST_SIZE)
         .max_concurrent_streams(settings.max_connections + OTHER_STREAMS)
         // Clients leave while their streams wait to be accepted; that is no attack.
         .max_pending_accept_reset_streams(settings.max_connections as usize)
         .max_concurrent_reset_streams(settings.max_connections as usize)
-        .max_send_buffer_size(settings.connection_window as usize);
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES_BUDGET);
     builder
 }
 
@@ -59,16 +69,17 @@ pub(crate) fn server_for_strangers() -> h2::server::Builder {
     builder
 }
 
-/// The agent's end of a session.
-pub(crate) fn client(settings: &Settings) -> h2::client::Builder {
+/// The agent's end of a session, likewise.
+pub(crate) fn client(settings: &Settings, window: u32) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
         .initial_connection_window_size(SESSION_WINDOW)
-        .initial_window_size(settings.connection_window)
+        .initial_window_size(window)
         .max_frame_size(FRAME_SIZE)
         .max_header_list_size(HEADER_LIST_SIZE)
         .max_concurrent_reset_streams(settings.max_connections as usize)
-        .max_send_buffer_size(settings.connection_window as usize);
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES_BUDGET);
     builder
 }

@@ -21,7 +21,7 @@ use tokio_util::{
 use tonic::{Status, body::Body};
 
 use super::{
-    DialError, Settings, Transfer,
+    Client, DialError, Memory, Settings, Transfer,
     agent::{Keeper, KeeperOptions, Policy, Servers},
     server::{AgentListener, ListenerOptions, Sessions, TunnelMetrics},
 };
@@ -47,6 +47,8 @@ pub(crate) struct TestServer {
     pub(crate) sessions: Sessions,
     pub(super) snapshots: SnapshotWriter,
     pub(super) settings: Settings,
+    /// What the connections of this server may hold.
+    pub(super) memory: Memory,
     /// What it tells agents about how many servers there are.
     pub(super) server_count: watch::Sender<u32>,
     pub(super) ca: Arc<Ca>,
@@ -129,7 +131,23 @@ impl TestServer {
         .await
     }
 
+    /// One that has so much memory for connections.
+    pub(super) async fn with_memory(settings: Settings, memory: Memory) -> Self {
+        let ca = Arc::new(Ca::generate(OffsetDateTime::now_utc()).unwrap());
+        Self::built(ca, "server-1", settings, memory, AgentProof::Enrolment).await
+    }
+
     async fn with_ca(ca: Arc<Ca>, id: &str, settings: Settings, proof: AgentProof) -> Self {
+        Self::built(ca, id, settings, plenty(settings), proof).await
+    }
+
+    async fn built(
+        ca: Arc<Ca>,
+        id: &str,
+        settings: Settings,
+        memory: Memory,
+        proof: AgentProof,
+    ) -> Self {
         let now = OffsetDateTime::now_utc();
         let key = new_key().unwrap();
         let leaf = ca
@@ -150,6 +168,7 @@ impl TestServer {
             ListenerOptions {
                 tls,
                 settings,
+                memory: memory.clone(),
                 proof,
                 server_id: id.to_owned(),
                 server_count: counts,
@@ -170,6 +189,7 @@ impl TestServer {
             sessions,
             snapshots,
             settings,
+            memory,
             server_count,
             ca,
             _accepting: accepting,
@@ -225,6 +245,7 @@ impl TestServer {
                 refused_tx: refused.clone(),
                 identity: watch::channel(identity.clone()).1,
                 settings: self.settings,
+                memory: plenty(self.settings),
                 policy: Arc::new(policy),
                 mark: "1".parse().unwrap(),
                 metrics: AgentMetrics::register(&mut Registry::default()),
@@ -307,7 +328,10 @@ impl TestServer {
         let allowed = self.settings.dial_timeout;
         let target = Target::from(target);
         let node = name("edge-1");
-        let dialled = self.sessions.dial(&node, &target, allowed, Duration::ZERO);
+        let client = Client::Machine;
+        let dialled = self
+            .sessions
+            .dial(&node, &target, client, allowed, Duration::ZERO);
         let connection = dialled.await?;
         let (client, accepted) = tcp_pair().await;
         let carrying = connection.carry(accepted, self.shutdown.clone());
@@ -342,6 +366,11 @@ impl TestAgent {
             .expect("the agent did not end")
             .unwrap();
     }
+}
+
+/// More memory than any test needs.
+fn plenty(settings: Settings) -> Memory {
+    Memory::new(4 << 30, settings.connection_window)
 }
 
 pub(super) fn identity(node: &str, key: &str) -> AgentIdentity {

@@ -16,7 +16,7 @@ use super::{
     wind_down::Ends,
 };
 use crate::{
-    app::{node_table::SharedRedirect, tasks::Tasks},
+    app::{memory_limit, node_table::SharedRedirect, tasks::Tasks},
     model::SnapshotReader,
     observability::{
         metrics::{ReadCluster, SchemeReport, ServerMetrics},
@@ -28,7 +28,10 @@ use crate::{
         addresses::{AddressWatch, Surroundings, SurroundingsWatch},
     },
     settings::ServerArgs,
-    tunnel::server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
+    tunnel::{
+        Memory,
+        server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
+    },
 };
 
 /// Identity, nodes, sessions, and what shows them.
@@ -52,6 +55,7 @@ pub(super) struct Parts {
     unary: UnaryService,
     known: Shared<BoxFuture<'static, ()>>,
     certified: Shared<BoxFuture<'static, ()>>,
+    memory: Memory,
     registry: Option<Registry>,
     runnable: Option<Runnable>,
 }
@@ -103,6 +107,11 @@ impl Parts {
             end: &ends.everything,
         })
         .await?;
+        let memory = memory_limit::memory(&args.session);
+        ServerMetrics::register_memory(&mut registry, {
+            let memory = memory.clone();
+            Box::new(move || memory.read())
+        });
         if let Some(ca) = authority {
             metrics.certificates.set_expiry("ca", ca.expires);
         }
@@ -113,6 +122,7 @@ impl Parts {
             sessions,
             readiness,
             server_id,
+            memory,
             registry: Some(registry),
             runnable: Some(Runnable {
                 addresses,
@@ -210,6 +220,7 @@ impl Parts {
         ListenerOptions {
             tls: self.tls.clone(),
             settings: args.session.settings(),
+            memory: self.memory.clone(),
             server_id: self.server_id.clone(),
             server_count: self.server_count.clone(),
             proof: self.proof,

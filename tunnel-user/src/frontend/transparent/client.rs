@@ -9,7 +9,7 @@ use super::Shared;
 use crate::{
     model::{ARRIVED, Family, NodeName, OriginalDst, PeerAddr, Target, is_probe_target},
     observability::metrics::{DialFailure, Frontend, OpenConnection, Outcome},
-    tunnel::{DialError, dial_failure, reset, server::Connection, until_reset},
+    tunnel::{self, DialError, dial_failure, reset, server::Connection, until_reset},
 };
 
 /// A client from accept to close.
@@ -126,7 +126,13 @@ impl Client {
         let started = Instant::now();
         let patience = patient_until.saturating_duration_since(started);
         match sessions
-            .dial(&route.node, &route.target, *dial_timeout, patience)
+            .dial(
+                &route.node,
+                &route.target,
+                self.client(),
+                *dial_timeout,
+                patience,
+            )
             .await
         {
             Ok(connection) => {
@@ -141,6 +147,15 @@ impl Client {
                 self.log_failure(route, &error, started.elapsed());
                 None
             }
+        }
+    }
+
+    /// Whom the connection is counted for.
+    fn client(&self) -> tunnel::Client {
+        if self.shared.clients.is_this_machine(self.peer) {
+            tunnel::Client::Machine
+        } else {
+            tunnel::Client::Address(self.peer.0.ip())
         }
     }
 
@@ -172,6 +187,10 @@ fn failure(error: &DialError) -> DialFailure {
     match error {
         DialError::NoSession(_) => DialFailure::NoSession,
         DialError::SessionFull { .. } => DialFailure::SessionFull,
+        DialError::ClientFull { .. } | DialError::ClientOutOfMemory { .. } => {
+            DialFailure::ClientFull
+        }
+        DialError::OutOfMemory { .. } => DialFailure::Exhausted,
         DialError::SessionEnded(_) => DialFailure::SessionLost,
         DialError::TimedOut(_) => DialFailure::TimedOut,
         DialError::Refused(answer) => dial_failure(answer),

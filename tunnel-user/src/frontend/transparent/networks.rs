@@ -21,9 +21,14 @@ impl ClientNetworks {
     pub(super) fn admit(&self, peer: PeerAddr) -> bool {
         let ip = peer.0.ip().to_canonical();
         self.networks.is_empty()
-            || ip.is_loopback()
             || self.networks.iter().any(|net| net.contains(&ip))
-            || self.own_addresses.borrow().contains(&ip)
+            || self.is_this_machine(peer)
+    }
+
+    /// Whether it is a process of this machine, in its own network namespace.
+    pub(super) fn is_this_machine(&self, peer: PeerAddr) -> bool {
+        let ip = peer.0.ip().to_canonical();
+        ip.is_loopback() || self.own_addresses.borrow().contains(&ip)
     }
 }
 

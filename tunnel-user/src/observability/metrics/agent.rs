@@ -5,7 +5,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AgentConnections, Carried, Certificates, Dials, register_build};
+use super::{
+    AgentConnections, Carried, Certificates, Dials, ReadMemory, memory::Memory, register_build,
+};
 
 /// The metrics of an agent, `culvert_agent_*`. Clones count into the same numbers.
 #[derive(Clone, Debug)]
@@ -52,5 +54,12 @@ impl AgentMetrics {
             metrics.session_failures.clone(),
         );
         metrics
+    }
+
+    /// Publishes the memory of connections, read at each scrape. Call it once.
+    pub fn register_memory(registry: &mut Registry, read: ReadMemory) {
+        registry
+            .sub_registry_with_prefix("culvert_agent")
+            .register_collector(Box::new(Memory(read)));
     }
 }

@@ -57,6 +57,8 @@ label_values! {
         Reset = "reset",
         /// Its session ended under it.
         SessionLost = "session_lost",
+        /// The other end sent more than its window allows, and memory was used up.
+        Overflow = "overflow",
         /// It was still open when the time for draining was over.
         Drained = "drained",
         /// The agent could not dial the target, or was not asked to: see the dial failures.
@@ -77,6 +79,8 @@ label_values! {
         SessionLost = "session_lost",
         /// The session carries as many connections as it may.
         SessionFull = "session_full",
+        /// The client's address has as many connections as one may have.
+        ClientFull = "client_full",
         /// The agent's policy does not allow the target.
         Denied = "denied",
         /// The target refused.
@@ -89,7 +93,7 @@ label_values! {
         TimedOut = "timed_out",
         /// The other end broke the protocol.
         Protocol = "protocol",
-        /// The agent ran out of something: descriptors, memory, ports.
+        /// The agent ran out of something: descriptors, memory, ports; or the server out of memory.
         Exhausted = "exhausted",
         /// Anything else: the log has the words.
         Other = "other",

@@ -6,8 +6,9 @@ use prometheus_client::{
 };
 
 use super::{
-    Carried, Certificates, Connections, Dials, ReadCluster, ReadCounters, ReadSchemes,
+    Carried, Certificates, Connections, Dials, ReadCluster, ReadCounters, ReadMemory, ReadSchemes,
     cluster::Cluster,
+    memory::Memory,
     redirect::{RedirectEvents, RedirectSchemes},
     register_build,
 };
@@ -100,6 +101,13 @@ impl ServerMetrics {
         registry
             .sub_registry_with_prefix("culvert_server")
             .register_collector(Box::new(Cluster(read)));
+    }
+
+    /// Publishes the memory of connections, read at each scrape. Call it once.
+    pub fn register_memory(registry: &mut Registry, read: ReadMemory) {
+        registry
+            .sub_registry_with_prefix("culvert_server")
+            .register_collector(Box::new(Memory(read)));
     }
 
     /// Publishes the kernel programs' counters, read at each scrape. Call it once.

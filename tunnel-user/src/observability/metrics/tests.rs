@@ -22,6 +22,14 @@ fn sorted(text: &str) -> Vec<String> {
     lines
 }
 
+fn memory() -> ConnectionMemory {
+    ConnectionMemory {
+        held: 1,
+        limit: 2,
+        window: 3,
+    }
+}
+
 #[test]
 fn a_server_shows_exactly_this() {
     let mut registry = Registry::default();
@@ -49,6 +57,7 @@ fn a_server_shows_exactly_this() {
         },
     };
     ServerMetrics::register_cluster(&mut registry, Arc::new(move || cluster.clone()));
+    ServerMetrics::register_memory(&mut registry, Box::new(memory));
     metrics.sessions.set(2);
     metrics.nodes.set(3);
     metrics.redirect_entries.set(4);
@@ -71,6 +80,7 @@ fn a_server_shows_exactly_this() {
 fn an_agent_shows_exactly_this() {
     let mut registry = Registry::default();
     let metrics = AgentMetrics::register(&mut registry);
+    AgentMetrics::register_memory(&mut registry, Box::new(memory));
     metrics.sessions.set(1);
     metrics.servers.set(2);
     metrics.session_failures.inc();

@@ -15,7 +15,7 @@ use super::{Policy, Servers};
 use crate::{
     model::{AgentIdentity, Mark, ServerAddr},
     observability::metrics::AgentMetrics,
-    tunnel::Settings,
+    tunnel::{Memory, Settings},
 };
 
 /// What keeping sessions needs.
@@ -34,6 +34,8 @@ pub struct KeeperOptions {
     pub identity: watch::Receiver<AgentIdentity>,
     /// Limits of each session.
     pub settings: Settings,
+    /// What the connections of all sessions may hold.
+    pub memory: Memory,
     /// What may be dialled.
     pub policy: Arc<Policy>,
     /// Put on the agent's own sockets where the process may: a redirect on this machine leaves

@@ -29,9 +29,9 @@ use crate::{
     observability::metrics::AgentMetrics,
     outgoing,
     tunnel::{
-        Settings,
+        Memory, Settings,
         carry::Meter,
-        http2::{self, Activity, Patience, ReadAhead, Watched, until_silent},
+        http2::{self, Activity, Patience, ReadAhead, Watched, WindowSetting, until_silent},
         metadata::{AgentHello, ServerHello, is_certificate_refused},
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
@@ -53,6 +53,7 @@ pub(super) struct LinkOptions {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) identity: AgentIdentity,
     pub(super) settings: Settings,
+    pub(super) memory: Memory,
     pub(super) policy: Arc<Policy>,
     pub(super) mark: Mark,
     pub(super) metrics: AgentMetrics,
@@ -98,6 +99,7 @@ pub(super) struct Link {
 struct Io {
     connection: Connection<Watched<TlsStream<ReadAhead>>>,
     activity: Activity,
+    window: WindowSetting,
 }
 
 /// What the keeper of a link tells it, and hears from it.
@@ -158,6 +160,7 @@ impl Link {
         let Io {
             mut connection,
             activity,
+            mut window,
         } = io;
         let ping_pong = connection.ping_pong().expect("taken once");
         let patience = Patience::of_agent(&options.settings);
@@ -175,17 +178,22 @@ impl Link {
         let reason = {
             let mut serving = pin!(dials.serve(packets, signals));
             let mut silent = pin!(until_silent(ping_pong, activity, patience));
-            tokio::select! {
-                closed = &mut connection => match closed {
-                    Ok(()) => "closed by the server",
-                    Err(error) => {
-                        tracing::debug!(%server, %error, "connection failed");
-                        "connection failed"
+            loop {
+                tokio::select! {
+                    closed = &mut connection => match closed {
+                        Ok(()) => break "closed by the server",
+                        Err(error) => {
+                            tracing::debug!(%server, %error, "connection failed");
+                            break "connection failed";
+                        }
+                    },
+                    reason = &mut serving => break reason,
+                    _ = &mut silent => break "the server fell silent",
+                    size = window.due() => {
+                        window.tell(size, connection.set_initial_window_size(size));
                     }
-                },
-                reason = &mut serving => reason,
-                _ = &mut silent => "the server fell silent",
-                () = signals.end.cancelled() => "ended by this agent",
+                    () = signals.end.cancelled() => break "ended by this agent",
+                }
             }
         };
         if reason == DRAINED {
@@ -216,7 +224,8 @@ impl Link {
             .await
             .with_context(|| format!("TLS with server {server}"))?;
         let (stream, activity) = Watched::new(stream);
-        let (requests, connection) = http2::client(&options.settings)
+        let window = WindowSetting::new(&options.memory);
+        let (requests, connection) = http2::client(&options.settings, window.told())
             .handshake(stream)
             .await
             .with_context(|| format!("HTTP/2 with server {server}"))?;
@@ -224,6 +233,7 @@ impl Link {
         let mut io = Io {
             connection,
             activity,
+            window,
         };
         let registering = register(&options, requests.clone(), tasks.clone());
         let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;

@@ -10,11 +10,20 @@ use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 use tokio::net::TcpStream;
 
-use super::{CarryError, Meter};
-use crate::{grpc::capacity, tunnel::settings::FRAME_SIZE};
+use super::{
+    CarryError, Meter,
+    unsent::{FramePlace, Unsent},
+};
+use crate::{
+    grpc::capacity,
+    tunnel::{
+        memory::{ConnectionShare, SMALLEST_READ},
+        settings::FRAME_SIZE,
+    },
+};
 
 /// The first read of a connection: a request, a log line.
-const SMALL_READ: usize = 4 * 1024;
+const SMALL_READ: usize = SMALLEST_READ;
 /// A read never exceeds a frame.
 const LARGE_READ: usize = FRAME_SIZE as usize;
 
@@ -23,14 +32,16 @@ pub(super) struct Outbound<'a> {
     meter: &'a Meter,
     bytes: AtomicU64,
     next_read: AtomicUsize,
+    unsent: Unsent<'a>,
 }
 
 impl<'a> Outbound<'a> {
-    pub(super) fn new(meter: &'a Meter) -> Self {
+    pub(super) fn new(meter: &'a Meter, share: &'a ConnectionShare) -> Self {
         Self {
             meter,
             bytes: AtomicU64::new(0),
             next_read: AtomicUsize::new(SMALL_READ),
+            unsent: Unsent::new(share),
         }
     }
 
@@ -52,7 +63,8 @@ impl<'a> Outbound<'a> {
                 reason = reset_by_peer(stream) => return Err(reason),
             }
             let room = room(stream).await?;
-            match self.read(socket, room) {
+            let place = self.place(stream, room).await?;
+            match self.read(socket, place) {
                 Ok(data) if data.is_empty() => return Ok(stream.send_data(data, true)?),
                 Ok(data) => stream.send_data(data, false)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -63,11 +75,25 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// Reads what is there, at most `room`; nothing means that the peer has closed. Buffers grow
+    /// Waits until little enough of this connection waits to be sent.
+    async fn place(
+        &self,
+        stream: &mut SendStream<Bytes>,
+        room: usize,
+    ) -> Result<FramePlace, CarryError> {
+        let size = self.next_read.load(Ordering::Relaxed).min(room);
+        tokio::select! {
+            biased;
+            place = self.unsent.place(size) => Ok(place),
+            reason = reset_by_peer(stream) => Err(reason),
+        }
+    }
+
+    /// Reads what is there and has a place; nothing means that the peer has closed. Buffers grow
     /// with what the connection delivers and are never kept.
-    fn read(&self, socket: &TcpStream, room: usize) -> io::Result<Bytes> {
+    fn read(&self, socket: &TcpStream, place: FramePlace) -> io::Result<Bytes> {
         let buffer_size = self.next_read.load(Ordering::Relaxed);
-        let size = buffer_size.min(room);
+        let size = place.size();
         let mut buffer = BytesMut::with_capacity(size);
         let read = socket.try_read_buf(&mut buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
@@ -78,7 +104,7 @@ impl<'a> Outbound<'a> {
         };
         let next_read = next_read.clamp(SMALL_READ, LARGE_READ);
         self.next_read.store(next_read, Ordering::Relaxed);
-        Ok(buffer.freeze())
+        Ok(place.frame(buffer))
     }
 }
 

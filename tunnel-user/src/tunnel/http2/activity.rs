@@ -7,12 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop::poll_proceed,
     time::Instant,
 };
 
@@ -64,8 +65,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // A busy session takes turns with its connections, which take the frames out of `h2` that it
+        // reads: the buffers below would let it read megabytes in one go.
+        let turn = ready!(poll_proceed(cx));
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if poll.is_ready() {
+            turn.made_progress();
+        }
         if buf.filled().len() > before {
             self.activity.note();
         }

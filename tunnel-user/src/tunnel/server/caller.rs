@@ -43,7 +43,7 @@ use crate::{
     model::PeerAddr,
     pki::OnRenewal,
     tunnel::{
-        http2::{self, Activity, Patience, ServerStream, Watched, until_silent},
+        http2::{self, Activity, Patience, ServerStream, Watched, WindowSetting, until_silent},
         wire::{
             CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, LARGEST_MESSAGE, agent_service_server,
         },
@@ -84,8 +84,9 @@ pub(super) async fn serve(
     let serving = Serving::new(caller, shared, shutdown.child_token());
     let (stream, activity) = Watched::new(stream);
     let mut overstayed = pin!(overstayed(permit, serving.registered.clone()));
+    let window = WindowSetting::new(&serving.shared.memory);
     let shaken = tokio::select! {
-        shaken = Box::pin(serving.http2().handshake(stream)) => shaken,
+        shaken = Box::pin(serving.http2(&window).handshake(stream)) => shaken,
         () = &mut overstayed => return,
     };
     let Ok(connection) = shaken else {
@@ -93,7 +94,9 @@ pub(super) async fn serve(
     };
     // A future holds room for what it moves: for this once for each step from here on.
     let mut connection = Box::new(connection);
-    let reason = serving.run(&mut connection, activity, overstayed).await;
+    let reason = serving
+        .run(&mut connection, activity, overstayed, window)
+        .await;
     serving.leave(reason).await;
     if reason == ENDED_HERE {
         farewell(connection).await;
@@ -128,6 +131,7 @@ impl Serving {
                 proved,
                 peer: caller.peer,
                 settings: shared.settings,
+                memory: shared.memory.clone(),
                 server_id: shared.server_id.clone(),
                 server_count: shared.server_count.clone(),
                 metrics: shared.metrics.clone(),
@@ -150,9 +154,9 @@ impl Serving {
         }
     }
 
-    fn http2(&self) -> h2::server::Builder {
+    fn http2(&self, window: &WindowSetting) -> h2::server::Builder {
         match self.control {
-            Some(_) => http2::server(&self.shared.settings),
+            Some(_) => http2::server(&self.shared.settings, window.told()),
             None => http2::server_for_strangers(),
         }
     }
@@ -163,6 +167,7 @@ impl Serving {
         connection: &mut Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
         activity: Activity,
         mut overstayed: Pin<&mut impl Future<Output = ()>>,
+        mut window: WindowSetting,
     ) -> &'static str {
         let ping_pong = connection.ping_pong().expect("taken once");
         let patience = Patience::of_server(&self.shared.settings);
@@ -186,6 +191,9 @@ impl Serving {
                         return "no session";
                     }
                     is_limited = false;
+                }
+                size = window.due(), if self.control.is_some() => {
+                    window.tell(size, connection.set_initial_window_size(size));
                 }
                 () = &mut expired, if is_valid => {
                     is_valid = false;

@@ -15,7 +15,7 @@ use super::{Session, Sessions, TunnelMetrics, proved::Proved};
 use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
-        Refusal, Settings,
+        Memory, Refusal, Settings,
         metadata::{AgentHello, ServerHello, refuse_certificate},
         registration::admit,
         wire::{self, Control, Packet, agent_service_server::AgentService},
@@ -27,6 +27,7 @@ pub(super) struct ControlService {
     pub(super) proved: Proved,
     pub(super) peer: PeerAddr,
     pub(super) settings: Settings,
+    pub(super) memory: Memory,
     pub(super) server_id: String,
     pub(super) server_count: watch::Receiver<u32>,
     pub(super) metrics: TunnelMetrics,
@@ -80,6 +81,7 @@ impl ControlService {
             self.peer,
             version,
             self.settings,
+            self.memory.clone(),
             self.metrics.meter(),
             self.ended.clone(),
         );

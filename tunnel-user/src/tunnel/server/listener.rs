@@ -23,7 +23,7 @@ use crate::{
     model::{PeerAddr, SnapshotReader, printable},
     observability::metrics::Carried,
     pki::{AgentProof, UnprovedIdentity},
-    tunnel::{Settings, carry::Meter, http2::ReadAhead},
+    tunnel::{Memory, Settings, carry::Meter, http2::ReadAhead},
 };
 
 /// The longest wait for what a caller says first. An agent says it with the packet that connects, or
@@ -42,6 +42,8 @@ pub struct ListenerOptions {
     pub tls: watch::Receiver<Arc<ServerConfig>>,
     /// Limits of each session.
     pub settings: Settings,
+    /// What the connections of all sessions may hold.
+    pub memory: Memory,
     /// Tells servers apart; told to agents.
     pub server_id: String,
     /// Which certificates prove an agent.
@@ -77,6 +79,7 @@ pub struct AgentListener {
 /// What all callers share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
+    pub(super) memory: Memory,
     pub(super) proof: AgentProof,
     pub(super) server_id: String,
     pub(super) server_count: watch::Receiver<u32>,
@@ -101,6 +104,7 @@ impl AgentListener {
         let ListenerOptions {
             tls,
             settings,
+            memory,
             server_id,
             server_count,
             proof,
@@ -111,6 +115,7 @@ impl AgentListener {
         } = options;
         let shared = Shared {
             settings,
+            memory,
             proof,
             server_id,
             server_count,

@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -17,10 +17,12 @@ use crate::{
     model::{AgentIdentity, NodeName, PeerAddr, Snapshot, Target},
     pki::Validity,
     tunnel::{
-        DialError, Refusal, Settings, Transfer,
+        Client, DialError, Memory, Refusal, Settings, Transfer,
         carry::{self, Meter, carry},
         dial::{DialAnswer, PendingDial, PendingDials},
         http2::ServerStream,
+        memory::ConnectionShare,
+        places::{NoPlace, Places},
         wire::{self, Packet},
     },
 };
@@ -36,11 +38,11 @@ pub struct Session {
     agent_version: String,
     since: SystemTime,
     established: Instant,
-    settings: Settings,
+    memory: Memory,
     /// `dials --Packet--> agent`; boxed, since the channel holds room for 32 from the start.
     control_tx: mpsc::Sender<Box<Packet>>,
     dials: PendingDials,
-    open: AtomicU32,
+    places: Mutex<Places>,
     meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
@@ -85,9 +87,11 @@ struct Asked<'a> {
     pending: PendingDial,
 }
 
-/// One of the session's places for a connection, pending or open.
+/// One of the session's places for a connection, pending or open, and its share of memory.
 struct Place {
     session: Arc<Session>,
+    client: Client,
+    share: ConnectionShare,
 }
 
 impl Session {
@@ -96,6 +100,7 @@ impl Session {
         peer: PeerAddr,
         agent_version: String,
         settings: Settings,
+        memory: Memory,
         meter: Meter,
         ended: CancellationToken,
     ) -> (Arc<Self>, mpsc::Receiver<Box<Packet>>) {
@@ -106,10 +111,10 @@ impl Session {
             agent_version,
             since: SystemTime::now(),
             established: Instant::now(),
-            settings,
+            memory,
             control_tx,
             dials: PendingDials::default(),
-            open: AtomicU32::new(0),
+            places: Mutex::new(Places::new(settings.max_connections)),
             meter,
             superseded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -152,7 +157,7 @@ impl Session {
             peer: self.peer,
             agent_version: self.agent_version.clone(),
             since: self.since,
-            open: self.open.load(Ordering::Relaxed),
+            open: self.places().taken(),
             bytes_up,
             bytes_down,
             retiring: self.is_retiring(),
@@ -161,8 +166,12 @@ impl Session {
 
     /// Asks the agent to dial, and waits for the stream that carries the connection. Whoever stops
     /// waiting, for whatever reason, takes the dial back.
-    pub async fn dial(self: &Arc<Self>, target: &Target) -> Result<Connection, DialError> {
-        let place = Place::take(self)?;
+    pub async fn dial(
+        self: &Arc<Self>,
+        target: &Target,
+        client: Client,
+    ) -> Result<Connection, DialError> {
+        let place = Place::take(self, client)?;
         let mut asked = Asked {
             session: self,
             pending: self.dials.begin(),
@@ -218,7 +227,7 @@ impl Session {
 
     fn end_with_last(&self) {
         self.superseded.store(true, Ordering::SeqCst);
-        if self.open.load(Ordering::SeqCst) == 0 {
+        if self.places().taken() == 0 {
             self.end();
         }
     }
@@ -246,6 +255,11 @@ impl Session {
 
     pub(super) fn dials(&self) -> &PendingDials {
         &self.dials
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        // Places are counted whole between any two operations, whatever panicked meanwhile.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -285,34 +299,47 @@ impl Connection {
             }
         };
         let request = self.stream.request;
-        let meter = &self.place.session.meter;
-        carry(client, send, async { Ok(request) }, meter, abort).await
+        let Place { session, share, .. } = &self.place;
+        let receive = async { Ok(request) };
+        carry(client, send, receive, &session.meter, share, abort).await
     }
 }
 
 impl Place {
-    fn take(session: &Arc<Session>) -> Result<Self, DialError> {
-        let limit = session.settings.max_connections;
-        let taken = session
-            .open
-            .try_update(Ordering::SeqCst, Ordering::SeqCst, |open| {
-                (open < limit).then_some(open + 1)
-            });
-        match taken {
-            Ok(_) => Ok(Self {
-                session: Arc::clone(session),
-            }),
-            Err(_) => Err(DialError::SessionFull {
-                node: session.proved.identity.node.clone(),
+    fn take(session: &Arc<Session>, client: Client) -> Result<Self, DialError> {
+        let share = session.memory.admit(client);
+        let share = share.map_err(|refused| match refused {
+            NoPlace::Full(limit) => DialError::OutOfMemory { limit },
+            NoPlace::ClientFull(limit) => DialError::ClientOutOfMemory { client, limit },
+        })?;
+        let taken = session.places().take(client);
+        let node = || session.proved.identity.node.clone();
+        taken.map_err(|refused| match refused {
+            NoPlace::Full(limit) => DialError::SessionFull {
+                node: node(),
                 limit,
-            }),
-        }
+            },
+            NoPlace::ClientFull(limit) => DialError::ClientFull {
+                node: node(),
+                client,
+                limit,
+            },
+        })?;
+        Ok(Self {
+            session: Arc::clone(session),
+            client,
+            share,
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let left = self.session.open.fetch_sub(1, Ordering::SeqCst) - 1;
+        let left = {
+            let mut places = self.session.places();
+            places.leave(self.client);
+            places.taken()
+        };
         if left == 0 && self.session.superseded.load(Ordering::SeqCst) {
             self.session.end();
         }

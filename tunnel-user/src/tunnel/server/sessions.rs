@@ -21,7 +21,7 @@ use super::{Connection, Session, SessionReport};
 use crate::{
     model::{AgentIdentity, NodeName, SnapshotReader, Target},
     pki::Validity,
-    tunnel::{DialError, Refusal},
+    tunnel::{Client, DialError, Refusal},
 };
 
 /// Attempts of one dial: a session may retire between being chosen and being asked.
@@ -52,10 +52,11 @@ impl Sessions {
         &self,
         node: &NodeName,
         target: &Target,
+        client: Client,
         allowed: Duration,
         patience: Duration,
     ) -> Result<Connection, DialError> {
-        let dialling = self.try_dial(node, target, patience.min(allowed));
+        let dialling = self.try_dial(node, target, client, patience.min(allowed));
         let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
         timeout(allowed, dialling).await.unwrap_or_else(timed_out)
     }
@@ -185,6 +186,7 @@ impl Sessions {
         &self,
         node: &NodeName,
         target: &Target,
+        client: Client,
         patience: Duration,
     ) -> Result<Connection, DialError> {
         let mut outcome = Err(DialError::NoSession(node.clone()));
@@ -192,7 +194,7 @@ impl Sessions {
             let Some(session) = self.wait_for(node, patience).await else {
                 return outcome;
             };
-            outcome = session.dial(target).await;
+            outcome = session.dial(target, client).await;
             if !matches!(outcome, Err(DialError::SessionEnded(_))) {
                 return outcome;
             }
@@ -248,7 +250,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{IdentityKey, PeerAddr},
-        tunnel::{Settings, carry::Meter, server::proved::Proved},
+        tunnel::{Memory, Settings, carry::Meter, server::proved::Proved},
     };
 
     fn session(key: &str) -> Arc<Session> {
@@ -268,6 +270,7 @@ mod tests {
             peer,
             String::new(),
             Settings::default(),
+            Memory::new(1 << 30, 1 << 18),
             meter,
             ended,
         )

@@ -313,6 +313,7 @@ impl Running {
             tls: Arc::clone(&options.tls.borrow()),
             identity: options.identity.borrow().clone(),
             settings: options.settings,
+            memory: options.memory.clone(),
             policy: Arc::clone(&options.policy),
             mark: options.mark,
             metrics,

@@ -16,10 +16,15 @@ use tonic::Streaming;
 
 use super::{DRAINED, LinkOptions, LinkSignals, Notice};
 use crate::{
+    model::ServerAddr,
     observability::metrics::{DialFailure, Outcome},
     tunnel::{
+        Client,
         agent::dialer,
+        answer::{OUT_OF_MEMORY, SESSION_FULL},
         carry::{self, Meter, carry},
+        memory::ConnectionShare,
+        places::NoPlace,
         wire::{self, CARRY_PATH, Control, DIAL_HEADER, DialId, Packet},
     },
 };
@@ -47,6 +52,7 @@ struct Pending(Arc<Mutex<HashMap<DialId, CancellationToken>>>);
 /// One dial, and the connection if it succeeds.
 struct Dial {
     id: DialId,
+    share: ConnectionShare,
     address: String,
     options: Arc<LinkOptions>,
     meter: Arc<Meter>,
@@ -119,14 +125,20 @@ impl Dials {
     fn begin(&self, id: DialId, address: String) {
         let limit = self.options.settings.max_connections as usize;
         if self.carried.len() >= limit + ENDING {
-            let error = format!("the agent carries {limit} connections for this server, its limit");
-            self.options.metrics.dials.failed(DialFailure::SessionFull);
-            // A server that floods is not waited for; its dial times out.
-            let _ = self.control_tx.try_send(wire::dial_failed(id, error));
-            return;
+            let error = format!("the agent carries {limit} {SESSION_FULL}");
+            return self.refuse(id, error, DialFailure::SessionFull);
         }
+        // A server is one client among its like, whoever its clients are.
+        let share = match self.options.memory.admit(Client::Machine) {
+            Ok(share) => share,
+            Err(NoPlace::Full(limit) | NoPlace::ClientFull(limit)) => {
+                let error = format!("the agent carries {limit} connections, {OUT_OF_MEMORY}");
+                return self.refuse(id, error, DialFailure::Exhausted);
+            }
+        };
         let dial = Dial {
             id,
+            share,
             address,
             options: Arc::clone(&self.options),
             meter: Arc::clone(&self.meter),
@@ -146,6 +158,14 @@ impl Dials {
                 dial.carry(target).await;
             }
         });
+    }
+
+    fn refuse(&self, id: DialId, error: String, cause: DialFailure) {
+        let server = &self.options.server;
+        tracing::debug!(%server, %error, "refused a dial");
+        self.options.metrics.dials.failed(cause);
+        // A server that floods is not waited for; its dial times out.
+        let _ = self.control_tx.try_send(wire::dial_failed(id, error));
     }
 }
 
@@ -197,9 +217,17 @@ impl Dial {
 
     /// Opens the stream that answers the dial, and carries the target's bytes through it.
     async fn carry(self, target: TcpStream) {
-        let (address, meter) = (self.address.clone(), Arc::clone(&self.meter));
-        let counted = self.options.metrics.connections.open();
-        let (send, receive) = match self.open().await {
+        let Self {
+            id,
+            share,
+            address,
+            options,
+            meter,
+            requests,
+            control_tx: _,
+        } = self;
+        let counted = options.metrics.connections.open();
+        let (send, receive) = match open(requests, id, &options.server).await {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(target_address = %address, %error, "cannot open a stream");
@@ -209,40 +237,41 @@ impl Dial {
         };
         // The session's end aborts what it carries.
         let never = CancellationToken::new();
-        let transfer = carry(target, send, receive, &meter, never).await;
+        let transfer = carry(target, send, receive, &meter, &share, never).await;
         tracing::debug!(
             target_address = %address, from_target = transfer.from_socket,
             to_target = transfer.to_socket, end = ?transfer.end, "connection ended",
         );
         counted.end(Outcome::from(&transfer));
     }
+}
 
-    async fn open(
-        mut self,
-    ) -> Result<
-        (
-            h2::SendStream<Bytes>,
-            impl Future<Output = Result<RecvStream, h2::Error>>,
-        ),
-        h2::Error,
-    > {
-        let uri = format!("https://{}{CARRY_PATH}", self.options.server);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(uri)
-            .header(DIAL_HEADER, self.id.to_header())
-            .body(())
-            .expect("a server address makes a valid URI");
-        self.requests = self.requests.ready().await?;
-        let (response, send) = self.requests.send_request(request, false)?;
-        let receive = async move {
-            let response = response.await?;
-            match response.status() {
-                StatusCode::OK => Ok(response.into_body()),
-                // The client has left, or the server ran out of patience.
-                _ => Err(Reason::CANCEL.into()),
-            }
-        };
-        Ok((send, receive))
-    }
+async fn open(
+    requests: SendRequest<Bytes>,
+    id: DialId,
+    server: &ServerAddr,
+) -> Result<
+    (
+        h2::SendStream<Bytes>,
+        impl Future<Output = Result<RecvStream, h2::Error>> + use<>,
+    ),
+    h2::Error,
+> {
+    let uri = format!("https://{server}{CARRY_PATH}");
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(uri)
+        .header(DIAL_HEADER, id.to_header())
+        .body(())
+        .expect("a server address makes a valid URI");
+    let (response, send) = requests.ready().await?.send_request(request, false)?;
+    let receive = async move {
+        let response = response.await?;
+        match response.status() {
+            StatusCode::OK => Ok(response.into_body()),
+            // The client has left, or the server ran out of patience.
+            _ => Err(Reason::CANCEL.into()),
+        }
+    };
+    Ok((send, receive))
 }
