@@ -79,7 +79,7 @@ fn cgroup_limit(root: &Path) -> io::Result<Option<(u64, PathBuf)>> {
         }))
     });
     let limits = files.flatten().filter_map(|file| {
-        let limit = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
+        let limit: u64 = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
         Some((limit, file)).filter(|(limit, _)| *limit < NO_LIMIT)
     });
     Ok(limits.min_by_key(|(limit, _)| *limit))
