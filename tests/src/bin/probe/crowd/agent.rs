@@ -17,12 +17,14 @@ use tunnel_user::pki::{
     AgentCsr, Credential, SERVER_NAME, ServerProof, Validity, client_config, new_key, request,
 };
 use tunnel_user::standalone::{Registration, State};
-use tunnel_user::tunnel::Settings;
 use tunnel_user::tunnel::agent::{Keeper, KeeperOptions, Policy, Servers};
+use tunnel_user::tunnel::{Memory, Settings};
 
 use super::Tally;
 
 const LIFE: Duration = Duration::from_hours(24);
+/// More than agents that carry nothing need.
+const MEMORY: u64 = 1 << 30;
 
 /// What all agents have in common: also their key, since making one for each takes longer than a handshake.
 pub(super) struct Agents<'a> {
@@ -31,6 +33,7 @@ pub(super) struct Agents<'a> {
     csr: AgentCsr,
     server: watch::Receiver<Vec<ServerAddr>>,
     metrics: AgentMetrics,
+    memory: Memory,
 }
 
 /// An agent that is about to run.
@@ -48,6 +51,7 @@ impl<'a> Agents<'a> {
             key: key.serialize_der(),
             server: watch::channel(vec![server.to_string().parse()?]).1,
             metrics: AgentMetrics::register(&mut Registry::default()),
+            memory: Memory::new(MEMORY, Settings::default().connection_window),
         })
     }
 
@@ -68,6 +72,7 @@ impl<'a> Agents<'a> {
             refused_tx: watch::Sender::new(None),
             identity: watch::channel(identity).1,
             settings: Settings::default(),
+            memory: self.memory.clone(),
             policy: Arc::new(Policy::only(Vec::new(), Vec::new())),
             mark: "0x4355".parse()?,
             metrics: self.metrics.clone(),
