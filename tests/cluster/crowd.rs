@@ -121,7 +121,7 @@ fn name(number: u8) -> String {
 }
 
 fn address(number: u8) -> IpAddr {
-    Ipv4Addr::new(198, 51, 100, number).into()
+    Ipv4Addr::new(10, 78, 9, number).into()
 }
 
 /// How many addresses the server captures.

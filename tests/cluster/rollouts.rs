@@ -130,9 +130,11 @@ pub(crate) fn replace(cluster: &Cluster, before: &[&str]) -> String {
     .unwrap()
 }
 
-/// Connections that a server got from the kernel; its count outlives servers.
+/// Connections that a server got from the kernel, by either scheme; the counts outlive servers.
 fn captured() -> u64 {
-    metric("culvert_server_redirect_events_total{event=\"handed_over\"}")
+    let events = ["steered", "handed_over"];
+    let count = |event| format!("culvert_server_redirect_events_total{{event=\"{event}\"}}");
+    events.map(|event| metric(&count(event))).into_iter().sum()
 }
 
 pub(crate) fn server_pods(cluster: &Cluster) -> BTreeMap<String, ServerPod> {

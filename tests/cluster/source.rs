@@ -195,7 +195,7 @@ fn nodes_come_change_and_go_at_once_and_a_shared_address_stays_the_firsts() {
         let other = FakeNode::new("fake-2", true, "198.51.100.11");
         described(
             "node fake-2",
-            "198.51.100.11 of node fake-2 is that of node fake-1, which had it before",
+            "198.51.100.11 of fake-2 is that of fake-1, which had it before and keeps it",
         )
         .await;
         source.owners(&[("198.51.100.11", "fake-1")]).await;
