@@ -6,6 +6,7 @@ mod tally;
 mod vm;
 
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
@@ -120,11 +121,17 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
 /// The tests share one cluster, which they would disturb for each other.
 fn on_a_cluster(args: &Args) -> Result<Tally> {
     shell::require_root("the cluster tier")?;
-    cluster::prepare()?;
-    image::ensure_culvert(if args.full {
+    setup::ensure()?;
+    let profile = if args.full {
         image::Profile::Release
     } else {
         image::Profile::Dev
+    };
+    // The end of a build for release keeps one processor busy for minutes: others build meanwhile.
+    thread::scope(|scope| {
+        let image = scope.spawn(|| image::ensure_culvert(profile));
+        cluster::prepare()?;
+        image.join().expect("building does not panic")
     })?;
     build()?;
     let tally = cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args);
@@ -133,9 +140,11 @@ fn on_a_cluster(args: &Args) -> Result<Tally> {
     tally
 }
 
-/// The programs that the tests start: `culvert` is not built by testing another package.
+/// The programs that the tests start: `culvert` is not built by testing another package. With the tests, since without
+/// them the libraries have other features, and everything is compiled once more.
 fn build() -> Result<()> {
-    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))
+    let everything = ["build", "--quiet", "--workspace", "--bins", "--tests"];
+    shell::run(&mut shell::cargo(everything))
 }
 
 fn cargo_test(which: &[&str], args: &Args) -> Result<Tally> {

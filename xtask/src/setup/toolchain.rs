@@ -133,6 +133,8 @@ fn deny() -> Step {
         "--version",
         DENY_VERSION,
         "--locked",
+        // It runs for seconds: optimising it would take longer than it saves.
+        "--debug",
     ];
     Step {
         why: "cargo-deny is missing: cargo builds it (some minutes)".into(),

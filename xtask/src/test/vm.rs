@@ -55,7 +55,7 @@ struct Program {
 }
 
 fn build() -> Result<Vec<Program>> {
-    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    super::build()?;
     let mut programs: Vec<_> = PROGRAMS
         .map(|name| Program {
             name: name.into(),
