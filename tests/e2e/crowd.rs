@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use culvert_tests::{crowd::Crowd, scale};
 
-/// How soon all have to be back after the server was killed.
+/// How soon all have to be back after the server was killed. The benchmark asks it for 10,000, of programs that are
+/// built for release, on a machine that does nothing else.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// 40 KiB are what the benchmark asks for, where the programs are built for release. Half of that is for what a
 /// build without optimisation and few sessions add.
@@ -12,7 +13,7 @@ const SESSION_KIB: f64 = 60.0;
 
 #[test]
 fn all_agents_are_back_in_time_while_strangers_knock() {
-    let agents = u32::try_from(scale::count(5_000, 1_000, 100)).unwrap();
+    let agents = u32::try_from(scale::count(3_000, 1_000, 100)).unwrap();
     let strangers = u32::try_from(scale::count(3_600, 1_000, 100)).unwrap();
     let mut crowd = Crowd::new(agents).unwrap();
     crowd.start_server().unwrap();
