@@ -14,6 +14,7 @@ pub mod addresses;
 mod claim;
 mod counters;
 mod diff;
+mod entries;
 mod error;
 mod gate;
 mod host;
@@ -23,6 +24,7 @@ mod local_ranges;
 mod log;
 mod migration;
 mod object;
+mod options;
 mod original;
 mod own_directory;
 mod pins;
@@ -32,13 +34,7 @@ mod state;
 mod sys;
 mod table;
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use aya::Ebpf;
 use tracing::{info, warn};
@@ -51,7 +47,6 @@ use self::{
     kernel_map::KernelMap,
     migration::Plan,
     pins::{Pins, pin_error},
-    slots::Slots,
 };
 pub use self::{
     claim::{Holders, Sharing},
@@ -61,71 +56,13 @@ pub use self::{
     gate::{GateState, Heartbeat, Listeners},
     local_ranges::{HostRange, InvalidRange, LocalRanges, PodRange},
     log::{LOG_TARGET, LogLevel, LogTask},
+    options::{Clients, Options},
     original::OriginalDestinations,
     pins::Removed,
     schemes::{NamespaceReader, Namespaces, Scheme, Schemes},
     state::{ProgramState, State},
     table::{Excluded, Exclusion, Standing, Table},
 };
-
-/// How the redirect is installed.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The cgroup whose processes' connects are captured; `None`: the root, which is all of them.
-    /// The server must be in it too, for its accepted sockets to be told their original destination.
-    pub cgroup: Option<PathBuf>,
-    /// The directory of a BPF file system in which everything is pinned.
-    pub pin_root: PathBuf,
-    /// With whom.
-    pub sharing: Sharing,
-    /// Sockets with this mark (`SO_MARK`) are left alone; 0: no mark is.
-    pub mark: u32,
-    /// Which local addresses stand for nodes. Those for pods and IPv6 must be routed to the loopback
-    /// interface; see [`addresses::local_route`].
-    pub ranges: LocalRanges,
-    /// Whose connects are captured.
-    pub clients: Clients,
-    /// The gate closes when the last [`Heartbeat`] is older.
-    pub heartbeat_max_age: Duration,
-    /// Loads the programs that log; `None`: the plain ones.
-    pub log_level: Option<LogLevel>,
-}
-
-/// Whose connects are captured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Clients {
-    /// Those of every process of this machine, pods included.
-    #[default]
-    All,
-    /// Those of processes in the server's own network namespace.
-    OwnNamespace,
-}
-
-impl Clients {
-    fn code(self) -> u16 {
-        let code = match self {
-            Self::All => tunnel_ebpf::clients::ALL,
-            Self::OwnNamespace => tunnel_ebpf::clients::OWN_NAMESPACE,
-        };
-        u16::try_from(code).expect("a small code")
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            cgroup: None,
-            pin_root: PathBuf::from("/sys/fs/bpf/culvert"),
-            sharing: Sharing::default(),
-            mark: 0,
-            ranges: LocalRanges::default(),
-            clients: Clients::default(),
-            heartbeat_max_age: Duration::from_secs(4),
-            log_level: None,
-        }
-    }
-}
 
 /// The installed redirect.
 pub struct Redirect {
@@ -233,78 +170,6 @@ impl Redirect {
             counters,
             log_task,
         })
-    }
-
-    /// Makes the kernel capture exactly this table, by writing the differences.
-    ///
-    /// # Errors
-    /// When the table does not fit or the kernel refuses; what was written up to then stays.
-    pub fn apply(&mut self, table: &Table) -> Result<Changes, ApplyError> {
-        table.check_size()?;
-        self.applied = None;
-        let changes = self.write_difference(table)?;
-        if changes.incomplete {
-            // The first round set groups free that the ports left out now get.
-            self.write_difference(table)?;
-        }
-        self.applied = Some(table.addresses());
-        Ok(changes.changes)
-    }
-
-    fn write_difference(&mut self, table: &Table) -> Result<diff::Diff, ApplyError> {
-        let failed = |action, map| {
-            move |source| ApplyError::Map {
-                action,
-                map,
-                source,
-            }
-        };
-        let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
-        let slots = self.slots.entries().map_err(failed("read", maps::SLOTS))?;
-        let mut slots = Slots::new(slots, gate::monotonic_nanoseconds());
-        let diff = diff::diff(
-            table,
-            own_port.map(|config| config.port),
-            self.nodes.entries().map_err(failed("read", maps::NODES))?,
-            self.ports.entries().map_err(failed("read", maps::PORTS))?,
-            &mut slots,
-        );
-        let nodes = |result: io::Result<()>| result.map_err(failed("write", maps::NODES));
-        let ports = |result: io::Result<()>| result.map_err(failed("write", maps::PORTS));
-        let set_slots = self.slots.set_all(&diff.set_slots);
-        set_slots.map_err(failed("write", maps::SLOTS))?;
-        nodes(self.nodes.set_all(&diff.set_nodes))?;
-        ports(self.ports.set_all(&diff.set_ports))?;
-        ports(self.ports.remove_all(&diff.remove_ports))?;
-        nodes(self.nodes.set_all(&diff.settle_nodes))?;
-        nodes(self.nodes.remove_all(&diff.remove_nodes))?;
-        Ok(diff)
-    }
-
-    /// Tells the programs which addresses this machine has, and by which interfaces it reaches other
-    /// machines: who is a client of this machine follows from both.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn set_surroundings(
-        &mut self,
-        own_addresses: &BTreeSet<IpAddr>,
-        uplinks: &BTreeSet<u32>,
-    ) -> Result<(), ApplyError> {
-        let failed = |map| {
-            move |source| ApplyError::Map {
-                action: "write",
-                map,
-                source,
-            }
-        };
-        let addresses = own_addresses.iter().map(|ip| Address::from(*ip));
-        self.own_addresses
-            .replace_keys(addresses)
-            .map_err(failed(maps::OWN_ADDRESSES))?;
-        self.uplinks
-            .replace_keys(uplinks.iter().copied())
-            .map_err(failed(maps::UPLINKS))
     }
 
     /// Redirects connects to these listeners from now on, until the gate is closed, they are, or

@@ -12,6 +12,7 @@ mod counts;
 mod decision;
 mod queue;
 mod term;
+mod writing;
 
 use std::time::Duration;
 

@@ -120,7 +120,10 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::{
+        collections::BTreeMap,
+        net::{IpAddr, Ipv4Addr},
+    };
 
     use super::*;
 
@@ -132,12 +135,10 @@ mod tests {
     }
 
     /// The kernel's map after these writes.
-    fn apply(mut kernel: Vec<(u32, SlotEntry)>, slots: &mut Slots) -> Vec<(u32, SlotEntry)> {
-        for (slot, entry) in slots.take_writes() {
-            kernel.retain(|(known, _)| *known != slot);
-            kernel.push((slot, entry));
-        }
-        kernel
+    fn apply(kernel: Vec<(u32, SlotEntry)>, slots: &mut Slots) -> Vec<(u32, SlotEntry)> {
+        let mut kernel: BTreeMap<_, _> = kernel.into_iter().collect();
+        kernel.extend(slots.take_writes());
+        kernel.into_iter().collect()
     }
 
     #[test]

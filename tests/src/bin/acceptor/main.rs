@@ -16,7 +16,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -172,24 +171,10 @@ async fn ranges(args: &Args) -> LocalRanges {
     if !args.listen.iter().any(SocketAddr::is_ipv6) {
         ranges.v6 = None;
     }
-    if let Some(net) = ranges.pods
-        && !is_routed(net.into()).await
-    {
-        ranges.pods = None;
-    }
-    if let Some(net) = ranges.v6
-        && !is_routed(net.into()).await
-    {
-        ranges.v6 = None;
-    }
-    ranges
-}
-
-async fn is_routed(net: IpNet) -> bool {
-    let added = local_route::add(net).await;
-    added
-        .inspect_err(|error| eprintln!("{net} is not routed: {error}"))
-        .is_ok()
+    local_route::add_all(ranges, |net, error| {
+        eprintln!("{net} is not routed: {error}");
+    })
+    .await
 }
 
 fn options(args: &Args, ranges: LocalRanges) -> Options {

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -37,16 +36,15 @@ pub(super) async fn route(
         .iter()
         .any(|ip| ip.is_ipv6() && !ip.is_loopback());
     ranges.v6 = ranges.v6.filter(|_| has_v6);
-    if let Some(net) = ranges.pods
-        && !is_routed(net.into()).await
-    {
-        ranges.pods = None;
-    }
-    if let Some(net) = ranges.v6
-        && !is_routed(net.into()).await
-    {
-        ranges.v6 = None;
-    }
+    let ranges = local_route::add_all(ranges, |range, error| {
+        let error = format!("{:#}", anyhow::anyhow!(error));
+        tracing::warn!(
+            %range, error,
+            "the range cannot be used, its clients are served by notes under 4-tuples: name a free \
+             network with --pod-ranges, or none",
+        );
+    })
+    .await;
     let name = |net: Option<String>| net.unwrap_or_else(|| "none: noted by 4-tuple".to_owned());
     tracing::info!(
         host = name(ranges.host.map(|net| net.to_string())),
@@ -55,19 +53,6 @@ pub(super) async fn route(
         "addresses that stand for nodes",
     );
     Ok(ranges)
-}
-
-async fn is_routed(net: IpNet) -> bool {
-    let Err(error) = local_route::add(net).await else {
-        return true;
-    };
-    let error = format!("{:#}", anyhow::anyhow!(error));
-    tracing::warn!(
-        range = %net, error,
-        "the range cannot be used, its clients are served by notes under 4-tuples: name a free network \
-         with --pod-ranges, or none",
-    );
-    false
 }
 
 /// Lets the ranges be used once a predecessor of another version, which knows of none, accepts no longer.

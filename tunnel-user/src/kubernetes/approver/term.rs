@@ -12,13 +12,7 @@ use futures_util::{
     stream::{BoxStream, FuturesUnordered},
 };
 use k8s_openapi::{
-    api::{
-        authentication::v1::SelfSubjectReview,
-        certificates::v1::{
-            CertificateSigningRequest, CertificateSigningRequestCondition,
-            CertificateSigningRequestStatus,
-        },
-    },
+    api::{authentication::v1::SelfSubjectReview, certificates::v1::CertificateSigningRequest},
     jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams, runtime::watcher::Event};
@@ -33,29 +27,27 @@ use super::{
     claim::Claim,
     decision::{CHANGE_TIME, Concern, Decision, Denial, Doubt, Knowledge, decide},
     queue::{Queue, Turn},
+    writing::{Judged, WriteError, Written, write},
 };
 use crate::{
     kubernetes::{
-        api_error::{describe, is_status},
+        api_error::describe,
         certificates::{
             kind::{AGENT, CertificateKind, SERVER},
             progress::Progress,
         },
         watch::{News, Trouble, Watcher, Which, follow},
     },
-    model::{Snapshot, printable, printable_up_to},
+    model::{Snapshot, printable},
     moment::until,
 };
 
 /// How many decisions are written at the same time.
 const MOST_WRITES: usize = 8;
 /// The longest that one answer of the API server may take.
-const ANSWER_TIME: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How often the API server is asked who this server is, until it tells.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// The longest message of a decision.
-const LONGEST_MESSAGE: usize = 1024;
 
 pub(super) struct Term<'a> {
     approver: &'a Approver,
@@ -70,28 +62,6 @@ pub(super) struct Term<'a> {
 struct Pending {
     judged: Judged,
     claim: Claim,
-}
-
-/// Which state of which object was judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Judged {
-    uid: Option<String>,
-    resource_version: Option<String>,
-}
-
-/// A decision that has been written, or has not.
-struct Written {
-    name: String,
-    decision: Decision,
-    /// Whose it is, for the log.
-    requester: String,
-    outcome: Result<(), WriteError>,
-}
-
-enum WriteError {
-    /// The request has changed or is gone: the watch tells.
-    Outdated,
-    Failed(String),
 }
 
 impl<'a> Term<'a> {
@@ -318,85 +288,6 @@ async fn own_user(client: Client) -> String {
             Err(_elapsed) => warn!("the API server does not say in time which user this server is"),
         }
         sleep(ASK_AGAIN).await;
-    }
-}
-
-/// The request with the decision among its conditions.
-fn decided(mut csr: CertificateSigningRequest, decision: &Decision) -> CertificateSigningRequest {
-    let (kind, reason, message) = match decision {
-        Decision::Deny(denial) => (
-            "Denied",
-            "DeniedByCulvert",
-            printable_up_to(&denial.to_string(), LONGEST_MESSAGE),
-        ),
-        Decision::Approve | Decision::Leave(_) => (
-            "Approved",
-            "ApprovedByCulvert",
-            "the requester may have this certificate, and its names are right".to_owned(),
-        ),
-    };
-    let status = csr
-        .status
-        .get_or_insert_with(CertificateSigningRequestStatus::default);
-    status
-        .conditions
-        .get_or_insert_default()
-        .push(CertificateSigningRequestCondition {
-            type_: kind.to_owned(),
-            status: "True".to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message),
-            ..CertificateSigningRequestCondition::default()
-        });
-    csr
-}
-
-/// Fails where the request is not the one that was decided on any more. What nobody has judged is only
-/// ever denied.
-async fn write(
-    api: Api<CertificateSigningRequest>,
-    name: String,
-    judged: Option<Judged>,
-    decision: Decision,
-) -> Written {
-    let mut requester = String::new();
-    let written = async {
-        let csr = api.get(&name).await?;
-        requester = printable(csr.spec.username.as_deref().unwrap_or_default());
-        let is_same = judged.is_none_or(|judged| judged == Judged::of(&csr));
-        if !is_same || Progress::of(&csr) != Progress::Pending {
-            return Ok(false);
-        }
-        let (params, csr) = (PostParams::default(), decided(csr, &decision));
-        api.replace_subresource("approval", &name, &params, &csr)
-            .await?;
-        Ok(true)
-    };
-    let outcome = match timeout(ANSWER_TIME, written).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(WriteError::Outdated),
-        Ok(Err(error)) if is_status(&error, 409) || is_status(&error, 404) => {
-            Err(WriteError::Outdated)
-        }
-        Ok(Err(error)) => Err(WriteError::Failed(describe(&error))),
-        Err(_elapsed) => Err(WriteError::Failed(
-            "the API server does not answer".to_owned(),
-        )),
-    };
-    Written {
-        name,
-        decision,
-        requester,
-        outcome,
-    }
-}
-
-impl Judged {
-    fn of(csr: &CertificateSigningRequest) -> Self {
-        Self {
-            uid: csr.metadata.uid.clone(),
-            resource_version: csr.metadata.resource_version.clone(),
-        }
     }
 }
 

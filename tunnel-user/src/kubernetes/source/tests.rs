@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
-use crate::kubernetes::testing::absent_api_server;
+use crate::kubernetes::{testing::absent_api_server, watch::News};
 
 fn start(state_dir: &std::path::Path) -> (Source, SnapshotReader, watch::Receiver<SourceHealth>) {
     let (events, _writer) = Events::new(absent_api_server(), "test");

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::{netlink::Netlink, routes::Route};
+use crate::redirect::LocalRanges;
 
 /// Why a range is not routed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,22 @@ pub enum RouteError {
     /// The kernel refused.
     #[error("the kernel refuses a local route")]
     Kernel(#[from] io::Error),
+}
+
+/// Routes those of the ranges that need it. One that cannot be is left out, and `refused` is told why.
+pub async fn add_all(mut ranges: LocalRanges, refused: impl Fn(IpNet, RouteError)) -> LocalRanges {
+    let is_routed = async |net| add(net).await.map_err(|error| refused(net, error)).is_ok();
+    if let Some(net) = ranges.pods
+        && !is_routed(net.into()).await
+    {
+        ranges.pods = None;
+    }
+    if let Some(net) = ranges.v6
+        && !is_routed(net.into()).await
+    {
+        ranges.v6 = None;
+    }
+    ranges
 }
 
 /// Routes a range to the loopback interface, unless that is done already.

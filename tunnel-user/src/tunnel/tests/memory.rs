@@ -49,7 +49,10 @@ impl RawAgent {
         let stream = TcpStream::connect(server.address).await.unwrap();
         let name = SERVER_NAME.try_into().unwrap();
         let connecting = TlsConnector::from(server.proof(&identity, LIFE));
-        let stream = connecting.connect(name, ReadAhead::new(stream)).await.unwrap();
+        let stream = connecting
+            .connect(name, ReadAhead::new(stream))
+            .await
+            .unwrap();
         let mut builder = h2::client::Builder::new();
         let shaken = builder.max_send_buffer_size(1024).handshake(stream).await;
         let (requests, connection) = shaken.unwrap();

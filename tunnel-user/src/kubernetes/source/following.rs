@@ -1,0 +1,256 @@
+//! What is heard of the cluster, and what follows from it: a snapshot, findings, and what is kept.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::watcher::Event;
+use time::OffsetDateTime;
+use tokio::{
+    sync::watch as latest,
+    time::{Instant, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    Finding, NameSession, Origin, PortsProblem, SourceHealth, WatchHealth,
+    changes::Changes,
+    cluster_addresses::Known,
+    finding::Teller,
+    index::{Index, View},
+    node::NodeObject,
+    publication::Publication,
+    saved::{FRESH, Saved},
+};
+use crate::{kubernetes::watch::News, model::SnapshotWriter, moment::until};
+
+/// Sessions come and go in crowds, and a list of all nodes is walked for a change of who has an
+/// address.
+const SESSIONS_SETTLE: Duration = Duration::from_secs(1);
+
+/// What is known, and who is told.
+pub(super) struct State {
+    pub(super) index: Index,
+    pub(super) snapshots: SnapshotWriter,
+    pub(super) health: latest::Sender<SourceHealth>,
+    /// source --what is known--> disk
+    pub(super) saved_tx: latest::Sender<Option<Arc<Saved>>>,
+    pub(super) teller: Teller,
+    pub(super) leading: bool,
+    pub(super) has_session: NameSession,
+    /// Whether the cluster's own addresses have been asked for.
+    pub(super) asked_cluster: bool,
+    /// When to look again at who has which address although no object has changed.
+    pub(super) look_at: Option<Instant>,
+}
+
+/// Whatever the source hears of.
+pub(super) struct Heard {
+    pub(super) nodes: BoxStream<'static, News<NodeObject>>,
+    pub(super) config: BoxStream<'static, News<ConfigMap>>,
+    pub(super) cluster: latest::Receiver<Known>,
+    pub(super) session_changes: latest::Receiver<u64>,
+    pub(super) leading: latest::Receiver<bool>,
+}
+
+impl State {
+    pub(super) async fn run(mut self, heard: Heard, shutdown: CancellationToken) {
+        let Heard {
+            mut nodes,
+            mut config,
+            mut cluster,
+            mut session_changes,
+            mut leading,
+        } = heard;
+        let mut publication = Publication::default();
+        let mut fresh = interval(FRESH);
+        loop {
+            self.lead(*leading.borrow_and_update());
+            let changed = tokio::select! {
+                Some(news) = nodes.next() => self.hear_nodes(news),
+                Some(news) = config.next() => self.hear_config(news),
+                Ok(()) = cluster.changed() => self.hear_cluster(&cluster.borrow_and_update()),
+                Ok(()) = leading.changed() => false,
+                Ok(()) = session_changes.changed(), if self.index.shares_addresses() => {
+                    self.look_by(Instant::now() + SESSIONS_SETTLE);
+                    false
+                }
+                () = until(self.look_at) => {
+                    self.look_at = None;
+                    true
+                }
+                () = publication.due() => {
+                    self.publish();
+                    publication.published(Instant::now());
+                    false
+                }
+                _ = fresh.tick() => {
+                    self.save_if_confirmed();
+                    false
+                }
+                () = shutdown.cancelled() => return,
+            };
+            if changed && self.may_publish() {
+                publication.ask(Instant::now());
+            }
+        }
+    }
+
+    fn hear_nodes(&mut self, news: News<NodeObject>) -> bool {
+        self.note("Nodes", &news, |health| &mut health.nodes);
+        match news {
+            News::Event(event) => self.index.hear_node(event),
+            // Who is to blame for an unreadable ConfigMap is seen otherwise now.
+            News::Lost(_) | News::Back => self.health.borrow().ports_config.is_lost(),
+        }
+    }
+
+    fn hear_config(&mut self, news: News<ConfigMap>) -> bool {
+        self.note("the ports' ConfigMap", &news, |health| {
+            &mut health.ports_config
+        });
+        match news {
+            News::Event(event) => self.hear_config_event(event),
+            // Nodes that wait for the ports need not wait any longer.
+            News::Lost(_) | News::Back => true,
+        }
+    }
+
+    fn hear_cluster(&mut self, known: &Known) -> bool {
+        let asked = std::mem::replace(&mut self.asked_cluster, known.asked) != known.asked;
+        self.health.send_if_modified(|health| {
+            let changed = health.cluster_addresses != known.trouble;
+            if let (true, Some(trouble)) = (health.cluster_addresses.is_none(), &known.trouble) {
+                warn!(
+                    trouble,
+                    "the cluster's own addresses are not followed: those known last stay out of \
+                     nodes' reach"
+                );
+            }
+            health.cluster_addresses.clone_from(&known.trouble);
+            changed
+        });
+        self.index.hear_cluster(&known.addresses) || asked
+    }
+
+    fn look_by(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn hear_config_event(&mut self, event: Event<ConfigMap>) -> bool {
+        let heard_before = self.index.heard_config();
+        let changed = self.index.hear_config(event);
+        if !heard_before && self.index.heard_config() && !self.index.has_config() {
+            info!(
+                "there is no ConfigMap of the ports: the kubelet's are tunnelled, and those of --ports"
+            );
+        }
+        changed
+    }
+
+    fn note<K>(
+        &self,
+        what: &'static str,
+        news: &News<K>,
+        watch: impl FnOnce(&mut SourceHealth) -> &mut WatchHealth,
+    ) {
+        let now = OffsetDateTime::now_utc();
+        self.health.send_if_modified(|health| match news {
+            // Says that a list will be asked for.
+            News::Event(Event::Init) => false,
+            News::Event(_) | News::Back => {
+                let connected = watch(health).connected();
+                if connected {
+                    info!(what, "following the cluster");
+                }
+                connected
+            }
+            News::Lost(error) => {
+                if watch(health).lost(error.clone(), now) {
+                    warn!(
+                        what,
+                        error,
+                        "cannot follow the cluster: its last state stays in force, trying again \
+                         every few seconds"
+                    );
+                } else {
+                    debug!(what, error, "still cannot follow the cluster");
+                }
+                true
+            }
+        });
+    }
+
+    /// Half of the state would take ports or nodes away for a moment, which the last state has.
+    fn may_publish(&self) -> bool {
+        let config_is_lost = || self.health.borrow().ports_config.is_lost();
+        let heard = self.index.heard_nodes() && self.asked_cluster;
+        heard && (self.index.heard_config() || config_is_lost())
+    }
+
+    fn publish(&mut self) {
+        let now = OffsetDateTime::now_utc();
+        let View {
+            snapshot,
+            mut findings,
+            next_change,
+        } = self.index.view(&*self.has_session, now);
+        if let Some(at) = instant_of(next_change, now) {
+            self.look_by(at);
+        }
+        findings.extend(self.unreadable_config());
+        self.snapshots.send_if_modified(|current| {
+            if **current == snapshot {
+                return false;
+            }
+            Changes::between(current, &snapshot).log();
+            *current = Arc::new(snapshot);
+            true
+        });
+        self.health.send_if_modified(|health| {
+            std::mem::replace(&mut health.origin, Origin::ApiServer) != Origin::ApiServer
+        });
+        let ports_config = self.index.ports_config();
+        self.teller.tell(findings, &ports_config, self.leading);
+        self.save(now);
+    }
+
+    /// In a quiet cluster nothing is published for weeks, and yet what is known is not that old.
+    fn save_if_confirmed(&self) {
+        let now = OffsetDateTime::now_utc();
+        if self.health.borrow().confirmed_at(now) == Some(now) {
+            self.save(now);
+        }
+    }
+
+    fn save(&self, now: OffsetDateTime) {
+        let saved = self.index.to_save(now);
+        self.saved_tx.send_replace(Some(Arc::new(saved)));
+    }
+
+    /// Without the API server nothing can be read, and nobody be told.
+    fn unreadable_config(&self) -> Option<Finding> {
+        let health = self.health.borrow();
+        match &health.ports_config {
+            WatchHealth::Lost { error, .. } if !health.nodes.is_lost() => Some(
+                self.index
+                    .ports_finding(PortsProblem::Unreadable(error.clone())),
+            ),
+            _ => None,
+        }
+    }
+
+    fn lead(&mut self, leading: bool) {
+        if leading && !self.leading {
+            self.teller.tell_again(&self.index.ports_config());
+        }
+        self.leading = leading;
+    }
+}
+
+/// A moment of the wall clock on that of timers.
+pub(super) fn instant_of(at: Option<OffsetDateTime>, now: OffsetDateTime) -> Option<Instant> {
+    let left = (at? - now).try_into().unwrap_or(Duration::ZERO);
+    Some(Instant::now() + left)
+}

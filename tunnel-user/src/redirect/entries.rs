@@ -1,0 +1,81 @@
+//! What the programs look up, written into their maps: nodes, ports, slots, and what this machine is.
+
+use std::{collections::BTreeSet, io, net::IpAddr};
+
+use tunnel_ebpf::{Address, maps};
+
+use super::{ApplyError, Changes, Redirect, Table, diff, gate, slots::Slots};
+
+impl Redirect {
+    /// Makes the kernel capture exactly this table, by writing the differences.
+    ///
+    /// # Errors
+    /// When the table does not fit or the kernel refuses; what was written up to then stays.
+    pub fn apply(&mut self, table: &Table) -> Result<Changes, ApplyError> {
+        table.check_size()?;
+        self.applied = None;
+        let changes = self.write_difference(table)?;
+        if changes.incomplete {
+            // The first round set groups free that the ports left out now get.
+            self.write_difference(table)?;
+        }
+        self.applied = Some(table.addresses());
+        Ok(changes.changes)
+    }
+
+    fn write_difference(&mut self, table: &Table) -> Result<diff::Diff, ApplyError> {
+        let failed = |action, map| {
+            move |source| ApplyError::Map {
+                action,
+                map,
+                source,
+            }
+        };
+        let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        let slots = self.slots.entries().map_err(failed("read", maps::SLOTS))?;
+        let mut slots = Slots::new(slots, gate::monotonic_nanoseconds());
+        let diff = diff::diff(
+            table,
+            own_port.map(|config| config.port),
+            self.nodes.entries().map_err(failed("read", maps::NODES))?,
+            self.ports.entries().map_err(failed("read", maps::PORTS))?,
+            &mut slots,
+        );
+        let nodes = |result: io::Result<()>| result.map_err(failed("write", maps::NODES));
+        let ports = |result: io::Result<()>| result.map_err(failed("write", maps::PORTS));
+        let set_slots = self.slots.set_all(&diff.set_slots);
+        set_slots.map_err(failed("write", maps::SLOTS))?;
+        nodes(self.nodes.set_all(&diff.set_nodes))?;
+        ports(self.ports.set_all(&diff.set_ports))?;
+        ports(self.ports.remove_all(&diff.remove_ports))?;
+        nodes(self.nodes.set_all(&diff.settle_nodes))?;
+        nodes(self.nodes.remove_all(&diff.remove_nodes))?;
+        Ok(diff)
+    }
+
+    /// Tells the programs which addresses this machine has, and by which interfaces it reaches other
+    /// machines: who is a client of this machine follows from both.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_surroundings(
+        &mut self,
+        own_addresses: &BTreeSet<IpAddr>,
+        uplinks: &BTreeSet<u32>,
+    ) -> Result<(), ApplyError> {
+        let failed = |map| {
+            move |source| ApplyError::Map {
+                action: "write",
+                map,
+                source,
+            }
+        };
+        let addresses = own_addresses.iter().map(|ip| Address::from(*ip));
+        self.own_addresses
+            .replace_keys(addresses)
+            .map_err(failed(maps::OWN_ADDRESSES))?;
+        self.uplinks
+            .replace_keys(uplinks.iter().copied())
+            .map_err(failed(maps::UPLINKS))
+    }
+}
