@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use culvert_tests::{command, programs};
+use culvert_tests::{Daemon, command, programs, scale, until};
 use rustix::process::Signal;
 
 use crate::restarts::{finish, flood};
@@ -48,6 +48,34 @@ fn servers_take_over_from_each_other_without_one_failure_and_open_connections_go
     // The last one still does what a server does.
     assert!(server.stop(PATIENCE).unwrap().success());
     assert_eq!(stage.fails(NODE), "connect ENETUNREACH");
+}
+
+#[test]
+fn the_version_before_is_taken_over_from_without_one_failure_and_addresses_serve_afterwards() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let mut before = stage.site.previous_server().unwrap().start().unwrap();
+    before.wait_for_line("redirecting", PATIENCE).unwrap();
+    let join = stage.token(0, "");
+    let mut agent = stage.site.agent(0, &join).start().unwrap();
+    let in_session = |agent: &mut Daemon| agent.wait_for_line("session established", PATIENCE);
+    in_session(&mut agent).unwrap();
+    let flood = flood(&stage);
+    agent.forget_output();
+
+    let _server = stage.server("");
+    in_session(&mut agent).unwrap();
+    let ended = before.wait(PATIENCE).unwrap();
+    assert!(ended.success(), "{}", before.output());
+    let steered = || stage.metric("redirect_events_total{event=\"steered\"}");
+    let some = scale::count(10_000, 2000, 100);
+    until("addresses stand for the node", PATIENCE, || {
+        Ok((steered() > some).then_some(()))
+    })
+    .unwrap();
+    let report = finish(flood);
+    assert!(report.succeeded > some, "{report:?}");
+    assert_eq!(report.failures(), 0, "{report:?}");
 }
 
 #[test]

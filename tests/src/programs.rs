@@ -10,6 +10,11 @@ pub fn culvert() -> Result<PathBuf> {
     find("culvert", "cargo build -p tunnel-user")
 }
 
+/// The `culvert` binary of the version before.
+pub fn previous_culvert() -> Result<PathBuf> {
+    find("previous-culvert", "cargo xtask test builds it")
+}
+
 /// The `probe` binary, see [`crate::report`].
 pub fn probe() -> Result<PathBuf> {
     find("probe", "cargo build -p culvert-tests")

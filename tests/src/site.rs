@@ -89,8 +89,17 @@ impl Site {
 
     /// The same with other addresses for redirected connections.
     pub fn server_on(&self, addresses: &[IpAddr]) -> Launch {
+        self.server_of(&self.culvert, addresses)
+    }
+
+    /// The server of the version before.
+    pub fn previous_server(&self) -> Result<Launch> {
+        Ok(self.server_of(&programs::previous_culvert()?, &CONTROL))
+    }
+
+    fn server_of(&self, culvert: &Path, addresses: &[IpAddr]) -> Launch {
         let mut server = self
-            .client(self.lab.control(), &self.culvert)
+            .client(self.lab.control(), culvert)
             .arg("server")
             .arg("--state-dir")
             .arg(self.server_state())

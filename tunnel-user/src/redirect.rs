@@ -34,7 +34,7 @@ mod state;
 mod sys;
 mod table;
 
-use std::{io, path::Path, time::Duration};
+use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use aya::Ebpf;
 use tracing::{info, warn};
@@ -72,6 +72,8 @@ pub struct Redirect {
     pins: Pins,
     /// Loaded programs that wait to take the place of another version's.
     waiting: Option<Ebpf>,
+    /// What another version's programs have noted is handed over by its own until this is dropped.
+    former_handover: Option<OwnedFd>,
     nodes: KernelMap<Address, NodeEntry>,
     /// How many entries `nodes` has, once a table was applied.
     applied: Option<usize>,
@@ -157,6 +159,7 @@ impl Redirect {
             claim: Some(claim),
             pins,
             waiting,
+            former_handover: None,
             nodes,
             applied: None,
             ports,
@@ -196,8 +199,7 @@ impl Redirect {
             .map_err(map_error(maps::PORTS))?;
         self.gate.open(*listeners, config)?;
         if let Some(mut ebpf) = self.waiting.take() {
-            gate::close_others(&self.pins).map_err(map_error(maps::LISTENERS))?;
-            links::switch(&mut ebpf, &self.pins, &self.host)
+            self.former_handover = links::switch(&mut ebpf, &self.pins, &self.host)
                 .map_err(|error| GateError::Switch(Box::new(error)))?;
         }
         info!(?destination, "redirecting");
@@ -210,6 +212,7 @@ impl Redirect {
     /// # Errors
     /// When the kernel refuses.
     pub fn use_ranges(&mut self) -> Result<(), GateError> {
+        self.former_handover = None;
         self.gate.set_ranges(self.ranges)
     }
 
@@ -298,7 +301,7 @@ fn usable_ranges(options: &Options, host: &Host) -> Ranges {
 /// Attaches the programs, with the gate closed where they do not use the maps of those before them.
 fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host, plan: &Plan) -> Result<(), InstallError> {
     if !plan.replaces_any() {
-        return links::switch(ebpf, pins, host);
+        return links::switch(ebpf, pins, host).map(drop);
     }
     let gate_error = || pin_error("close the gate in", pins.directory());
     let suspension = Suspension::new(pins).map_err(gate_error())?;
@@ -308,7 +311,7 @@ fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host, plan: &Plan) -> Result<(), 
     if let Some(suspension) = suspension.filter(|_| !for_good) {
         suspension.lift().map_err(gate_error())?;
     }
-    switched
+    switched.map(drop)
 }
 
 /// The embedded object as an ELF file, for tools such as `bpftool prog loadall`.

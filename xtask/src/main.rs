@@ -6,6 +6,7 @@ mod cluster;
 mod demo;
 mod image;
 mod lint;
+mod previous;
 mod programs;
 mod setup;
 mod shell;

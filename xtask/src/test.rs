@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::{cluster, image, setup, shell};
+use crate::{cluster, image, previous, setup, shell};
 use tally::Tally;
 
 #[derive(ClapArgs, Default)]
@@ -97,7 +97,10 @@ fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
             Ok(tally)
         }
         Tier::Kernel => on_this_kernel("kernel", args),
-        Tier::E2e => on_this_kernel("e2e", args),
+        Tier::E2e => {
+            previous::ensure()?;
+            on_this_kernel("e2e", args)
+        }
         Tier::Cluster => on_a_cluster(args),
         Tier::Vm => vm::run(&args.kernel, args.filter.as_deref()),
     }

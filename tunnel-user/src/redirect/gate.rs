@@ -275,19 +275,6 @@ impl Destination {
     }
 }
 
-/// Closes the gates of other versions' servers, for good: of their maps, only this one is known to
-/// be the same in all of them.
-pub(super) fn close_others(pins: &Pins) -> io::Result<()> {
-    for path in pins.other_maps(maps::LISTENERS) {
-        if path.exists() {
-            let listeners = KernelMap::<u32, u64>::open(&path)?;
-            empty(&listeners, LISTENER_V4)?;
-            empty(&listeners, LISTENER_V6)?;
-        }
-    }
-    Ok(())
-}
-
 /// Whether there was a socket in the slot.
 fn empty(listeners: &KernelMap<u32, u64>, slot: u32) -> io::Result<bool> {
     match listeners.remove(&slot) {

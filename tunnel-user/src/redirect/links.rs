@@ -24,13 +24,26 @@ const ALLOW_MULTI: u32 = 1 << 1;
 
 /// Makes every program of the object the attached one: updates the links that are there, makes
 /// those that are not or that hang somewhere else, then removes what other versions left.
-pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host) -> Result<(), InstallError> {
+///
+/// Returns the link of another version's handover, which stays attached beside ours for as long as it is
+/// held: what that version's programs have noted of connects under way, it alone finds.
+pub(super) fn switch(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    host: &Host,
+) -> Result<Option<OwnedFd>, InstallError> {
+    let mut former_handover = None;
     for program in programs::ALL {
         let pin = pins.link(program);
         if !pin.exists()
             && let Some(older) = pins.older_link(program)
         {
-            fs::rename(&older, &pin).map_err(pin_error("take over", &older))?;
+            if program == programs::HANDOVER {
+                let link = sys::open_pinned(&older).map_err(pin_error("open", &older))?;
+                former_handover = Some(link);
+            } else {
+                fs::rename(&older, &pin).map_err(pin_error("take over", &older))?;
+            }
         }
         let place = host.place(program);
         let updated = pin.exists() && update(ebpf, program, &pin, place)?;
@@ -41,7 +54,7 @@ pub(super) fn switch(ebpf: &mut Ebpf, pins: &Pins, host: &Host) -> Result<(), In
     for directory in pins.remove_other_versions()? {
         info!(?directory, "removed the maps of another version");
     }
-    Ok(())
+    Ok(former_handover)
 }
 
 /// What is attached by a pinned link; `None` without a link.

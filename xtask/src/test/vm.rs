@@ -11,14 +11,14 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use super::tally::Tally;
-use crate::shell;
+use crate::{previous, shell};
 use machine::Accelerator;
 
 /// The oldest kernel we are asked about and the newest long-term one, both as Debian builds them.
 pub(super) const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// Programs that the tests start.
-const PROGRAMS: [&str; 3] = ["acceptor", "culvert", "probe"];
+const PROGRAMS: [&str; 4] = ["acceptor", "culvert", "probe", previous::PROGRAM];
 
 /// Test binaries of the tests crate that run in the machine, in this order, and which of their tests:
 /// emulated, the whole of e2e takes too long, and most of it does not depend on the kernel.
@@ -55,6 +55,7 @@ struct Program {
 }
 
 fn build() -> Result<Vec<Program>> {
+    previous::ensure()?;
     super::build()?;
     let mut programs: Vec<_> = PROGRAMS
         .map(|name| Program {

@@ -1,0 +1,79 @@
+//! The version before the maps' present layout, built from the repository's history: a test takes over from it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// The last commit with layout 1 of the maps. When the layout changes, this is the last with the one before.
+const COMMIT: &str = "b08168526378f6e5c79dcd4d87d8eb0c68f6ce9a";
+/// What the tests look for beside the programs of now.
+pub(crate) const PROGRAM: &str = "previous-culvert";
+
+/// Builds its `culvert`, unless that has been done.
+pub(crate) fn ensure() -> Result<()> {
+    let target = shell::target_directory();
+    let (program, sources) = (target.join("debug").join(PROGRAM), target.join("previous"));
+    if program.is_file() && sources.join(COMMIT).is_dir() {
+        return Ok(());
+    }
+    let sources = sources.join(COMMIT);
+    unpack(&sources)?;
+    rename(&sources)?;
+    let mut build = shell::cargo(["build", "--quiet", "--workspace", "--bin", "culvert"]);
+    // Libraries are what they were: with the features that tests give them, those of the present build serve.
+    build.args(["--features", "tokio/test-util"]);
+    build.current_dir(&sources);
+    build.env("CARGO_BUILD_BUILD_DIR", &target);
+    build.env("CARGO_TARGET_DIR", sources.join("target"));
+    shell::run(&mut build)?;
+    let built = sources.join("target/debug/culvert");
+    fs::create_dir_all(target.join("debug"))?;
+    fs::copy(&built, &program).with_context(|| format!("copy {}", built.display()))?;
+    Ok(())
+}
+
+/// Gives it a version number of its own: by name and number cargo would take its packages for those of now.
+fn rename(sources: &Path) -> Result<()> {
+    let manifest = sources.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).context("read the manifest of the version before")?;
+    let (now, before) = (
+        concat!("version = \"", env!("CARGO_PKG_VERSION"), "\""),
+        "version = \"0.0.1\"",
+    );
+    fs::write(&manifest, text.replacen(now, before, 1))
+        .context("write the manifest of the version before")
+}
+
+fn unpack(to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    let mut archive = Command::new("git");
+    archive
+        .args(["archive", "--format=tar", COMMIT])
+        .current_dir(shell::root());
+    let mut archive = archive
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start git")?;
+    let mut unpack = Command::new("tar");
+    unpack
+        .arg("--extract")
+        .arg("--directory")
+        .arg(to)
+        .stdin(Stdio::piped());
+    let mut unpack = unpack.spawn().context("start tar")?;
+    if let (Some(mut from), Some(mut into)) = (archive.stdout.take(), unpack.stdin.take()) {
+        io::copy(&mut from, &mut into).context("unpack the sources of the version before")?;
+    }
+    let (archived, unpacked) = (archive.wait()?, unpack.wait()?);
+    if !(archived.success() && unpacked.success()) {
+        bail!(
+            "the version before is commit {COMMIT}, which this repository does not have: clone it with its history"
+        );
+    }
+    Ok(())
+}
