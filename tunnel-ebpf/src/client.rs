@@ -34,9 +34,10 @@ impl Client {
         }
     }
 
+    /// Where the server's namespace is not known, nobody can be kept out: its own processes would be.
     #[inline(always)]
     pub(crate) fn permit(self, rule: &PortRule, config: &Config) -> Permit {
-        let is_own = matches!(self, Self::Own);
+        let is_own = matches!(self, Self::Own) || config.own_netns == 0;
         if !is_own && u32::from(config.clients) == clients::OWN_NAMESPACE {
             Permit::NotCaptured
         } else if !is_own && rule.clients == clients::OWN_NAMESPACE {

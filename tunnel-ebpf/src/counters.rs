@@ -71,7 +71,8 @@ counters! {
     steered,
     /// Connections to such an address that were dropped: the node or port is not tunnelled.
     steer_unknown,
-    /// Connections to such an address that were dropped: they came from another machine.
+    /// Connections to such an address that were dropped: they came from another machine, or from a
+    /// network namespace that may not use the port.
     steer_stranger,
     /// Connections to a redirect address that were dropped: no redirected client opens them.
     steer_unannounced,

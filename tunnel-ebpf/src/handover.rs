@@ -31,9 +31,9 @@ pub(crate) fn handle(ctx: &SockOpsContext) {
         BPF_SOCK_OPS_TCP_CONNECT_CB => {
             if is_in_shared_range(&ops.remote(), config) {
                 namespaces::leaves(ops.netns());
-                ops.watch_for_loss(true);
+                ops.watch_for_loss();
             } else if notes::connecting(&ops, config) {
-                ops.watch_for_loss(true);
+                ops.watch_for_loss();
             }
         }
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => notes::accepted(&ops, config),
@@ -54,7 +54,6 @@ fn established(ops: &Ops, config: &Config) {
         || remote.port() == config.port
             && (remote.address == config.redirect_v4 || remote.address == config.redirect_v6);
     if is_ours {
-        ops.watch_for_loss(false);
         namespaces::arrived(ops.netns());
     }
 }

@@ -38,8 +38,9 @@ pub const OBSOLETE_NOTE: u64 = 180 * 1_000_000_000;
 /// How many other network namespaces are remembered; the one that connected longest ago is forgotten
 /// first.
 pub const MAX_NAMESPACES: usize = 4_096;
-/// How many of this machine's own addresses can be told apart from others.
-pub const MAX_OWN_ADDRESSES: usize = 4_096;
+/// How many of this machine's own addresses can be told apart from others. kube-proxy's IPVS mode gives the
+/// machine one for each Service.
+pub const MAX_OWN_ADDRESSES: usize = 65_536;
 /// How many of its interfaces may lead to other machines.
 pub const MAX_UPLINKS: usize = 1_024;
 

@@ -76,7 +76,8 @@ pub(crate) fn accepted(ops: &Ops, config: &Config) {
 
 #[inline(always)]
 fn note(tuple: &Tuple, original: Endpoint, netns: u64, config: &Config) {
-    if netns != config.own_netns && maps::is_own_address(&tuple.client.address) {
+    // 0: this kernel does not tell.
+    if netns != 0 && netns != config.own_netns && maps::is_own_address(&tuple.client.address) {
         count(|c| &mut c.pending_foreign);
         return;
     }

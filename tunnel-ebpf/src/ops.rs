@@ -36,16 +36,13 @@ impl Ops {
         unsafe { read_volatile(&raw const (*self.0).state) == SYN_SENT }
     }
 
-    /// Asks to be told when a retransmission timer of this socket runs out, or no more.
+    /// Asks to be told when a retransmission timer of this socket runs out. It is never taken back: another
+    /// program may have asked as well.
     #[inline(always)]
-    pub(crate) fn watch_for_loss(&self, watch: bool) {
+    pub(crate) fn watch_for_loss(&self) {
         // SAFETY: the kernel passes a valid context.
         let others = unsafe { read_volatile(&raw const (*self.0).bpf_sock_ops_cb_flags) };
-        let flags = if watch {
-            others | BPF_SOCK_OPS_RTO_CB_FLAG
-        } else {
-            others & !BPF_SOCK_OPS_RTO_CB_FLAG
-        };
+        let flags = others | BPF_SOCK_OPS_RTO_CB_FLAG;
         // SAFETY: a helper that takes the context.
         unsafe { bpf_sock_ops_cb_flags_set(self.0, flags.cast_signed()) };
     }

@@ -10,9 +10,14 @@ use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_ns, bpf_sk_assign},
     programs::SkLookupContext,
 };
-use tunnel_ebpf::{Address, Config, Endpoint, LISTENER_V4, LISTENER_V6, Tuple};
+use tunnel_ebpf::{Address, Config, Endpoint, LISTENER_V4, LISTENER_V6, PortRule, Tuple};
 
-use crate::{can_ingress, count::count, maps};
+use crate::{
+    can_ingress,
+    client::{Client, Permit},
+    count::count,
+    maps,
+};
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
@@ -51,8 +56,18 @@ pub(crate) fn decide(ctx: &SkLookupContext) -> Verdict {
         count(|c| &mut c.steer_stranger);
         return Verdict::Drop;
     }
-    if !is_tunnelled(slot, local.port()) {
+    let Some(rule) = tunnelled(slot, local.port()) else {
         count(|c| &mut c.steer_unknown);
+        return Verdict::Drop;
+    };
+    // Whoever dials such an address himself has not been asked at `connect()` whether he may.
+    let client = if lookup.came_by(Interfaces::Loopback) {
+        Client::Own
+    } else {
+        Client::Other(0)
+    };
+    if !matches!(client.permit(&rule, config), Permit::Given) {
+        count(|c| &mut c.steer_stranger);
         return Verdict::Drop;
     }
     assign(ctx, listener)
@@ -89,19 +104,14 @@ fn announced(lookup: &Lookup, local: &Endpoint, config: &Config) -> Verdict {
     Verdict::Drop
 }
 
-/// Whether the slot's address is still a node's, on this port: a client can dial what it was shown.
+/// The port's rule, if the slot's address is still a node's, on this port: a client can dial what it was
+/// shown.
 #[inline(always)]
-fn is_tunnelled(slot: u32, port: u16) -> bool {
-    let Some(rule) = maps::port_rule(port) else {
-        return false;
-    };
-    let Some(address) = maps::slot(slot) else {
-        return false;
-    };
-    match maps::node(&address) {
-        Some(node) => node.slot == slot && node.groups & rule.groups != 0,
-        None => false,
-    }
+fn tunnelled(slot: u32, port: u16) -> Option<PortRule> {
+    let rule = maps::port_rule(port)?;
+    let address = maps::slot(slot)?;
+    let node = maps::node(&address)?;
+    (node.slot == slot && node.groups & rule.groups != 0).then_some(rule)
 }
 
 #[inline(always)]

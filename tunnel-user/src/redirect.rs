@@ -147,7 +147,9 @@ impl Redirect {
         );
         let gate = Gate::open_maps(&pins).map_err(open)?;
         let ranges = usable_ranges(&options, &host);
-        let originals = OriginalDestinations::open(&pins, ranges).map_err(open)?;
+        let former = gate.config().map_err(open)?;
+        let former = former.map_or(Ranges::OFF, |config| config.ranges);
+        let originals = OriginalDestinations::open(&pins, [ranges, former]).map_err(open)?;
         let counters = CounterReader::open(&pins).map_err(open)?;
         let slots = KernelMap::open(&pins.map(maps::SLOTS)).map_err(open)?;
         let own_addresses = KernelMap::open(&pins.map(maps::OWN_ADDRESSES)).map_err(open)?;
@@ -184,15 +186,22 @@ impl Redirect {
         let destination = Destination::of(*listeners)?;
         let replaces = self.waiting.is_some();
         let lenient_for = replaces.then_some(SYN_LIFETIME);
-        // A predecessor of another version goes on accepting for a moment, and knows of no ranges; what is
-        // noted it finds, for the storage of accepted sockets is shared with it.
-        let ranges = if replaces { Ranges::OFF } else { self.ranges };
+        // A predecessor goes on accepting for a moment. One of another version knows of no ranges, one of this
+        // version of its own; what is noted it finds, for the storage of accepted sockets is shared with it.
+        let former = self.gate.config().map_err(map_error(maps::CONFIG))?;
+        let is_known = former.is_none_or(|former| former.ranges == self.ranges);
+        let ranges = if replaces || !is_known {
+            Ranges::OFF
+        } else {
+            self.ranges
+        };
         let config = destination.config(&self.options, ranges, lenient_for);
         if !destination.knows_netns() {
             warn!(
                 kernel = self.host.release,
                 "this kernel does not tell network namespaces apart (5.14 or newer does): \
-                 a local user who can make one can disturb connections of others",
+                 a local user who can make one can disturb connections of others, and what is meant \
+                 for this machine's own processes alone is open to pods",
             );
         }
         self.own_port(destination.port())

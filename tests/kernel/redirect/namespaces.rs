@@ -114,6 +114,15 @@ fn pods_are_no_clients_where_only_the_machines_own_processes_are() {
         report.failed["connect ENETUNREACH"], 1,
         "untouched: {report:?}"
     );
+    // Nor by the addresses that stand for nodes.
+    for to in [
+        "198.18.0.1:10250",
+        "198.18.0.2:10250",
+        "[fd63:756c:7665:7274::1]:10250",
+    ] {
+        let report = connect(&lab, 0, &format!("--to {to}"));
+        assert_eq!(report.succeeded, 0, "{to}: {report:?}");
+    }
     lab.reaches(&format!("--to {NODE_V4}"));
 }
 
@@ -127,6 +136,8 @@ fn a_port_for_the_machine_itself_is_refused_to_pods() {
         ));
         let report = connect(&lab, 0, "--to 10.78.0.11:10266");
         assert_eq!(report.failed["connect ECONNREFUSED"], 1, "{report:?}");
+        let report = connect(&lab, 0, "--to 198.18.0.1:10266");
+        assert_eq!(report.succeeded, 0, "{report:?}");
         connect(&lab, 0, &format!("--to {NODE_V4}"));
         lab.reaches("--to 10.78.0.11:10266");
     }

@@ -96,7 +96,13 @@ impl NodeTable {
         let surroundings = Arc::clone(&self.surroundings.borrow_and_update());
         let changes = {
             let mut redirect = self.redirect.lock();
-            redirect.set_surroundings(&surroundings.addresses, &surroundings.uplinks)?;
+            let told = redirect.set_surroundings(&surroundings.addresses, &surroundings.uplinks);
+            if let Err(error) = told {
+                // Nodes come first: without it only less is known of who is a stranger.
+                let (addresses, uplinks) =
+                    (surroundings.addresses.len(), surroundings.uplinks.len());
+                tracing::warn!(%error, addresses, uplinks, "cannot tell the kernel programs of this machine's network");
+            }
             redirect.apply(&table)?
         };
         self.metrics.redirect_entries.set(gauge(table.addresses()));

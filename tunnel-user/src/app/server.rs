@@ -291,7 +291,7 @@ impl Server {
         )
     }
 
-    /// Tells readiness from which network namespaces nothing arrives.
+    /// Tells from which network namespaces nothing arrives. Readiness is not for pods to decide.
     fn watch_unreached(&mut self) {
         let (namespaces, original_dsts) = {
             let redirect = self.redirect.lock();
@@ -300,7 +300,6 @@ impl Server {
         let unreached = Unreached {
             namespaces,
             original_dsts,
-            condition: self.parts.readiness.register("clients"),
             listeners: self.sockets.redirect_addresses(),
         };
         let end = self.ends.clients.clone();

@@ -24,7 +24,8 @@ pub struct OriginalDestinations {
 
 #[derive(Debug)]
 struct Inner {
-    ranges: Ranges,
+    /// Ours, and those of a predecessor, whose clients may still be on their way to us.
+    ranges: [Ranges; 2],
     slots: KernelMap<u32, SlotEntry>,
     accepted: SkStorage<MapData, Endpoint>,
     pending: KernelMap<Tuple, Pending>,
@@ -33,7 +34,7 @@ struct Inner {
 }
 
 impl OriginalDestinations {
-    pub(super) fn open(pins: &Pins, ranges: Ranges) -> io::Result<Self> {
+    pub(super) fn open(pins: &Pins, ranges: [Ranges; 2]) -> io::Result<Self> {
         let inner = Inner {
             ranges,
             slots: KernelMap::open(&pins.map(maps::SLOTS))?,
@@ -87,10 +88,11 @@ impl OriginalDestinations {
 
 impl Inner {
     fn slot(&self, address: &Address) -> Option<u32> {
-        let Ranges { host, pods, v6 } = &self.ranges;
-        [host, pods, v6]
-            .into_iter()
-            .find_map(|range| range.slot(address))
+        self.ranges.iter().find_map(|Ranges { host, pods, v6 }| {
+            [host, pods, v6]
+                .into_iter()
+                .find_map(|range| range.slot(address))
+        })
     }
 
     fn node_of(&self, slot: u32, port: u16) -> io::Result<Option<Endpoint>> {

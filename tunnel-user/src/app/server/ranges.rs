@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, interval, sleep};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::node_table::SharedRedirect,
-    observability::readiness::Condition,
     redirect::{LocalRanges, NamespaceReader, OriginalDestinations, addresses::local_route},
     settings::ServerArgs,
 };
@@ -68,11 +70,10 @@ pub(super) async fn use_when_alone(redirect: SharedRedirect, end: CancellationTo
     end.cancelled().await;
 }
 
-/// Follows from where nothing arrives, and tells readiness.
+/// Follows from where nothing arrives, and tells.
 pub(super) struct Unreached {
     pub(super) namespaces: NamespaceReader,
     pub(super) original_dsts: OriginalDestinations,
-    pub(super) condition: Condition,
     pub(super) listeners: Vec<SocketAddr>,
 }
 
@@ -82,7 +83,6 @@ impl Unreached {
         let mut sweep = interval(SWEEP);
         let mut last_seen: Option<Instant> = None;
         let mut told = false;
-        self.condition.ready();
         loop {
             tokio::select! {
                 _ = look.tick() => {}
@@ -92,7 +92,7 @@ impl Unreached {
                 }
                 () = end.cancelled() => return,
             }
-            let count = match self.namespaces.read() {
+            let count = match block_in_place(|| self.namespaces.read()) {
                 Ok(namespaces) => namespaces.unreached,
                 Err(error) => {
                     tracing::debug!(%error, "cannot read from where nothing arrives");
@@ -101,33 +101,27 @@ impl Unreached {
             };
             if count > 0 {
                 last_seen = Some(Instant::now());
-                let reason = self.reason(count);
                 if !told {
-                    tracing::warn!(namespaces = count, "{reason}");
+                    tracing::warn!(
+                        namespaces = count, listeners = ?self.listeners,
+                        "connects from other network namespaces, of pods mostly, do not arrive: a firewall of \
+                         this machine or a NetworkPolicy drops them? Let what comes from pods in to these \
+                         listeners, --pod-ranges, and the range of IPv6",
+                    );
                 }
                 told = true;
-                self.condition.not_ready(reason);
             } else if told && last_seen.is_none_or(|seen| seen.elapsed() > FORGIVEN_AFTER) {
                 tracing::info!("nothing is known any more to be kept from arriving");
                 told = false;
-                self.condition.ready();
             }
         }
     }
 
     fn sweep(&self) {
-        match self.original_dsts.forget_obsolete() {
+        match block_in_place(|| self.original_dsts.forget_obsolete()) {
             Ok(0) => {}
             Ok(connects) => tracing::debug!(connects, "forgot connects that never arrived"),
             Err(error) => tracing::warn!(%error, "cannot look through noted connects"),
         }
-    }
-
-    fn reason(&self, count: usize) -> String {
-        format!(
-            "connects from {count} network namespace(s), of pods mostly, do not arrive: a firewall of \
-             this machine drops them? Let what comes from pods in to {:?} and the --pod-ranges",
-            self.listeners
-        )
     }
 }

@@ -86,7 +86,6 @@ fn leads_out(link: &Link) -> bool {
             InfoKind::Veth
             | InfoKind::Netkit
             | InfoKind::Bridge
-            | InfoKind::Tun
             | InfoKind::Dummy
             | InfoKind::Ifb
             | InfoKind::Vrf

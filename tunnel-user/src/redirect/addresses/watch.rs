@@ -6,9 +6,12 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{netlink::Netlink, uplinks::Surroundings};
+
+/// The kernel is asked again after this time when it has not answered.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What can be read and followed.
 pub trait Reading: PartialEq + Send + Sync + Sized + 'static {
@@ -103,7 +106,9 @@ impl<T: Reading> NetworkWatch<T> {
                     "the kernel closed the stream of network changes",
                 ));
             }
-            let now = T::read(&mut self.netlink).await?;
+            let Some(now) = read_again::<T>(&mut self.netlink, &shutdown).await else {
+                return Ok(());
+            };
             self.reading_tx.send_if_modified(|reading| {
                 let differs = **reading != now;
                 if differs {
@@ -116,6 +121,24 @@ impl<T: Reading> NetworkWatch<T> {
                 () = shutdown.cancelled() => return Ok(()),
                 () = sleep(T::PAUSE) => {}
             }
+        }
+    }
+}
+
+/// Reads until the kernel answers: a dump may fail while what it lists is changing.
+async fn read_again<T: Reading>(netlink: &mut Netlink, shutdown: &CancellationToken) -> Option<T> {
+    loop {
+        let error = match T::read(netlink).await {
+            Ok(reading) => return Some(reading),
+            Err(error) => error,
+        };
+        warn!(%error, "cannot read this machine's network, what was read last stays in force");
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            () = sleep(TRY_AGAIN) => {}
+        }
+        if let Ok(anew) = Netlink::new() {
+            *netlink = anew;
         }
     }
 }

@@ -32,7 +32,9 @@ impl Backlog {
     pub(super) fn push(&mut self, data: &[u8], window: usize) -> Result<(), Overflow> {
         let needed = self.bytes.len() + data.len();
         if needed > self.bytes.capacity() {
-            let capacity = (self.bytes.capacity() * 2).min(window).max(needed);
+            // Where more has arrived than the present window, it grows in steps nevertheless.
+            let most = window.max(needed + needed / 8);
+            let capacity = (self.bytes.capacity() * 2).max(needed).min(most);
             self.bytes.reserve_exact(capacity - self.bytes.len());
             self.received.set(self.bytes.capacity())?;
         }

@@ -216,6 +216,9 @@ impl Serving {
             return;
         };
         control.sessions.remove(session);
+        if !self.has_session() {
+            return;
+        }
         let node = &session.identity().node;
         tracing::info!(
             %node, peer = %self.caller.peer, age = ?session.age(), reason, "session ended",
@@ -228,8 +231,7 @@ impl Serving {
     }
 
     fn has_session(&self) -> bool {
-        let control = self.control.as_ref();
-        control.is_some_and(|control| control.session.get().is_some())
+        self.registered.is_cancelled()
     }
 
     /// Resolves when the caller's certificate has been over for so long; never without one.
