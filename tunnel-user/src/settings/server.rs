@@ -43,7 +43,7 @@ pub struct ServerArgs {
     #[arg(long, value_name = "DIR")]
     pub probe_dir: Option<PathBuf>,
 
-    /// Remove culvert's programs, maps and links from the kernel, then exit
+    /// Remove culvert's programs, maps, links and local routes from the kernel, then exit
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",
           hide_default_value = true)]
