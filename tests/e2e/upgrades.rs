@@ -79,6 +79,18 @@ fn the_version_before_is_taken_over_from_without_one_failure_and_addresses_serve
 }
 
 #[test]
+fn after_the_version_before_has_stopped_addresses_serve_at_once() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let mut before = stage.site.previous_server().unwrap().start().unwrap();
+    before.wait_for_line("redirecting", PATIENCE).unwrap();
+    assert!(before.stop(PATIENCE).unwrap().success());
+    let (_server, _agent) = stage.culvert("", "");
+    stage.works(NODE);
+    assert!(stage.metric("redirect_events_total{event=\"steered\"}") > 0);
+}
+
+#[test]
 fn a_successor_that_dies_before_it_is_ready_leaves_the_first_server_in_charge() {
     let stage = Stage::new();
     let _target = stage.target(&format!("--bind {NODE}"));

@@ -101,14 +101,18 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
             .await?;
     }
     let successor = server.take_clients()?;
-    if let Some(predecessor) = predecessor {
-        predecessor.dismiss().await;
-        let end = server.ends.everything.clone();
-        let redirect = server.redirect.clone();
-        server.tasks.spawn(
-            "letting the ranges be used",
-            ranges::use_when_alone(redirect, end),
-        );
+    match predecessor {
+        Some(predecessor) => {
+            predecessor.dismiss().await;
+            let end = server.ends.everything.clone();
+            let redirect = server.redirect.clone();
+            server.tasks.spawn(
+                "letting the ranges be used",
+                ranges::use_when_alone(redirect, end),
+            );
+        }
+        // What is pinned may be of one that used others, or none.
+        None => server.redirect.lock().use_ranges()?,
     }
     let handed_over = CancellationToken::new();
     let outcome = tokio::select! {
@@ -157,6 +161,7 @@ impl Server {
             ..redirect_options(&args)
         })?;
         let log_task = redirect.take_log_task();
+        let routed = ranges::keep_routed(ranges, ends.everything.clone());
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
             in_charge,
@@ -168,6 +173,7 @@ impl Server {
             parts,
             args,
         };
+        server.tasks.spawn("keeping the ranges routed", routed);
         if let Some(log) = log_task {
             let end = server.ends.everything.clone();
             server

@@ -20,7 +20,8 @@ use crate::{
 
 /// A predecessor that was told to stop accepting has done so after this time.
 const PREDECESSOR_ACCEPTS: Duration = Duration::from_secs(3);
-/// How often notes are looked through for those that are of no use any more.
+/// How often notes are looked through for those that are of no use any more, and routes for those that are
+/// gone.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often the kernel is asked from where nothing arrives.
 const LOOK: Duration = Duration::from_secs(1);
@@ -39,9 +40,8 @@ pub(super) async fn route(
         .any(|ip| ip.is_ipv6() && !ip.is_loopback());
     ranges.v6 = ranges.v6.filter(|_| has_v6);
     let ranges = local_route::add_all(ranges, |range, error| {
-        let error = format!("{:#}", anyhow::anyhow!(error));
         tracing::warn!(
-            %range, error,
+            %range, error = full(error),
             "the range cannot be used, its clients are served by notes under 4-tuples: name a free \
              network with --pod-ranges, or none",
         );
@@ -55,6 +55,29 @@ pub(super) async fn route(
         "addresses that stand for nodes",
     );
     Ok(ranges)
+}
+
+/// Puts routes back that somebody else has removed.
+pub(super) async fn keep_routed(ranges: LocalRanges, end: CancellationToken) {
+    let mut look = interval(SWEEP);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = end.cancelled() => return,
+        }
+        local_route::add_all(ranges, |range, error| {
+            tracing::warn!(
+                %range, error = full(error),
+                "the range is not routed to this machine any more: its clients reach no node",
+            );
+        })
+        .await;
+    }
+}
+
+/// An error with its causes.
+fn full(error: local_route::RouteError) -> String {
+    format!("{:#}", anyhow::anyhow!(error))
 }
 
 /// Lets the ranges be used once a predecessor of another version, which knows of none, accepts no longer.
