@@ -333,7 +333,7 @@ pub fn object() -> &'static [u8] {
 /// # Errors
 /// [`InstallError::InUse`] if one does.
 pub fn refuse_in_use(options: &Options) -> Result<(), InstallError> {
-    if options.pin_root.exists() {
+    if own_directory::is_there(&options.pin_root) {
         Claim::alone(&options.pin_root)?;
     }
     Ok(())

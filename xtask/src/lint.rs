@@ -47,6 +47,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--workspace",
         "--no-deps",
         "--document-private-items",
+        // As clippy has checked them, with their tests: otherwise all libraries are checked once more.
+        "--features",
+        "tokio/test-util",
     ];
     shell::run(shell::cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     dependencies(args.advisories)

@@ -25,6 +25,12 @@ const THE_DIRECTORY_ITSELF: i32 = OFlags::NOFOLLOW
     .bits()
     .cast_signed();
 
+/// Whether there is anything by that name. A link counts, which the kernel may refuse to follow
+/// (`fs.protected_symlinks`).
+pub(super) fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
 /// Opens the directory, if it is ours alone. One that others may only read, such as the kubelet makes
 /// for a `hostPath`, is closed to them.
 pub(super) fn open(path: &Path) -> Result<File, InstallError> {

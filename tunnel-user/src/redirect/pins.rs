@@ -129,7 +129,7 @@ impl fmt::Display for Removed {
 /// Unpins everything below the root: first what redirects, last what hands over, so that no connect
 /// is redirected without a way to tell where it was meant to go.
 pub(super) fn remove_all(root: &Path) -> Result<Removed, InstallError> {
-    if !root.exists() {
+    if !own_directory::is_there(root) {
         return Ok(Removed::default());
     }
     let _claim = Claim::alone(root)?;

@@ -38,7 +38,7 @@ const TOOLS: [&str; 18] = [
 ];
 
 /// What harness and tests need of the kernel; what these need comes along.
-const MODULES: [&str; 22] = [
+const MODULES: [&str; 23] = [
     "dummy",
     "inet_diag",
     "ip6_tables",
@@ -55,6 +55,7 @@ const MODULES: [&str; 22] = [
     "nft_ct",
     "nft_masq",
     "nft_nat",
+    "nft_numgen",
     "nft_redir",
     "tcp_diag",
     "veth",
