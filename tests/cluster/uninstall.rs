@@ -30,7 +30,7 @@ fn after_the_recipe_for_removing_nothing_is_left_in_the_kernel() {
     let sh = cluster.kubectl_launch().unwrap().with_program("sh");
     let recipe = sh.arg("-c").arg(recipe(cluster));
     let said = recipe.start().unwrap().succeed(LONG).unwrap();
-    assert!(said.contains("removed 6 programs and "), "{said}");
+    assert!(said.contains("removed 8 programs and "), "{said}");
     assert!(!pins.exists(), "{} stays", pins.display());
     assert_eq!(attached(control), "");
     assert!(is_not_captured(cluster, "10.78.0.11:10255"));

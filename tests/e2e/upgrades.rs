@@ -179,7 +179,7 @@ fn a_server_that_knows_nothing_of_the_first_one_neither_takes_nor_removes_its_re
     stage.works(NODE);
     assert!(server.stop(PATIENCE).unwrap().success());
     let removed = end_of(&uninstall).unwrap();
-    assert!(removed.contains("removed 6 programs"), "{removed}");
+    assert!(removed.contains("removed 8 programs"), "{removed}");
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn redirect(
             trace!(info, address, target, "redirect", "range");
             Decision::Redirect(to)
         }
-        Destination::Redirect(to) => redirect_with_note(address, target, to),
+        Destination::Redirect(to) => redirect_with_note(address, target, node, to),
         Destination::Unreached if node.closed_gate == policy::REFUSE => {
             count(|c| &mut c.unreached_refuse);
             trace!(info, address, target, "refuse", "unreached");
@@ -180,13 +180,22 @@ fn redirect(
 }
 
 #[inline(always)]
-fn redirect_with_note(address: &SockAddr<'_>, target: &Endpoint, to: Endpoint) -> Decision {
+fn redirect_with_note(
+    address: &SockAddr<'_>,
+    target: &Endpoint,
+    node: &NodeEntry,
+    to: Endpoint,
+) -> Decision {
     let dst = ClientDst {
         original: *target,
         redirect: to,
     };
     if !maps::remember_client_dst(address.socket().cast(), &dst) {
         count(|c| &mut c.redirect_failed);
+        if node.closed_gate == policy::REFUSE {
+            trace!(debug, address, target, "refuse", "no-memory");
+            return Decision::Refuse;
+        }
         trace!(debug, address, target, "pass", "no-memory");
         return Decision::Pass;
     }

@@ -62,7 +62,8 @@ counters! {
     unreached_refuse,
     /// Connects redirected to the server.
     redirected,
-    /// Connects that passed because the kernel had no memory for their original destination.
+    /// Connects that passed, or were refused where the node wants that, because the kernel had no memory
+    /// for their original destination.
     redirect_failed,
     /// Redirected connects whose original destination is noted under their 4-tuple, as no range
     /// serves them.

@@ -98,6 +98,10 @@ pub mod programs {
     pub const CONNECT4: &str = "connect4";
     /// `connect()` on an IPv6 socket, v4-mapped addresses included.
     pub const CONNECT6: &str = "connect6";
+    /// `bind()` of an IPv4 socket.
+    pub const BIND4: &str = "bind4";
+    /// `bind()` of an IPv6 socket, v4-mapped addresses included.
+    pub const BIND6: &str = "bind6";
     /// `getpeername()` on an IPv4 socket.
     pub const GETPEERNAME4: &str = "getpeername4";
     /// `getpeername()` on an IPv6 socket.
@@ -109,9 +113,12 @@ pub mod programs {
     /// the server's network namespace, the others to the cgroup.
     pub const STEER: &str = "steer";
 
-    /// Every program, in the order in which they are attached: what receives redirected connections,
-    /// and what hands the original destination over, must run before anything is redirected.
-    pub const ALL: [&str; 6] = [
+    /// Every program, in the order in which they are attached: what keeps others from addresses that stand
+    /// for nodes, what receives redirected connections, and what hands the original destination over, must
+    /// run before anything is redirected.
+    pub const ALL: [&str; 8] = [
+        BIND4,
+        BIND6,
         STEER,
         HANDOVER,
         GETPEERNAME4,

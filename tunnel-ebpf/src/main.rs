@@ -28,6 +28,7 @@
     reason = "the entry points' form is the macros'"
 )]
 
+mod bind;
 mod client;
 mod connect;
 mod count;
@@ -98,6 +99,23 @@ fn connect6(ctx: SockAddrContext) -> i32 {
         Decision::Pass => PROCEED,
         Decision::Refuse => refuse(),
     }
+}
+
+#[cgroup_sock_addr(bind4)]
+fn bind4(ctx: SockAddrContext) -> i32 {
+    let address = SockAddr::new(&ctx);
+    permit(!bind::is_refused(&address, &address.v4()))
+}
+
+#[cgroup_sock_addr(bind6)]
+fn bind6(ctx: SockAddrContext) -> i32 {
+    let address = SockAddr::new(&ctx);
+    permit(!bind::is_refused(&address, &address.v6()))
+}
+
+#[inline(always)]
+fn permit(permitted: bool) -> i32 {
+    if permitted { PROCEED } else { FAIL }
 }
 
 #[cgroup_sock_addr(getpeername4)]

@@ -31,9 +31,9 @@ pub(crate) fn ensure() -> Result<()> {
     build.env("CARGO_BUILD_BUILD_DIR", &target);
     build.env("CARGO_TARGET_DIR", sources.join("target"));
     shell::run(&mut build)?;
-    let built = sources.join("target/debug/culvert");
+    let culvert = sources.join("target/debug/culvert");
     fs::create_dir_all(target.join("debug"))?;
-    fs::copy(&built, &program).with_context(|| format!("copy {}", built.display()))?;
+    fs::copy(&culvert, &program).with_context(|| format!("copy {}", culvert.display()))?;
     Ok(())
 }
 

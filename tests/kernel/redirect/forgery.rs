@@ -173,3 +173,33 @@ fn a_pod_is_unharmed_where_a_range_serves_it_and_never_led_astray_where_notes_do
         }
     }
 }
+
+/// A socket that waits there in `SYN_SENT`, for the port that a client is about to have, would be found before any
+/// listener is looked for: a simultaneous open, and the client would take it for the node.
+#[test]
+fn addresses_that_stand_for_nodes_are_nobodys_to_bind() {
+    let mut lab = RedirectLab::new();
+    lab.lab.add_pod().unwrap();
+    let _server = lab.server("");
+    for address in [
+        "127.64.0.1:10255",
+        "198.18.0.1:10255",
+        "[::ffff:127.64.0.1]:10255",
+        "[fd63:756c:7665:7274::1]:10255",
+    ] {
+        let line = format!("echo --bind {address} --seconds 20");
+        let mut bound = lab.probe(lab.control(), &line).start().unwrap();
+        let refused = bound.succeed(PATIENCE).unwrap_err().to_string();
+        assert!(refused.contains("not permitted"), "{address}: {refused}");
+    }
+    // Other addresses can be, and in another network namespace these are ordinary ones.
+    let pod = lab.lab.pod(0).namespace();
+    for (namespace, address) in [
+        (lab.control(), "127.0.0.1:10255"),
+        (pod, "127.64.0.1:10255"),
+    ] {
+        let line = format!("echo --bind {address} --seconds 20");
+        let mut bound = lab.probe(namespace, &line).start().unwrap();
+        bound.wait_for_line("listening", PATIENCE).unwrap();
+    }
+}

@@ -153,6 +153,8 @@ fn hook(program: &str) -> Option<(&'static str, u32)> {
     let (name, attach_type) = match program {
         programs::CONNECT4 => ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
         programs::CONNECT6 => ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+        programs::BIND4 => ("bind4", bpf_attach_type::BPF_CGROUP_INET4_BIND),
+        programs::BIND6 => ("bind6", bpf_attach_type::BPF_CGROUP_INET6_BIND),
         programs::GETPEERNAME4 => (
             "getpeername4",
             bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME,
