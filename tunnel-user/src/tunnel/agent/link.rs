@@ -190,7 +190,7 @@ impl Link {
                     reason = &mut serving => break reason,
                     _ = &mut silent => break "the server fell silent",
                     size = window.due() => {
-                        window.tell(size, connection.set_initial_window_size(size));
+                        window.tell(size, &connection.set_initial_window_size(size));
                     }
                     () = signals.end.cancelled() => break "ended by this agent",
                 }

@@ -70,7 +70,7 @@ impl<'a> Unsent<'a> {
                 Some(memory) => (size, memory),
                 None => (SMALLEST_READ, self.share.own_read(SMALLEST_READ)),
             },
-            ..MOST_FRAMES => (size, self.share.draw_read(size)?),
+            1..MOST_FRAMES => (size, self.share.draw_read(size)?),
             MOST_FRAMES.. => return None,
         };
         self.waiting.frames.fetch_add(1, Ordering::Relaxed);

@@ -56,7 +56,7 @@ impl WindowSetting {
     }
 
     /// Notes that it was told, or that it could not be: only one setting may be under way.
-    pub(crate) fn tell(&mut self, window: u32, told: Result<(), h2::Error>) {
+    pub(crate) fn tell(&mut self, window: u32, told: &Result<(), h2::Error>) {
         match told {
             Ok(()) => self.told = window,
             Err(_) => self.not_before = Some(Instant::now() + AGAIN),

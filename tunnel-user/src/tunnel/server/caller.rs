@@ -193,7 +193,7 @@ impl Serving {
                     is_limited = false;
                 }
                 size = window.due(), if self.control.is_some() => {
-                    window.tell(size, connection.set_initial_window_size(size));
+                    window.tell(size, &connection.set_initial_window_size(size));
                 }
                 () = &mut expired, if is_valid => {
                     is_valid = false;
