@@ -37,6 +37,12 @@ fn without_the_api_server_the_data_plane_goes_on_and_even_a_crashed_server_comes
     });
     assert!(logs.unwrap().contains("hello"));
     pods::delete(cluster, "afterwards");
+    // It asks again every few seconds only, and who comes next wants changes to apply at once.
+    wait_until("the cluster is followed again", PATIENCE, || {
+        let status = cluster.culvert_status()?;
+        Ok(status["cluster"]["trouble"].is_null().then_some(()))
+    })
+    .unwrap();
 }
 
 #[test]
