@@ -39,11 +39,15 @@ impl Pins {
     /// Makes the directories, or finds them to be this user's alone.
     pub(super) fn create(&self) -> Result<(), InstallError> {
         for path in [&self.root, &self.directory] {
-            fs::DirBuilder::new()
+            let made = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(own_directory::MODE)
-                .create(path)
-                .map_err(pin_error("make", path))?;
+                .create(path);
+            match made {
+                // A link that may not be followed is told for what it is when it is opened.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(pin_error("make", path))?,
+            }
             own_directory::open(path)?;
         }
         Ok(())
