@@ -50,12 +50,18 @@ fn servers_take_over_from_each_other_without_one_failure_and_open_connections_go
     assert_eq!(stage.fails(NODE), "connect ENETUNREACH");
 }
 
+/// Its status is another's: that it redirects is in its log.
+fn version_before(stage: &Stage) -> Daemon {
+    let mut server = stage.site.previous_server().unwrap().start().unwrap();
+    server.wait_for_line("redirecting", PATIENCE).unwrap();
+    server
+}
+
 #[test]
 fn the_version_before_is_taken_over_from_without_one_failure_and_addresses_serve_afterwards() {
     let stage = Stage::new();
     let _target = stage.target(&format!("--bind {NODE}"));
-    let mut before = stage.site.previous_server().unwrap().start().unwrap();
-    before.wait_for_line("redirecting", PATIENCE).unwrap();
+    let mut before = version_before(&stage);
     let join = stage.token(0, "");
     let mut agent = stage.site.agent(0, &join).start().unwrap();
     let in_session = |agent: &mut Daemon| agent.wait_for_line("session established", PATIENCE);
@@ -82,8 +88,7 @@ fn the_version_before_is_taken_over_from_without_one_failure_and_addresses_serve
 fn after_the_version_before_has_stopped_addresses_serve_at_once() {
     let stage = Stage::new();
     let _target = stage.target(&format!("--bind {NODE}"));
-    let mut before = stage.site.previous_server().unwrap().start().unwrap();
-    before.wait_for_line("redirecting", PATIENCE).unwrap();
+    let mut before = version_before(&stage);
     assert!(before.stop(PATIENCE).unwrap().success());
     let (_server, _agent) = stage.culvert("", "");
     stage.works(NODE);

@@ -17,24 +17,28 @@ pub(crate) const PROGRAM: &str = "previous-culvert";
 /// Builds its `culvert`, unless that has been done.
 pub(crate) fn ensure() -> Result<()> {
     let target = shell::target_directory();
-    let (program, sources) = (target.join("debug").join(PROGRAM), target.join("previous"));
-    if program.is_file() && sources.join(COMMIT).is_dir() {
-        return Ok(());
+    let sources = target.join("previous").join(COMMIT);
+    let built = sources.join("target/debug/culvert");
+    if !built.is_file() {
+        unpack(&sources)?;
+        rename(&sources)?;
+        build(&sources, &target)?;
     }
-    let sources = sources.join(COMMIT);
-    unpack(&sources)?;
-    rename(&sources)?;
-    let mut build = shell::cargo(["build", "--quiet", "--workspace", "--bin", "culvert"]);
-    // Libraries are what they were: with the features that tests give them, those of the present build serve.
-    build.args(["--features", "tokio/test-util"]);
-    build.current_dir(&sources);
-    build.env("CARGO_BUILD_BUILD_DIR", &target);
-    build.env("CARGO_TARGET_DIR", sources.join("target"));
-    shell::run(&mut build)?;
-    let culvert = sources.join("target/debug/culvert");
-    fs::create_dir_all(target.join("debug"))?;
-    fs::copy(&culvert, &program).with_context(|| format!("copy {}", culvert.display()))?;
+    let programs = target.join("debug");
+    fs::create_dir_all(&programs)?;
+    fs::copy(&built, programs.join(PROGRAM))
+        .with_context(|| format!("copy {}", built.display()))?;
     Ok(())
+}
+
+fn build(sources: &Path, target: &Path) -> Result<()> {
+    let mut command = shell::cargo(["build", "--quiet", "--workspace", "--bin", "culvert"]);
+    // Libraries are what they were: with the features that tests give them, those of the present build serve.
+    command.args(["--features", "tokio/test-util"]);
+    command.current_dir(sources);
+    command.env("CARGO_BUILD_BUILD_DIR", target);
+    command.env("CARGO_TARGET_DIR", sources.join("target"));
+    shell::run(&mut command)
 }
 
 /// Gives it a version number of its own: by name and number cargo would take its packages for those of now.

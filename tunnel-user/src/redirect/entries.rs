@@ -24,13 +24,6 @@ impl Redirect {
     }
 
     fn write_difference(&mut self, table: &Table) -> Result<diff::Diff, ApplyError> {
-        let failed = |action, map| {
-            move |source| ApplyError::Map {
-                action,
-                map,
-                source,
-            }
-        };
         let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
         let slots = self.slots.entries().map_err(failed("read", maps::SLOTS))?;
         let mut slots = Slots::new(slots, gate::monotonic_nanoseconds());
@@ -63,19 +56,20 @@ impl Redirect {
         own_addresses: &BTreeSet<IpAddr>,
         uplinks: &BTreeSet<u32>,
     ) -> Result<(), ApplyError> {
-        let failed = |map| {
-            move |source| ApplyError::Map {
-                action: "write",
-                map,
-                source,
-            }
-        };
         let addresses = own_addresses.iter().map(|ip| Address::from(*ip));
         self.own_addresses
             .replace_keys(addresses)
-            .map_err(failed(maps::OWN_ADDRESSES))?;
+            .map_err(failed("write", maps::OWN_ADDRESSES))?;
         self.uplinks
             .replace_keys(uplinks.iter().copied())
-            .map_err(failed(maps::UPLINKS))
+            .map_err(failed("write", maps::UPLINKS))
+    }
+}
+
+fn failed(action: &'static str, map: &'static str) -> impl FnOnce(io::Error) -> ApplyError {
+    move |source| ApplyError::Map {
+        action,
+        map,
+        source,
     }
 }

@@ -93,8 +93,8 @@ pub enum InstallError {
     },
     /// Others could have put anything into it, or could put another directory in its place.
     #[error(
-        "others than its owner may write to {path} (mode {mode:04o}), and what is pinned there could be taken \
-         away: {remedy}, or name another directory with --pin-root"
+        "others than its owner may write to {path} (mode {mode:04o}), and what is pinned there could \
+         be taken away: {remedy}, or name another directory with --pin-root"
     )]
     OpenPins {
         /// The directory.

@@ -135,10 +135,13 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn byte_size(text: &str) -> Result<ByteSize, String> {
+    text.parse()
+        .map_err(|error: InvalidByteSize| error.to_string())
+}
+
 fn memory_limit(text: &str) -> Result<ByteSize, String> {
-    let size: ByteSize = text
-        .parse()
-        .map_err(|error: InvalidByteSize| error.to_string())?;
+    let size = byte_size(text)?;
     if size >= MIN_MEMORY {
         Ok(size)
     } else {
@@ -147,9 +150,7 @@ fn memory_limit(text: &str) -> Result<ByteSize, String> {
 }
 
 fn window(text: &str) -> Result<ByteSize, String> {
-    let size: ByteSize = text
-        .parse()
-        .map_err(|error: InvalidByteSize| error.to_string())?;
+    let size = byte_size(text)?;
     if (MIN_WINDOW..=MAX_WINDOW).contains(&size) {
         Ok(size)
     } else {

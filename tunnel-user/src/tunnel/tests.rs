@@ -210,13 +210,18 @@ async fn a_stopped_reader_leaves_the_others_alone() {
         carrying: _carrying,
     } = server.carried().await;
     let (there, back) = (pattern(8 << 20, 1), pattern(8 << 20, 2));
+    exchange(&mut client, &mut target, &there, &back).await;
+}
+
+/// Sends at the same time from either end, and compares what arrives.
+async fn exchange(client: &mut TcpStream, target: &mut TcpStream, there: &[u8], back: &[u8]) {
     let (mut got_there, mut got_back) = (vec![0; there.len()], vec![0; back.len()]);
     let (mut client_read, mut client_write) = client.split();
     let (mut target_read, mut target_write) = target.split();
     let moving = async {
         tokio::try_join!(
-            client_write.write_all(&there),
-            target_write.write_all(&back),
+            client_write.write_all(there),
+            target_write.write_all(back),
             target_read.read_exact(&mut got_there),
             client_read.read_exact(&mut got_back),
         )

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     task::block_in_place,
-    time::{Instant, interval, sleep},
+    time::{Instant, interval, interval_at, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,8 @@ pub(super) async fn route(
 
 /// Puts routes back that somebody else has removed.
 pub(super) async fn keep_routed(ranges: LocalRanges, end: CancellationToken) {
-    let mut look = interval(SWEEP);
+    // They have just been put there.
+    let mut look = interval_at(Instant::now() + SWEEP, SWEEP);
     loop {
         tokio::select! {
             _ = look.tick() => {}

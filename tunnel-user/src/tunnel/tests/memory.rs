@@ -249,19 +249,7 @@ async fn without_memory_a_dial_is_refused_and_those_that_are_open_go_on() {
     let bytes = pattern(1 << 20, 3);
     for carried in &mut open {
         let Carried { client, target, .. } = carried;
-        let (mut there, mut back) = (vec![0; bytes.len()], vec![0; bytes.len()]);
-        let (mut client_read, mut client_write) = client.split();
-        let (mut target_read, mut target_write) = target.split();
-        let moving = async {
-            tokio::try_join!(
-                client_write.write_all(&bytes),
-                target_write.write_all(&bytes),
-                target_read.read_exact(&mut there),
-                client_read.read_exact(&mut back),
-            )
-        };
-        patiently(moving).await.unwrap();
-        assert!(there == bytes && back == bytes);
+        exchange(client, target, &bytes, &bytes).await;
     }
     let Carried {
         client,
