@@ -18,8 +18,9 @@ use crate::{count::count, maps};
 const SECOND: u64 = 1_000_000_000;
 /// A local connection is established at once. The first SYN is repeated after one second.
 const PROOF_TIME: u64 = 3 * SECOND / 2;
-/// Between the decision over a connect and its SYN lies nothing but the look for a route.
-const SYN_TIME: u64 = SECOND / 100;
+/// Between the decision over a connect and its SYN lies nothing but the look for a route. A thread may be stopped in
+/// between: a quota of processor time does so for up to 100 ms.
+const SYN_TIME: u64 = SECOND / 4;
 /// A lost SYN is no verdict while others arrive; that is given this time.
 const LOSS_TIME: u64 = SECOND / 2;
 /// How long the gate stays closed for a namespace from which nothing arrives.
@@ -74,7 +75,7 @@ pub(crate) fn outlook(cookie: u64, has_range: bool) -> Outlook {
             || is_older(known.attempted_at(), SYN_TIME, now)
         {
             known.start_over(scheme::TUPLE, now);
-        } else if known.doubted_since() != 0 {
+        } else if known.doubted_since() != 0 && known.attempted_at() == 0 {
             known.attempt(now);
         }
     } else if lost {
