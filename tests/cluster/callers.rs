@@ -77,7 +77,7 @@ fn the_caller_sees_the_kubelets_own_certificate() {
         let client = client.words("s_client -showcerts -connect").arg(address);
         let said = client.start().unwrap();
         let seen = wait_until("a certificate", PATIENCE, || {
-            let said = said.output();
+            let said = said.answer();
             let end = "-----END CERTIFICATE-----";
             let from = said.find("-----BEGIN CERTIFICATE-----");
             let to = said.find(end).map(|at| at + end.len());

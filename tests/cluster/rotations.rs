@@ -145,7 +145,7 @@ fn names_on_agent_port(cluster: &Cluster) -> String {
     client.wait_for_line("END CERTIFICATE", PATIENCE).unwrap();
     let mut openssl = Command::new("openssl");
     let x509 = openssl.args(["x509", "-noout", "-ext", "subjectAltName"]);
-    command::output_of(x509, &client.output()).unwrap()
+    command::output_of(x509, &client.answer()).unwrap()
 }
 
 fn until_another(cluster: &Cluster, pod: &str, before: &CertificateStatus) -> CertificateStatus {

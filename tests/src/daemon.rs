@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub use launch::Launch;
 pub(crate) use output::Output;
+use output::Stream;
 
 use crate::{process, scale};
 
@@ -39,9 +40,15 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Everything it has said so far, both streams in the order of arrival.
+    /// Everything it has said so far, both streams in the order of arrival: a line of one may stand between two of the
+    /// other.
     pub fn output(&self) -> String {
-        self.output.text()
+        self.output.text(None)
+    }
+
+    /// What it has said so far on its standard output: an answer of several lines, in one piece.
+    pub fn answer(&self) -> String {
+        self.output.text(Some(Stream::Out))
     }
 
     /// Waits for a line that contains `part` and returns it; lines seen before count.
@@ -121,7 +128,7 @@ impl Daemon {
         self.ended.is_none() && self.wait(Duration::ZERO).is_err()
     }
 
-    /// Waits for it to end well and returns its output.
+    /// Waits for it to end well and returns its [answer](Self::answer).
     pub fn succeed(&mut self, patience: Duration) -> Result<String> {
         let status = self.wait(patience)?;
         if !status.success() {
@@ -131,7 +138,7 @@ impl Daemon {
                 self.output()
             );
         }
-        Ok(self.output())
+        Ok(self.answer())
     }
 }
 

@@ -64,7 +64,10 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         match outcome {
             Ok(tally) => {
                 println!("{name}: {tally}");
-                total += *tally;
+                for failure in &tally.failures {
+                    println!("{name}: {failure} FAILED");
+                }
+                total += tally.clone();
             }
             Err(error) => {
                 println!("{name}: could not run: {error:#}");

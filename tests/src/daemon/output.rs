@@ -1,4 +1,5 @@
-//! Collects a child's two streams line by line, and lets a test wait for a line.
+//! Collects a child's two streams line by line, and lets a test wait for a line. Each stream has a reader of its own: of
+//! what a child says on both at once, only the order within a stream is certain.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -26,9 +27,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: Vec<String>,
+    lines: Vec<(Stream, String)>,
     closed: usize,
     copy: Option<File>,
+}
+
+/// Where a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Error,
 }
 
 const STREAMS: usize = 2;
@@ -40,19 +48,18 @@ impl Output {
         let stdout = child.stdout.take().context("stdout is piped")?;
         let stderr = child.stderr.take().context("stderr is piped")?;
         let readers = vec![
-            follow(stdout, shared.clone()),
-            follow(stderr, shared.clone()),
+            follow(Stream::Out, stdout, shared.clone()),
+            follow(Stream::Error, stderr, shared.clone()),
         ];
         Ok(Self { shared, readers })
     }
 
-    pub(crate) fn text(&self) -> String {
-        self.shared
-            .lock()
-            .lines
-            .iter()
-            .flat_map(|line| [line.as_str(), "\n"])
-            .collect()
+    /// What was said on both streams, or on `only` one.
+    pub(crate) fn text(&self, only: Option<Stream>) -> String {
+        let state = self.shared.lock();
+        let wanted = |stream: Stream| only.is_none_or(|only| only == stream);
+        let lines = state.lines.iter().filter(|(stream, _)| wanted(*stream));
+        lines.flat_map(|(_, line)| [line.as_str(), "\n"]).collect()
     }
 
     pub(crate) fn forget(&mut self) {
@@ -67,7 +74,8 @@ impl Output {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.lock();
         loop {
-            if let Some(line) = state.lines.iter().find(|line| wanted(line)) {
+            let mut lines = state.lines.iter().map(|(_, line)| line);
+            if let Some(line) = lines.find(|line| wanted(line)) {
                 return Ok(line.clone());
             }
             if state.closed == STREAMS {
@@ -97,9 +105,9 @@ impl Shared {
     }
 }
 
-fn follow(stream: impl Read + Send + 'static, shared: Arc<Shared>) -> JoinHandle<()> {
+fn follow(stream: Stream, pipe: impl Read + Send + 'static, shared: Arc<Shared>) -> JoinHandle<()> {
     thread::spawn(move || {
-        for line in BufReader::new(stream)
+        for line in BufReader::new(pipe)
             .split(b'\n')
             .map_while(std::io::Result::ok)
         {
@@ -109,7 +117,7 @@ fn follow(stream: impl Read + Send + 'static, shared: Arc<Shared>) -> JoinHandle
                 // The copy is a convenience: a full disk must not change what a test sees.
                 let _ = writeln!(copy, "{line}");
             }
-            state.lines.push(line);
+            state.lines.push((stream, line));
             shared.changed.notify_all();
         }
         shared.lock().closed += 1;

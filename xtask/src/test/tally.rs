@@ -7,21 +7,25 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
 
-/// How many tests passed and failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How many tests passed and failed, and which failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) passed: u64,
     pub(super) failed: u64,
+    pub(super) failures: Vec<String>,
 }
 
 impl Tally {
-    /// Takes in one line; only the closing line of a test binary counts.
+    /// Takes in one line; only the closing line of a test binary counts, and those of failures name them.
     pub(super) fn take(&mut self, line: &str) {
         if let Some((_, counts)) = line.split_once("test result: ") {
-            *self += Self {
-                passed: before(counts, " passed"),
-                failed: before(counts, " failed"),
-            };
+            self.passed += before(counts, " passed");
+            self.failed += before(counts, " failed");
+        } else if let Some(name) = line
+            .strip_suffix(" ... FAILED")
+            .and_then(|line| line.strip_prefix("test "))
+        {
+            self.failures.push(name.to_owned());
         }
     }
 }
@@ -39,6 +43,7 @@ impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -78,12 +83,14 @@ mod tests {
     use super::Tally;
 
     #[test]
-    fn only_closing_lines_count_and_they_add_up() {
+    fn only_closing_lines_count_and_failures_are_named() {
         let mut tally = Tally::default();
         for line in [
             "running 3 tests",
             "test one ... ok",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+            "test races::one ... ok",
+            "test races::two ... FAILED",
             "test result: FAILED. 20 passed; 2 failed; 0 ignored",
             "7 passed",
         ] {
@@ -93,7 +100,8 @@ mod tests {
             tally,
             Tally {
                 passed: 23,
-                failed: 2
+                failed: 2,
+                failures: vec!["races::two".into()],
             }
         );
         assert_eq!(tally.to_string(), "23 passed, 2 failed");

@@ -45,8 +45,12 @@ pub(super) fn run(series: &[String], filter: Option<&str>) -> Result<Tally> {
             Some(known) => known,
             None => *accelerator.insert(Accelerator::that_works(&kernel, &image)?),
         };
-        let tally = machine::boot(&kernel, &image, accelerator)?;
+        let mut tally = machine::boot(&kernel, &image, accelerator)?;
         println!("vm: Linux {}: {tally}", kernel.release);
+        for failure in &mut tally.failures {
+            failure.push_str(" on Linux ");
+            failure.push_str(&kernel.release);
+        }
         total += tally;
     }
     Ok(total)

@@ -36,7 +36,7 @@ fn nobody(stage: &Stage) -> Result<String> {
 /// What curl tells of the certificate when it is told to be verbose.
 fn certificate(stage: &Stage) -> Result<String> {
     let line = format!(
-        "--verbose --output /dev/null https://{}:10250/healthz",
+        "--verbose --stderr - --output /dev/null https://{}:10250/healthz",
         stage.node_address()
     );
     let said = curl(stage, &line).start()?.succeed(PATIENCE)?;
