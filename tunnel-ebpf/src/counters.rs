@@ -68,7 +68,8 @@ counters! {
     /// Redirected connects whose original destination is noted under their 4-tuple, as no range
     /// serves them.
     redirected_by_tuple,
-    /// Connections to an address that stands for a node, given to the server's listener.
+    /// SYNs to an address that stands for a node, given to the server's listener: one for each connection, and
+    /// another each time that it had to be repeated.
     steered,
     /// Connections to such an address that were dropped: the node or port is not tunnelled.
     steer_unknown,
