@@ -37,7 +37,9 @@ pub(crate) struct Args {
 pub(crate) enum Profile {
     /// Optimised: what is shipped
     Release,
-    /// Quick to build: what tests run
+    /// Optimised, but each library by itself: what tests with full loads run
+    Quick,
+    /// Not optimised: what other tests run
     Dev,
 }
 
@@ -84,7 +86,8 @@ struct Digests {
 /// Builds binary and archive.
 fn build(profile: Profile, name: &str, output: &Path) -> Result<Digests> {
     let binary = stripped(&match profile {
-        Profile::Release => build_release()?,
+        Profile::Release => build_optimised("release")?,
+        Profile::Quick => build_optimised("quick")?,
         Profile::Dev => build_dev()?,
     })?;
     let content = fs::read(&binary).with_context(|| format!("read {}", binary.display()))?;
@@ -100,8 +103,8 @@ fn build(profile: Profile, name: &str, output: &Path) -> Result<Digests> {
     write(&image, output)
 }
 
-/// What is shipped: the same wherever it is built. Paths of this machine are in messages of panics, and take another name.
-fn build_release() -> Result<PathBuf> {
+/// The same wherever it is built. Paths of this machine are in messages of panics, and take another name.
+fn build_optimised(profile: &str) -> Result<PathBuf> {
     let host = shell::host_triple()?;
     let cargo_home = ebpf_builder::cargo_home().context("neither CARGO_HOME nor HOME is set")?;
     let target = shell::target_directory();
@@ -113,7 +116,7 @@ fn build_release() -> Result<PathBuf> {
     ] {
         flags.push(format!("--remap-path-prefix={}={name}", path.display()));
     }
-    let mut cargo = shell::cargo(["rustc", "--quiet", "--release", "--locked"]);
+    let mut cargo = shell::cargo(["rustc", "--quiet", "--profile", profile, "--locked"]);
     cargo.args([
         "--package",
         "tunnel-user",
@@ -125,7 +128,7 @@ fn build_release() -> Result<PathBuf> {
     // The build ID is a hash of the debug information as well, which is stripped.
     cargo.args(["--", "-Clink-arg=-Wl,--build-id=none"]);
     shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
-    Ok(target.join(host).join("release").join("culvert"))
+    Ok(target.join(host).join(profile).join("culvert"))
 }
 
 /// Only the last step is another than that of an ordinary build: libc is linked into the program.

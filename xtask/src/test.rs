@@ -129,11 +129,11 @@ fn on_a_cluster(args: &Args) -> Result<Tally> {
     shell::require_root("the cluster tier")?;
     setup::ensure()?;
     let profile = if args.full {
-        image::Profile::Release
+        image::Profile::Quick
     } else {
         image::Profile::Dev
     };
-    // The end of a build for release keeps one processor busy for minutes: others build meanwhile.
+    // The end of an optimised build keeps one processor busy for a while: others build meanwhile.
     thread::scope(|scope| {
         let image = scope.spawn(|| image::ensure_culvert(profile));
         cluster::prepare()?;
