@@ -7,6 +7,7 @@ mod vm;
 
 use std::process::Command;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
@@ -52,18 +53,22 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     setup::ensure()?;
     let results: Vec<_> = tiers(args)
         .into_iter()
-        .map(|tier| (tier, run_tier(tier, args)))
+        .map(|tier| {
+            let began = Instant::now();
+            let outcome = run_tier(tier, args);
+            (tier, outcome, began.elapsed().as_secs())
+        })
         .collect();
     let mut total = Tally::default();
     println!();
-    for (tier, outcome) in &results {
+    for (tier, outcome, seconds) in &results {
         let name = tier
             .to_possible_value()
             .map(|value| value.get_name().to_owned());
         let name = name.unwrap_or_default();
         match outcome {
             Ok(tally) => {
-                println!("{name}: {tally}");
+                println!("{name}: {tally} in {seconds} s");
                 for failure in &tally.failures {
                     println!("{name}: {failure} FAILED");
                 }
