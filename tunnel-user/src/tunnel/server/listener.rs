@@ -29,10 +29,9 @@ use crate::{
 /// The longest wait for what a caller says first. An agent says it with the packet that connects, or
 /// in the next one.
 const HELLO_TIME: Duration = Duration::from_secs(3);
-/// The longest that the rest of a TLS handshake may take.
+/// The longest that the rest of a TLS handshake may take, and the wait for a place to begin it. As many as there are
+/// places share the processors, so a busy server takes seconds; whoever keeps *it* waiting can be replaced earlier.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// The same where whoever has no certificate has no business here.
-const CLUSTER_HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -214,11 +213,9 @@ impl Arriving<'_> {
             return None;
         };
         drop(permit);
-        let time = match self.shared.proof {
-            AgentProof::Enrolment => HANDSHAKE_TIME,
-            AgentProof::ClusterSubject => CLUSTER_HANDSHAKE_TIME,
-        };
-        let stream = self.within(time, &shaking, start.into_stream(tls)).await?;
+        let stream = self
+            .within(HANDSHAKE_TIME, &shaking, start.into_stream(tls))
+            .await?;
         let caller = match Caller::new(peer, &stream, self.shared.proof) {
             Ok(caller) => caller,
             Err(error) => {
