@@ -54,7 +54,7 @@ fn curl_sees_the_targets_own_certificate_from_host_and_pod_on_both_families() {
             // With this CA alone, only the target's own certificate passes.
             let mut curl = stage
                 .client(namespace, "curl")
-                .words("-sSv --max-time 20 --noproxy * --cacert")
+                .words("-sSv --stderr - --max-time 20 --noproxy * --cacert")
                 .arg(&authority)
                 .arg(format!("https://{to}/"))
                 .start()
