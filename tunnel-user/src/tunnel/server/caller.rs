@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use h2::{
     RecvStream,
     server::{Connection, SendResponse},
@@ -74,32 +74,36 @@ pub(super) struct Caller {
 }
 
 /// Serves the caller until its session ends, one way or another.
-pub(super) async fn serve(
+///
+/// There are thousands of these, and a future keeps room for whatever it has held: what is needed for a
+/// while only is boxed, and no more is captured than that.
+pub(super) fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     caller: Caller,
     permit: Permit,
     shared: Arc<Shared>,
-    shutdown: CancellationToken,
-) {
-    let serving = Serving::new(caller, shared, shutdown.child_token());
-    let (stream, activity) = Watched::new(stream);
-    let mut overstayed = pin!(overstayed(permit, serving.registered.clone()));
-    let window = WindowSetting::new(&serving.shared.memory);
-    let shaken = tokio::select! {
-        shaken = Box::pin(serving.http2(&window).handshake(stream)) => shaken,
-        () = &mut overstayed => return,
-    };
-    let Ok(connection) = shaken else {
-        return;
-    };
-    // A future holds room for what it moves: for this once for each step from here on.
-    let mut connection = Box::new(connection);
-    let reason = serving
-        .run(&mut connection, activity, overstayed, window)
-        .await;
-    serving.leave(reason).await;
-    if reason == ENDED_HERE {
-        farewell(connection).await;
+    ended: CancellationToken,
+) -> impl Future<Output = ()> {
+    let serving = Box::new(Serving::new(caller, shared, ended));
+    let mut overstayed = Box::pin(overstayed(permit, serving.registered.clone()));
+    async move {
+        let (stream, activity) = Watched::new(stream);
+        let window = WindowSetting::new(&serving.shared.memory);
+        let handshake = serving.http2(&window).handshake(stream);
+        let shaken = tokio::select! {
+            shaken = Box::pin(async { handshake.await.ok().map(Box::new) }) => shaken,
+            () = &mut overstayed => return,
+        };
+        let Some(mut connection) = shaken else {
+            return;
+        };
+        let reason = serving
+            .run(&mut connection, activity, overstayed, window)
+            .await;
+        serving.leave(reason).await;
+        if reason == ENDED_HERE {
+            farewell(connection).await;
+        }
     }
 }
 
@@ -166,7 +170,7 @@ impl Serving {
         &self,
         connection: &mut Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
         activity: Activity,
-        mut overstayed: Pin<&mut impl Future<Output = ()>>,
+        overstayed: Pin<Box<impl Future<Output = ()>>>,
         mut window: WindowSetting,
     ) -> &'static str {
         let ping_pong = connection.ping_pong().expect("taken once");
@@ -174,7 +178,8 @@ impl Serving {
         let mut silent = pin!(until_silent(ping_pong, activity, patience));
         let mut expired = pin!(self.expired_for(Duration::ZERO));
         let mut overdue = pin!(self.expired_for(self.shared.settings.overtime));
-        let (mut is_limited, mut is_valid) = (true, true);
+        let mut overstayed = Some(overstayed);
+        let mut is_valid = true;
         loop {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
@@ -186,11 +191,11 @@ impl Serving {
                     None => return "closed by the agent",
                 },
                 _ = &mut silent => return "the agent fell silent",
-                () = &mut overstayed, if is_limited => {
+                _ = OptionFuture::from(overstayed.as_mut()), if overstayed.is_some() => {
                     if !self.has_session() {
                         return "no session";
                     }
-                    is_limited = false;
+                    overstayed = None;
                 }
                 size = window.due(), if self.control.is_some() => {
                     window.tell(size, &connection.set_initial_window_size(size));

@@ -149,18 +149,23 @@ impl AgentListener {
                 continue;
             };
             let tls = Arc::clone(&self.tls.borrow());
-            let (shared, shutdown) = (Arc::clone(&self.shared), shutdown.clone());
+            let (shared, ended) = (Arc::clone(&self.shared), shutdown.child_token());
             let limiter = limiter.clone();
-            callers.spawn(async move {
+            // Boxed: what only the handshake needs goes with it, and is not kept by every session.
+            let arriving = Box::pin(async move {
                 let arriving = Arriving {
                     peer,
                     shared: &shared,
                     limiter: &limiter,
                 };
-                // Boxed: what only the handshake needs goes with it, and is not kept by every session.
-                let shaken = Box::pin(arriving.shake_hands(stream, tls, permit)).await;
-                if let Some((stream, caller, permit)) = shaken {
-                    caller::serve(stream, caller, permit, shared, shutdown).await;
+                let shaken = arriving.shake_hands(stream, tls, permit).await;
+                shaken.map(|(stream, caller, permit)| {
+                    Box::pin(caller::serve(stream, caller, permit, shared, ended))
+                })
+            });
+            callers.spawn(async move {
+                if let Some(serving) = arriving.await {
+                    serving.await;
                 }
             });
         }
