@@ -14,18 +14,26 @@ use std::{
 use axum::{Router, serve::Listener};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service as _;
 
 /// The most connections at a time.
 const MOST: usize = 64;
+/// With those that have lost their place and are about to be closed. Others wait in the kernel's queue.
+const MOST_OPEN: usize = 2 * MOST;
 /// The longest wait for a request's head, and for the next request of a connection.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// The longest that a connection is of use, whatever it does.
 const CONNECTION_TIME: Duration = Duration::from_mins(1);
 /// How long an answer that is under way may take to end after that, or after the stop.
 const GRACE: Duration = Duration::from_secs(1);
+/// What a connection has left whose place is taken: on a busy machine its request may have come and not been read.
+const LAST_CHANCE: Duration = Duration::from_millis(20);
 /// The longest head of a request.
 const HEAD_SIZE: usize = 16 * 1024;
 
@@ -58,16 +66,27 @@ pub(super) async fn serve<L: Listener>(
     shutdown: CancellationToken,
 ) {
     let connections = Arc::default();
+    let open = Arc::new(Semaphore::new(MOST_OPEN));
     let tasks = TaskTracker::new();
     loop {
-        let accepted = tokio::select! {
-            (accepted, _peer) = listener.accept() => accepted,
+        let next = async {
+            let permit = Arc::clone(&open).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let ((accepted, _peer), permit) = tokio::select! {
+            next = next => next,
             () = shutdown.cancelled() => break,
         };
         // Dropped at once where all others wait for an answer of ours.
         if let Some(place) = Place::take(&connections) {
-            tasks.spawn(one(accepted, routes.clone(), place, shutdown.clone()));
+            let one = one(accepted, routes.clone(), place, shutdown.clone());
+            tasks.spawn(async move {
+                one.await;
+                drop(permit);
+            });
         }
+        // Those that were accepted are looked at before more of a crowd take their places.
+        yield_now().await;
     }
     drop(listener);
     tasks.close();
@@ -97,7 +116,10 @@ where
     tokio::select! {
         // What went wrong is the caller's own business.
         _ = &mut connection => return,
-        () = place.evicted.cancelled() => return,
+        () = place.evicted.cancelled() => {
+            let _ = timeout(LAST_CHANCE, connection).await;
+            return;
+        }
         () = sleep(CONNECTION_TIME) => {}
         () = shutdown.cancelled() => {}
     }
