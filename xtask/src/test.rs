@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         .collect();
     let mut total = Tally::default();
     println!();
-    for (tier, outcome, seconds) in &results {
+    for (tier, outcome, seconds) in results {
         let name = tier
             .to_possible_value()
             .map(|value| value.get_name().to_owned());
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
                 for failure in &tally.failures {
                     println!("{name}: {failure} FAILED");
                 }
-                total += tally.clone();
+                total += tally;
             }
             Err(error) => {
                 println!("{name}: could not run: {error:#}");

@@ -16,7 +16,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     sync::Semaphore,
-    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,7 +24,7 @@ use tower_service::Service as _;
 /// The most connections at a time.
 const MOST: usize = 64;
 /// With those that have lost their place and are about to be closed. Others wait in the kernel's queue.
-const MOST_OPEN: usize = 2 * MOST;
+const MOST_OPEN: usize = MOST * 3 / 2;
 /// The longest wait for a request's head, and for the next request of a connection.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// The longest that a connection is of use, whatever it does.
@@ -33,7 +32,7 @@ const CONNECTION_TIME: Duration = Duration::from_mins(1);
 /// How long an answer that is under way may take to end after that, or after the stop.
 const GRACE: Duration = Duration::from_secs(1);
 /// What a connection has left whose place is taken: on a busy machine its request may have come and not been read.
-const LAST_CHANCE: Duration = Duration::from_millis(20);
+const LAST_CHANCE: Duration = Duration::from_millis(10);
 /// The longest head of a request.
 const HEAD_SIZE: usize = 16 * 1024;
 
@@ -85,8 +84,6 @@ pub(super) async fn serve<L: Listener>(
                 drop(permit);
             });
         }
-        // Those that were accepted are looked at before more of a crowd take their places.
-        yield_now().await;
     }
     drop(listener);
     tasks.close();
