@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use culvert_tests::cluster::{Cluster, Machine, wait_until};
 use culvert_tests::{Launch, command};
 
+use crate::dials::shown_certificate;
 use crate::stage::{PATIENCE, culvert};
 use crate::tunnelled::Tunnelled;
 use crate::{observers, pods};
@@ -73,18 +74,9 @@ fn the_caller_sees_the_kubelets_own_certificate() {
             .join("kubelet/pki/kubelet-server-current.pem");
         let own = std::fs::read(own).unwrap();
         let address = format!("{}:10250", edge.addresses()[0]);
-        let client = cluster.control_plane().launch("openssl");
-        let client = client.words("s_client -showcerts -connect").arg(address);
-        let said = client.start().unwrap();
-        let seen = wait_until("a certificate", PATIENCE, || {
-            let said = said.answer();
-            let end = "-----END CERTIFICATE-----";
-            let from = said.find("-----BEGIN CERTIFICATE-----");
-            let to = said.find(end).map(|at| at + end.len());
-            Ok(from.zip(to).map(|(from, to)| said[from..to].to_owned()))
-        });
+        let seen = shown_certificate(cluster.control_plane(), &address);
         assert_eq!(
-            fingerprint(seen.unwrap().as_bytes()),
+            fingerprint(seen.as_bytes()),
             fingerprint(&own),
             "{}",
             edge.name()

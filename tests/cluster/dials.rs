@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use culvert_tests::cluster::Cluster;
+use culvert_tests::cluster::{Cluster, Machine};
 use culvert_tests::report::{Connects, parse};
 use culvert_tests::{Daemon, programs};
 
@@ -39,6 +39,15 @@ pub(crate) fn get(cluster: &Cluster, url: &str) -> Result<String> {
         .words("--silent --show-error --fail --max-time 5")
         .arg(url);
     curl.start()?.succeed(PATIENCE)
+}
+
+/// The certificate that a TLS server shows to whoever connects from there, for `openssl x509` to read.
+pub(crate) fn shown_certificate(from: &Machine, address: &str) -> String {
+    let client = from.launch("openssl");
+    let client = client.words("s_client -showcerts -connect").arg(address);
+    let mut client = client.start().unwrap();
+    client.wait_for_line("END CERTIFICATE", PATIENCE).unwrap();
+    client.answer()
 }
 
 /// A server that echoes, on the first edge.

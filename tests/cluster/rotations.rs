@@ -12,6 +12,7 @@ use culvert_tests::{Daemon, command};
 use time::OffsetDateTime;
 use tunnel_user::observability::status::{CertificateStatus, StatusReport};
 
+use crate::dials::shown_certificate;
 use crate::pods;
 use crate::requests::agent_pod;
 use crate::rollouts::{replace, server_pods};
@@ -137,15 +138,10 @@ fn annotate(cluster: &Cluster, annotation: &str) {
 
 /// What a server shows to whoever comes.
 fn names_on_agent_port(cluster: &Cluster) -> String {
-    let client = cluster.edge(1).launch("openssl");
-    let mut client = client
-        .words("s_client -showcerts -connect 10.77.0.1:31008")
-        .start()
-        .unwrap();
-    client.wait_for_line("END CERTIFICATE", PATIENCE).unwrap();
+    let shown = shown_certificate(cluster.edge(1), "10.77.0.1:31008");
     let mut openssl = Command::new("openssl");
     let x509 = openssl.args(["x509", "-noout", "-ext", "subjectAltName"]);
-    command::output_of(x509, &client.answer()).unwrap()
+    command::output_of(x509, &shown).unwrap()
 }
 
 fn until_another(cluster: &Cluster, pod: &str, before: &CertificateStatus) -> CertificateStatus {
