@@ -184,6 +184,14 @@ fn a_launched_program_is_in_its_namespace_and_cgroup_and_ends_with_its_guard() {
 }
 
 #[test]
+fn a_program_that_says_much_at_its_end_is_heard_out() {
+    let mut seq = Launch::offline("seq").arg("1000000").start().unwrap();
+    let answer = seq.succeed(PATIENCE).unwrap();
+    assert_eq!(answer.lines().count(), 1_000_000);
+    assert_eq!(answer.lines().last(), Some("1000000"));
+}
+
+#[test]
 fn nothing_stays_behind_after_a_panic() {
     let (names, paths) = std::thread::spawn(|| {
         let lab = Lab::nat().unwrap();

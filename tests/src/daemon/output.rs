@@ -40,6 +40,8 @@ pub(crate) enum Stream {
 }
 
 const STREAMS: usize = 2;
+/// A pipe of an ended child that says nothing for this long is somebody else's.
+const SILENCE: Duration = Duration::from_secs(1);
 
 impl Output {
     pub(crate) fn capture(name: &str, child: &mut Child) -> Result<Self> {
@@ -73,11 +75,14 @@ impl Output {
     ) -> Result<String> {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.lock();
+        let mut seen = 0;
         loop {
-            let mut lines = state.lines.iter().map(|(_, line)| line);
+            // Each line is asked once: a program of many lines would be read slower with each.
+            let mut lines = state.lines.iter().skip(seen).map(|(_, line)| line);
             if let Some(line) = lines.find(|line| wanted(line)) {
                 return Ok(line.clone());
             }
+            seen = state.lines.len();
             if state.closed == STREAMS {
                 bail!("its output has ended");
             }
@@ -85,14 +90,19 @@ impl Output {
             if left.is_zero() {
                 bail!("no such line");
             }
-            let woken = self.shared.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            (state, _) = self.shared.next(state, left);
         }
     }
 
-    /// Takes in what the ended child left in its pipes. A grandchild that kept a pipe open is not waited for.
+    /// Takes in what the ended child left in its pipes, however long that takes. A grandchild that kept a pipe open and
+    /// says nothing is not waited for.
     pub(crate) fn finish(&mut self) {
-        let _ = self.wait_for(Duration::from_secs(1), |_| false);
+        let mut state = self.shared.lock();
+        let mut silent = false;
+        while state.closed < STREAMS && !silent {
+            (state, silent) = self.shared.next(state, SILENCE);
+        }
+        drop(state);
         for reader in self.readers.drain(..).filter(JoinHandle::is_finished) {
             let _ = reader.join();
         }
@@ -102,6 +112,17 @@ impl Output {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the readers go on until one has read something; true if none did within `patience`.
+    fn next<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        patience: Duration,
+    ) -> (MutexGuard<'a, State>, bool) {
+        let woken = self.changed.wait_timeout(state, patience);
+        let (state, elapsed) = woken.unwrap_or_else(PoisonError::into_inner);
+        (state, elapsed.timed_out())
     }
 }
 
