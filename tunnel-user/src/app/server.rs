@@ -226,9 +226,10 @@ impl Server {
         let accepting = self.in_charge.subscribe();
         let end = self.ends.sessions.clone();
         let gone = self.ends.sessions_gone.clone().drop_guard();
-        self.tasks.spawn("accepting agents", async move {
-            listener.run(accepting, end).await;
+        self.tasks.try_spawn("accepting agents", async move {
+            let ended = listener.run(accepting, end).await;
             drop(gone);
+            ended
         });
         Ok(())
     }

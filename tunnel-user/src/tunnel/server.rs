@@ -1,7 +1,9 @@
 //! The server's end: accepts sessions, knows which node has one, and dials through them.
 
+mod arriving;
 mod caller;
 mod control;
+mod door;
 mod listener;
 mod preauth;
 mod proved;

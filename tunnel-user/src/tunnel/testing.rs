@@ -163,6 +163,7 @@ impl TestServer {
         let (server_count, counts) = watch::channel(1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let listener = listener.into_std().unwrap();
         let listener = AgentListener::new(
             listener,
             ListenerOptions {
@@ -183,7 +184,7 @@ impl TestServer {
         );
         let (accepting, accepts) = watch::channel(true);
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(listener.run(accepts, shutdown.clone()));
+        let running = tokio::spawn(listener.run(accepts, shutdown.clone()).map(Result::unwrap));
         Self {
             address,
             sessions,

@@ -2,6 +2,7 @@
 //! not.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr, TcpListener},
     os::fd::AsFd as _,
 };
@@ -65,8 +66,8 @@ impl Sockets {
         Ok(sockets)
     }
 
-    pub(super) fn agents(&self) -> anyhow::Result<tokio::net::TcpListener> {
-        bind::into_tokio(self.agents.try_clone()?)
+    pub(super) fn agents(&self) -> io::Result<TcpListener> {
+        self.agents.try_clone()
     }
 
     pub(super) fn meta(&self) -> anyhow::Result<tokio::net::TcpListener> {
@@ -109,7 +110,7 @@ impl Sockets {
     pub(super) fn offer(&self) -> anyhow::Result<Offer> {
         let sockets = [&self.agents, &self.meta].into_iter().chain(&self.clients);
         let sockets = sockets.map(TcpListener::try_clone);
-        Ok(Offer::new(sockets.collect::<std::io::Result<_>>()?))
+        Ok(Offer::new(sockets.collect::<io::Result<_>>()?))
     }
 
     /// Closes them, and leaves the addresses that servers put on this machine to the one that took

@@ -15,7 +15,7 @@ use h2::client::{Connection, SendRequest};
 use http::Uri;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +40,9 @@ use crate::{
 /// Control packets on their way to the server: failed dials, and a drain.
 const CONTROL_QUEUE: usize = 256;
 
+/// The longest that a server may take from TLS to registration. Thousands of agents may have come with this one:
+/// whoever gives up before it is its turn starts over, and the server has worked in vain.
+const REGISTRATION_TIME: Duration = Duration::from_secs(30);
 /// The longest wait for the server to take our last bytes.
 const FAREWELL_TIME: Duration = Duration::from_secs(30);
 /// How a session ends that was asked to drain.
@@ -127,10 +130,14 @@ impl Link {
     pub(super) async fn establish(options: LinkOptions) -> anyhow::Result<Reached> {
         let server = options.server.clone();
         let allowed = options.settings.dial_timeout * 2;
-        let establishing = Self::try_establish(options);
-        match timeout(allowed, establishing).await {
+        let connecting = outgoing::connect_any(server.host_and_port(), options.mark);
+        let stream = match timeout(allowed, connecting).await {
+            Ok(connected) => connected.with_context(|| format!("cannot reach server {server}"))?,
+            Err(_elapsed) => bail!("no connection to server {server} within {allowed:?}"),
+        };
+        match timeout(REGISTRATION_TIME, Self::try_establish(options, stream)).await {
             Ok(established) => established,
-            Err(_elapsed) => bail!("no session with {server} within {allowed:?}"),
+            Err(_elapsed) => bail!("no session with server {server} within {REGISTRATION_TIME:?}"),
         }
     }
 
@@ -213,11 +220,8 @@ impl Link {
         reason
     }
 
-    async fn try_establish(options: LinkOptions) -> anyhow::Result<Reached> {
+    async fn try_establish(options: LinkOptions, stream: TcpStream) -> anyhow::Result<Reached> {
         let server = &options.server;
-        let stream = outgoing::connect_any(server.host_and_port(), options.mark)
-            .await
-            .with_context(|| format!("cannot reach server {server}"))?;
         let remote = stream.peer_addr()?;
         let stream = TlsConnector::from(Arc::clone(&options.tls))
             .connect(options.server_name.clone(), ReadAhead::new(stream))

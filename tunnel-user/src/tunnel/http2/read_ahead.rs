@@ -45,6 +45,17 @@ impl<T> ReadAhead<T> {
             mode: Mode::Direct,
         }
     }
+
+    /// The same with another socket, and what was read ahead.
+    pub(crate) fn try_map<U>(
+        self,
+        map: impl FnOnce(T) -> io::Result<U>,
+    ) -> io::Result<ReadAhead<U>> {
+        Ok(ReadAhead {
+            socket: map(self.socket)?,
+            mode: self.mode,
+        })
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for ReadAhead<T> {

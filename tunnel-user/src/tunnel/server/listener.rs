@@ -1,22 +1,23 @@
-//! The agent port: TCP and TLS for everyone, then one task per caller.
+//! The agent port: TLS for whoever got through the [door](super::door), then one task per caller.
 
-use std::{fmt::Display, future::Future, io, sync::Arc, time::Duration};
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::counter::Counter;
-use rustls::{ServerConfig, server::Acceptor};
+use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    time::{sleep, timeout},
+    net::TcpStream,
+    sync::{mpsc, watch},
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Sessions, UnaryService,
+    arriving::{tell, within},
     caller::{self, Caller},
-    preauth::{Permit, PreAuthLimiter, Source},
+    door::{Arrived, Door, source},
+    preauth::{Permit, PreAuthLimiter},
     proved::Proved,
 };
 use crate::{
@@ -26,14 +27,9 @@ use crate::{
     tunnel::{Memory, Settings, carry::Meter, http2::ReadAhead},
 };
 
-/// The longest wait for what a caller says first. An agent says it with the packet that connects, or
-/// in the next one.
-const HELLO_TIME: Duration = Duration::from_secs(3);
-/// The longest that the rest of a TLS handshake may take, and the wait for a place to begin it. As many as there are
-/// places share the processors, so a busy server takes seconds; whoever keeps *it* waiting can be replaced earlier.
+/// The longest that the rest of a TLS handshake may take. As many as there are places for share the processors, so a
+/// busy server takes seconds; whoever keeps *it* waiting can be replaced earlier.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// The pause after a failed accept: usually the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the agent port needs.
 pub struct ListenerOptions {
@@ -98,7 +94,7 @@ impl TunnelMetrics {
 }
 
 impl AgentListener {
-    /// Serves agents on a bound listener.
+    /// Serves agents on a listening socket.
     pub fn new(listener: TcpListener, options: ListenerOptions) -> Self {
         let ListenerOptions {
             tls,
@@ -131,148 +127,91 @@ impl AgentListener {
     }
 
     /// Accepts while `accepting` says so, and serves what it has until `shutdown` ends every
-    /// session. A server that hands over stops accepting first, and goes on if that fails.
-    pub async fn run(self, mut accepting: watch::Receiver<bool>, shutdown: CancellationToken) {
+    /// session.
+    ///
+    /// # Errors
+    /// When the listening socket cannot be watched.
+    pub async fn run(
+        self,
+        accepting: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
         let callers = TaskTracker::new();
         let limiter = PreAuthLimiter::default();
-        loop {
-            let accepts = *accepting.borrow_and_update();
-            let accepted = tokio::select! {
-                accepted = self.accept(&limiter), if accepts => accepted,
-                changed = accepting.changed() => match changed {
-                    Ok(()) => continue,
-                    Err(_) => break,
-                },
-                () = shutdown.cancelled() => break,
-            };
-            let Some((stream, peer, permit)) = accepted else {
-                continue;
-            };
-            let tls = Arc::clone(&self.tls.borrow());
-            let (shared, ended) = (Arc::clone(&self.shared), shutdown.child_token());
-            let limiter = limiter.clone();
-            // Boxed: what only the handshake needs goes with it, and is not kept by every session.
-            let arriving = Box::pin(async move {
-                let arriving = Arriving {
-                    peer,
-                    shared: &shared,
-                    limiter: &limiter,
-                };
-                let shaken = arriving.shake_hands(stream, tls, permit).await;
-                shaken.map(|(stream, caller, permit)| {
-                    Box::pin(caller::serve(stream, caller, permit, shared, ended))
-                })
-            });
-            callers.spawn(async move {
-                if let Some(serving) = arriving.await {
-                    serving.await;
-                }
-            });
-        }
-        drop(self.listener);
+        let (arrived_tx, mut arrived_rx) = mpsc::channel(limiter.handshakes());
+        let door = Door {
+            listener: self.listener,
+            limiter: limiter.clone(),
+            accepting,
+            arrived_tx,
+        };
+        // The door's thread ends with this future, however that ends.
+        let end = shutdown.child_token();
+        let _end = end.clone().drop_guard();
+        let shaking = async {
+            while let Some(arrived) = arrived_rx.recv().await {
+                let tls = Arc::clone(&self.tls.borrow());
+                let (shared, ended) = (Arc::clone(&self.shared), shutdown.child_token());
+                let limiter = limiter.clone();
+                // Boxed: what only the handshake needs goes with it, and is not kept by every session.
+                let arriving = Box::pin(async move {
+                    let shaken = shake_hands(arrived, tls, &shared, &limiter).await;
+                    shaken.map(|(stream, caller, permit)| {
+                        Box::pin(caller::serve(stream, caller, permit, shared, ended))
+                    })
+                });
+                callers.spawn(async move {
+                    if let Some(serving) = arriving.await {
+                        serving.await;
+                    }
+                });
+            }
+        };
+        let (door, ()) = tokio::join!(door.run(end), shaking);
         callers.close();
         callers.wait().await;
-    }
-
-    async fn accept(&self, limiter: &PreAuthLimiter) -> Option<(TcpStream, PeerAddr, Permit)> {
-        limiter.room().await;
-        match self.listener.accept().await {
-            Ok((stream, peer)) => {
-                let peer = PeerAddr::of(peer);
-                Some((stream, peer, limiter.connecting(Source::of(peer.0.ip()))))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept agents");
-                sleep(ACCEPT_PAUSE).await;
-                None
-            }
-        }
+        door
     }
 }
 
-/// A caller on its way through TLS.
-struct Arriving<'a> {
-    peer: PeerAddr,
-    shared: &'a Shared,
-    limiter: &'a PreAuthLimiter,
-}
-
-impl Arriving<'_> {
-    async fn shake_hands(
-        &self,
-        stream: TcpStream,
-        tls: Arc<ServerConfig>,
-        permit: Permit,
-    ) -> Option<(Box<TlsStream<ReadAhead>>, Caller, Permit)> {
-        let peer = self.peer;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
-        }
-        let source = Source::of(peer.0.ip());
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(stream));
-        let start = self.within(HELLO_TIME, &permit, hello).await?;
-        // To answer costs time on the processor: those whose turn it is are served to the end.
-        let shaking = timeout(HANDSHAKE_TIME, self.limiter.handshaking(source)).await;
-        let Ok(shaking) = shaking else {
-            self.tell(&"this server is too busy");
+/// The handshake itself; its end is told where it fails.
+async fn shake_hands(
+    arrived: Arrived,
+    tls: Arc<ServerConfig>,
+    shared: &Shared,
+    limiter: &PreAuthLimiter,
+) -> Option<(Box<TlsStream<ReadAhead>>, Caller, Permit)> {
+    let Arrived {
+        peer,
+        hello,
+        socket,
+        permit,
+    } = arrived;
+    let shaken = async {
+        let socket = socket.try_map(TcpStream::from_std)?;
+        let hello = StartHandshake::from_parts(hello, socket);
+        within(HANDSHAKE_TIME, &permit, hello.into_stream(tls)).await
+    };
+    let stream = match shaken.await {
+        Ok(stream) => stream,
+        Err(left) => {
+            tell(peer, &left);
             return None;
-        };
-        drop(permit);
-        let stream = self
-            .within(HANDSHAKE_TIME, &shaking, start.into_stream(tls))
-            .await?;
-        let caller = match Caller::new(peer, &stream, self.shared.proof) {
-            Ok(caller) => caller,
-            Err(error) => {
-                let error = printable(&error.to_string());
-                tracing::warn!(%peer, error, "refused a certificate that proves no agent");
-                return None;
-            }
-        };
-        let permit = match &caller.proved {
-            Some(proved) => self.limiter.authenticated(proved.identity.node.clone()),
-            None => self.limiter.enrolling(source),
-        };
-        Some((Box::new(stream), caller, permit))
-    }
-
-    /// One stage of the handshake, unless it takes too long or another caller needs the place.
-    async fn within<T>(
-        &self,
-        time: Duration,
-        permit: &Permit,
-        stage: impl Future<Output = io::Result<T>>,
-    ) -> Option<T> {
-        let done = tokio::select! {
-            done = timeout(time, permit.with_peer(stage)) => done,
-            () = permit.evicted() => {
-                self.tell(&"it made room for other callers");
-                return None;
-            }
-        };
-        match done {
-            Ok(Ok(done)) => return Some(done),
-            // An agent of ours, perhaps, and not to be lost among those who say anything.
-            Ok(Err(error)) if is_about_certificate(&error) => {
-                let error = printable(&error.to_string());
-                tracing::info!(peer = %self.peer, error, "TLS handshake failed: the certificate");
-            }
-            Ok(Err(error)) => self.tell(&error),
-            Err(_elapsed) => self.tell(&"it took too long"),
         }
-        None
-    }
-
-    fn tell(&self, error: &dyn Display) {
-        let error = printable(&error.to_string());
-        tracing::info!(peer = %self.peer, error, "TLS handshake failed");
-    }
-}
-
-/// Whether the caller showed a certificate that does not count.
-fn is_about_certificate(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+    };
+    let caller = match Caller::new(peer, &stream, shared.proof) {
+        Ok(caller) => caller,
+        Err(error) => {
+            let error = printable(&error.to_string());
+            tracing::warn!(%peer, error, "refused a certificate that proves no agent");
+            return None;
+        }
+    };
+    let permit = match &caller.proved {
+        Some(proved) => limiter.authenticated(proved.identity.node.clone()),
+        None => limiter.enrolling(source(peer)),
+    };
+    Some((Box::new(stream), caller, permit))
 }
 
 impl Caller {

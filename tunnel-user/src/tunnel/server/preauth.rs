@@ -105,6 +105,11 @@ impl PreAuthLimiter {
         }
     }
 
+    /// How many callers shake hands at a time.
+    pub(super) fn handshakes(&self) -> usize {
+        self.handshaking.lock().pool.most()
+    }
+
     /// Resolves when another caller may be accepted.
     pub(super) async fn room(&self) {
         self.connecting.room().await;

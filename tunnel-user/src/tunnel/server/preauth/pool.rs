@@ -59,6 +59,10 @@ impl<K: Clone + Eq + Hash + Ord> FairPool<K> {
         }
     }
 
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Whether somebody can come without more than `most` being here.
     pub(super) fn has_room(&self) -> bool {
         self.places.len() < self.most || !self.ranks.is_empty()
