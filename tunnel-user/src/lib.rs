@@ -27,6 +27,7 @@ pub mod pki;
 pub mod redirect;
 pub mod settings;
 pub mod standalone;
+mod sys;
 pub mod tunnel;
 
 /// The version of this build.

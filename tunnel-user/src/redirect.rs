@@ -31,7 +31,6 @@ mod pins;
 mod schemes;
 mod slots;
 mod state;
-mod sys;
 mod table;
 
 use std::{io, os::fd::OwnedFd, path::Path, time::Duration};

@@ -14,7 +14,8 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tunnel_ebpf::{Address, Config, LISTENER_V4, LISTENER_V6, Ranges, maps};
 
-use super::{GateError, Options, kernel_map::KernelMap, pins::Pins, sys};
+use super::{GateError, Options, kernel_map::KernelMap, pins::Pins};
+use crate::sys::socket;
 
 const FIRST: u32 = 0;
 
@@ -228,7 +229,7 @@ impl Destination {
             }
             (Some(one), _) | (None, Some(one)) => one.port(),
         };
-        let netns = listeners.v4.or(listeners.v6).map(sys::netns_cookie);
+        let netns = listeners.v4.or(listeners.v6).map(socket::netns_cookie);
         let netns = netns.transpose().map_err(GateError::Socket)?.flatten();
         Ok(Self {
             v4,

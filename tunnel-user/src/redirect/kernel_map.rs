@@ -11,7 +11,7 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 
-use super::sys;
+use crate::sys::bpf;
 
 /// How many entries go through one system call.
 const BATCH: usize = 4096;
@@ -45,23 +45,23 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
     }
 
     pub(super) fn get(&self, key: &K) -> io::Result<Option<V>> {
-        sys::lookup(self.fd(), key)
+        bpf::lookup(self.fd(), key)
     }
 
     pub(super) fn set(&self, key: &K, value: &V) -> io::Result<()> {
-        sys::update(self.fd(), key, value)
+        bpf::update(self.fd(), key, value)
     }
 
     /// Whether there was such an entry.
     pub(super) fn remove(&self, key: &K) -> io::Result<bool> {
-        sys::delete(self.fd(), key)
+        bpf::delete(self.fd(), key)
     }
 
     /// Writes all entries, in the given order.
     pub(super) fn set_all(&self, entries: &[(K, V)]) -> io::Result<()> {
         for chunk in entries.chunks(BATCH) {
             let (keys, values): (Vec<K>, Vec<V>) = chunk.iter().copied().unzip();
-            match sys::update_batch(self.fd(), &keys, &values) {
+            match bpf::update_batch(self.fd(), &keys, &values) {
                 Ok(()) => {}
                 Err(error) if lacks_batches(&error) => {
                     for (key, value) in chunk {
@@ -77,7 +77,7 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
     /// Deletes all these entries; those that are gone already are no error.
     pub(super) fn remove_all(&self, keys: &[K]) -> io::Result<()> {
         for chunk in keys.chunks(BATCH) {
-            match sys::delete_batch(self.fd(), chunk) {
+            match bpf::delete_batch(self.fd(), chunk) {
                 Ok(()) => {}
                 Err(error) if lacks_batches(&error) || error.kind() == io::ErrorKind::NotFound => {
                     for key in chunk {
@@ -111,7 +111,7 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
         let mut entries = Vec::new();
         let mut position = None;
         loop {
-            let (batch, ended) = match sys::lookup_batch(self.fd(), &mut position, BATCH) {
+            let (batch, ended) = match bpf::lookup_batch(self.fd(), &mut position, BATCH) {
                 Ok(batch) => batch,
                 Err(error) if lacks_batches(&error) => return self.entries_one_by_one(),
                 Err(error) => return Err(error),
@@ -126,7 +126,7 @@ impl<K: Pod, V: Pod> KernelMap<K, V> {
     fn entries_one_by_one(&self) -> io::Result<Vec<(K, V)>> {
         let mut entries = Vec::new();
         let mut key = None;
-        while let Some(next) = sys::next_key(self.fd(), key.as_ref())? {
+        while let Some(next) = bpf::next_key(self.fd(), key.as_ref())? {
             entries.extend(self.get(&next)?.map(|value| (next, value)));
             key = Some(next);
         }

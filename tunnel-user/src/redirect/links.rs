@@ -17,8 +17,8 @@ use super::{
     host::{Cgroup, Host, Place},
     object,
     pins::{Pins, pin_error, remove_if_there},
-    sys,
 };
+use crate::sys::bpf;
 
 const ALLOW_MULTI: u32 = 1 << 1;
 
@@ -39,7 +39,7 @@ pub(super) fn switch(
             && let Some(older) = pins.older_link(program)
         {
             if program == programs::HANDOVER {
-                let link = sys::open_pinned(&older).map_err(pin_error("open", &older))?;
+                let link = bpf::open_pinned(&older).map_err(pin_error("open", &older))?;
                 former_handover = Some(link);
             } else {
                 fs::rename(&older, &pin).map_err(pin_error("take over", &older))?;
@@ -58,9 +58,9 @@ pub(super) fn switch(
 }
 
 /// What is attached by a pinned link; `None` without a link.
-pub(super) fn attached(pins: &Pins, program: &str) -> io::Result<Option<sys::Link>> {
-    match sys::open_pinned(&pins.link(program)) {
-        Ok(link) => sys::link(&link).map(Some),
+pub(super) fn attached(pins: &Pins, program: &str) -> io::Result<Option<bpf::Link>> {
+    match bpf::open_pinned(&pins.link(program)) {
+        Ok(link) => bpf::link(&link).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -73,8 +73,8 @@ fn update(
     pin: &Path,
     place: Place<'_>,
 ) -> Result<bool, InstallError> {
-    let link: OwnedFd = sys::open_pinned(pin).map_err(pin_error("open", pin))?;
-    let useless = match sys::link(&link) {
+    let link: OwnedFd = bpf::open_pinned(pin).map_err(pin_error("open", pin))?;
+    let useless = match bpf::link(&link) {
         Ok(info) if info.place_id == 0 => Some("what it was attached to is gone"),
         Ok(info) if info.place_id != place.id() => Some("it is attached somewhere else"),
         Ok(_) => None,
@@ -83,7 +83,7 @@ fn update(
     };
     let useless = match useless {
         Some(reason) => Some(reason),
-        None => match sys::update_link(&link, object::program_fd(ebpf, program)?) {
+        None => match bpf::update_link(&link, object::program_fd(ebpf, program)?) {
             Ok(()) => None,
             Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
                 Some("what it was attached to is gone")
@@ -138,7 +138,7 @@ fn exclusive_at(
     hook: &'static str,
     attach_type: u32,
 ) -> Option<InstallError> {
-    let attached = sys::attached_programs(cgroup, attach_type).ok()?;
+    let attached = bpf::attached_programs(cgroup, attach_type).ok()?;
     let id = *attached.program_ids.first()?;
     (attached.flags & ALLOW_MULTI == 0).then(|| InstallError::Exclusive {
         program: program_name(id),

@@ -8,7 +8,7 @@ use log::{Level, Log, Metadata, Record};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::sys;
+use crate::sys::bpf;
 
 /// The target of the programs' lines, for filters.
 pub const LOG_TARGET: &str = "tunnel_user::ebpf";
@@ -39,7 +39,7 @@ impl LogTask {
     /// # Errors
     /// When the kernel's buffer cannot be waited for.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        let mut logger = sys::wait_for_log(self.logger)?;
+        let mut logger = bpf::wait_for_log(self.logger)?;
         loop {
             let mut guard = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),

@@ -6,6 +6,7 @@
 mod activity;
 mod keepalive;
 mod read_ahead;
+mod segments;
 mod window;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ pub(crate) use self::{
     activity::{Activity, Watched},
     keepalive::{Patience, until_silent},
     read_ahead::ReadAhead,
+    segments::Segments,
     window::WindowSetting,
 };
 use super::{

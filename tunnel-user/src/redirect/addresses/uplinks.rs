@@ -7,9 +7,10 @@ use rtnetlink::packet_route::link::InfoKind;
 
 use super::{
     netlink::{Netlink, OwnAddress},
-    pick::{RedirectAddresses, pick},
+    pick::Candidates,
     routes::{Link, Route},
 };
+use crate::model::Family;
 
 /// What this machine looks like from the outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Surroundings {
     pub addresses: BTreeSet<IpAddr>,
     /// The numbers of the interfaces that lead to other machines.
     pub uplinks: BTreeSet<u32>,
+    /// What could receive redirected connects.
+    pub candidates: Candidates,
 }
 
 impl Surroundings {
@@ -31,12 +34,13 @@ impl Surroundings {
 
     pub(super) async fn read_by(netlink: &mut Netlink) -> io::Result<Self> {
         let addresses = netlink.addresses().await?;
-        let primary = pick(netlink, &addresses).await?;
         let links = netlink.links().await?;
         let routes = netlink.routes().await?;
+        let candidates = Candidates::new(&addresses, &links, &routes);
         Ok(Self {
-            uplinks: uplinks(&links, &routes, &addresses, primary),
+            uplinks: uplinks(&links, &routes, &addresses, &candidates),
             addresses: addresses.into_iter().map(|own| own.ip).collect(),
+            candidates,
         })
     }
 }
@@ -47,14 +51,14 @@ fn uplinks(
     links: &[Link],
     routes: &[Route],
     addresses: &[OwnAddress],
-    primary: RedirectAddresses,
+    candidates: &Candidates,
 ) -> BTreeSet<u32> {
     let is_own = |ip: &IpAddr| addresses.iter().any(|own| own.ip == *ip);
     let to_routers = routes
         .iter()
         .filter(|route| route.gateway.is_some_and(|gateway| !is_own(&gateway)))
         .filter_map(|route| route.link);
-    let primary = [primary.v4.map(IpAddr::from), primary.v6.map(IpAddr::from)];
+    let primary = Family::ALL.map(|family| Some(candidates.choose(family, None)?.ip));
     let known_by = addresses
         .iter()
         .filter(|own| primary.contains(&Some(own.ip)))
@@ -79,7 +83,7 @@ fn uplinks(
 }
 
 /// Whether an interface of this kind leads out whatever the routes say.
-fn leads_out(link: &Link) -> bool {
+pub(super) fn leads_out(link: &Link) -> bool {
     match &link.kind {
         None => !link.is_loopback,
         Some(
@@ -97,70 +101,46 @@ fn leads_out(link: &Link) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn link(number: u32, kind: Option<InfoKind>, master: Option<u32>) -> Link {
-        Link {
-            number,
-            is_loopback: number == 1,
-            kind,
-            master,
-        }
-    }
-
-    fn own(ip: &str, link: u32) -> OwnAddress {
-        OwnAddress {
-            ip: ip.parse().unwrap(),
-            link,
-            usable: true,
-            ours: false,
-        }
-    }
-
-    fn route(to: Option<&str>, gateway: Option<&str>, link: u32) -> Route {
-        Route {
-            destination: to.map(|net| net.parse().unwrap()),
-            gateway: gateway.map(|ip| ip.parse().unwrap()),
-            link: Some(link),
-            ours: false,
-        }
-    }
+    use super::{
+        super::testing::{link, own, route},
+        *,
+    };
 
     #[test]
     fn pods_interfaces_are_no_uplinks_and_what_leads_to_routers_is_one() {
         let links = [
-            link(1, None, None),
-            link(2, None, None),                   // eth0
-            link(3, Some(InfoKind::Bridge), None), // cni0
-            link(4, Some(InfoKind::Veth), Some(3)),
-            link(5, Some(InfoKind::Veth), None), // leads to a router of a lab
-            link(6, Some(InfoKind::Vxlan), None),
-            link(7, Some(InfoKind::Veth), None),   // cilium_host
-            link(8, Some(InfoKind::Bridge), None), // joined with a VLAN
-            link(9, Some(InfoKind::Vlan), Some(8)),
-            link(10, Some(InfoKind::Veth), None), // has the primary address
+            link(1, None),
+            link(2, None),                   // eth0
+            link(3, Some(InfoKind::Bridge)), // cni0
+            Link {
+                master: Some(3),
+                ..link(4, Some(InfoKind::Veth))
+            },
+            link(5, Some(InfoKind::Veth)), // leads to a router of a lab
+            link(6, Some(InfoKind::Vxlan)),
+            link(7, Some(InfoKind::Veth)),   // cilium_host
+            link(8, Some(InfoKind::Bridge)), // joined with a VLAN
+            Link {
+                master: Some(8),
+                ..link(9, Some(InfoKind::Vlan))
+            },
+            link(10, Some(InfoKind::Veth)), // has the primary address
         ];
-        let addresses = [own("10.244.0.1", 3), own("10.77.0.1", 10)];
+        let addresses = [own("10.77.0.1", 10), own("10.244.0.1", 3)];
         let routes = [
             route(None, Some("192.0.2.1"), 5),
             route(Some("10.244.1.0/24"), Some("10.244.0.1"), 7),
         ];
-        let primary = RedirectAddresses {
-            v4: Some("10.77.0.1".parse().unwrap()),
-            v6: None,
-        };
-        let found = uplinks(&links, &routes, &addresses, primary);
+        let candidates = Candidates::new(&addresses, &links, &routes);
+        let found = uplinks(&links, &routes, &addresses, &candidates);
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [2, 5, 6, 8, 9, 10]);
     }
 
     #[test]
     fn loopback_is_none_even_with_the_primary_address() {
-        let links = [link(1, None, None)];
-        let primary = RedirectAddresses {
-            v4: Some("127.0.0.1".parse().unwrap()),
-            v6: None,
-        };
-        let found = uplinks(&links, &[], &[own("127.0.0.1", 1)], primary);
+        let (links, addresses) = ([link(1, None)], [own("127.0.0.1", 1)]);
+        let candidates = Candidates::new(&addresses, &links, &[]);
+        let found = uplinks(&links, &[], &addresses, &candidates);
         assert!(found.is_empty());
     }
 }

@@ -31,7 +31,9 @@ use crate::{
     tunnel::{
         Memory, Settings,
         carry::Meter,
-        http2::{self, Activity, Patience, ReadAhead, Watched, WindowSetting, until_silent},
+        http2::{
+            self, Activity, Patience, ReadAhead, Segments, Watched, WindowSetting, until_silent,
+        },
         metadata::{AgentHello, ServerHello, is_certificate_refused},
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
@@ -227,7 +229,8 @@ impl Link {
             .connect(options.server_name.clone(), ReadAhead::new(stream))
             .await
             .with_context(|| format!("TLS with server {server}"))?;
-        let (stream, activity) = Watched::new(stream);
+        let segments = Segments::of(stream.get_ref().0.socket(), &options.settings);
+        let (stream, activity) = Watched::new(stream, segments);
         let window = WindowSetting::new(&options.memory);
         let (requests, connection) = http2::client(&options.settings, window.told())
             .handshake(stream)

@@ -1,4 +1,4 @@
-//! When the peer was last heard.
+//! When the peer last showed life: it said something, or its segments did.
 
 use std::{
     io,
@@ -17,9 +17,27 @@ use tokio::{
     time::Instant,
 };
 
+use super::Segments;
+
+/// The last signs of life of a peer.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    heard: Heard,
+    segments: Segments,
+}
+
+/// How long nothing has come from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// No sign of life.
+    pub(super) of_life: Duration,
+    /// Nothing at all, not even an acknowledgement.
+    pub(super) of_path: Duration,
+}
+
 /// The moment of the last byte read from a peer.
 #[derive(Clone, Debug)]
-pub(crate) struct Activity {
+struct Heard {
     start: Instant,
     last_read: Arc<AtomicU64>,
 }
@@ -27,12 +45,24 @@ pub(crate) struct Activity {
 /// A byte stream whose reads are noted in an [`Activity`].
 pub(crate) struct Watched<T> {
     inner: T,
-    activity: Activity,
+    heard: Heard,
 }
 
 impl Activity {
-    /// How long nothing has been heard.
-    pub(crate) fn silence(&self) -> Duration {
+    /// How long it has been, as far as it can be seen.
+    pub(super) fn silence(&mut self) -> Silence {
+        let heard = self.heard.silence();
+        let (life, segments) = self.segments.silence();
+        let of_life = life.map_or(heard, |life| heard.min(life));
+        Silence {
+            of_life,
+            of_path: segments.map_or(of_life, |segments| of_life.min(segments)),
+        }
+    }
+}
+
+impl Heard {
+    fn silence(&self) -> Duration {
         let last_read = Duration::from_millis(self.last_read.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(last_read)
     }
@@ -44,18 +74,17 @@ impl Activity {
 }
 
 impl<T> Watched<T> {
-    pub(crate) fn new(inner: T) -> (Self, Activity) {
-        let activity = Activity {
+    /// Watches a session's stream; `segments` are those of the socket below it.
+    pub(crate) fn new(inner: T, segments: Segments) -> (Self, Activity) {
+        let heard = Heard {
             start: Instant::now(),
             last_read: Arc::default(),
         };
-        (
-            Self {
-                inner,
-                activity: activity.clone(),
-            },
-            activity,
-        )
+        let activity = Activity {
+            heard: heard.clone(),
+            segments,
+        };
+        (Self { inner, heard }, activity)
     }
 }
 
@@ -74,7 +103,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             turn.made_progress();
         }
         if buf.filled().len() > before {
-            self.activity.note();
+            self.heard.note();
         }
         poll
     }

@@ -46,6 +46,10 @@ impl<T> ReadAhead<T> {
         }
     }
 
+    pub(crate) fn socket(&self) -> &T {
+        &self.socket
+    }
+
     /// The same with another socket, and what was read ahead.
     pub(crate) fn try_map<U>(
         self,

@@ -43,7 +43,9 @@ use crate::{
     model::PeerAddr,
     pki::OnRenewal,
     tunnel::{
-        http2::{self, Activity, Patience, ServerStream, Watched, WindowSetting, until_silent},
+        http2::{
+            self, Activity, Patience, Segments, ServerStream, Watched, WindowSetting, until_silent,
+        },
         wire::{
             CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, LARGEST_MESSAGE, agent_service_server,
         },
@@ -79,6 +81,7 @@ pub(super) struct Caller {
 /// while only is boxed, and no more is captured than that.
 pub(super) fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
+    segments: Segments,
     caller: Caller,
     permit: Permit,
     shared: Arc<Shared>,
@@ -87,7 +90,7 @@ pub(super) fn serve(
     let serving = Box::new(Serving::new(caller, shared, ended));
     let mut overstayed = Box::pin(overstayed(permit, serving.registered.clone()));
     async move {
-        let (stream, activity) = Watched::new(stream);
+        let (stream, activity) = Watched::new(stream, segments);
         let window = WindowSetting::new(&serving.shared.memory);
         let handshake = serving.http2(&window).handshake(stream);
         let shaken = tokio::select! {

@@ -24,7 +24,11 @@ use crate::{
     model::{PeerAddr, SnapshotReader, printable},
     observability::metrics::Carried,
     pki::{AgentProof, UnprovedIdentity},
-    tunnel::{Memory, Settings, carry::Meter, http2::ReadAhead},
+    tunnel::{
+        Memory, Settings,
+        carry::Meter,
+        http2::{ReadAhead, Segments},
+    },
 };
 
 /// The longest that the rest of a TLS handshake may take. As many as there are places for share the processors, so a
@@ -157,7 +161,10 @@ impl AgentListener {
                 let arriving = Box::pin(async move {
                     let shaken = shake_hands(arrived, tls, &shared, &limiter).await;
                     shaken.map(|(stream, caller, permit)| {
-                        Box::pin(caller::serve(stream, caller, permit, shared, ended))
+                        let segments = Segments::of(stream.get_ref().0.socket(), &shared.settings);
+                        Box::pin(caller::serve(
+                            stream, segments, caller, permit, shared, ended,
+                        ))
                     })
                 });
                 callers.spawn(async move {

@@ -1,5 +1,5 @@
 //! The bpf(2) commands that aya does not offer: replacing a link's program, link and cgroup
-//! queries, and batches. All of the redirect's `unsafe` in user space is here.
+//! queries, and batches.
 //!
 //! Every function fills the [`bpf_attr`] fields of one command, as `linux/bpf.h` lays them out,
 //! and passes no pointer that outlives the call.
@@ -36,9 +36,6 @@ const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
 const MAP_DELETE_BATCH: libc::c_long = 27;
 const LINK_UPDATE: libc::c_long = 29;
-
-/// `include/uapi/asm-generic/socket.h`
-const SO_NETNS_COOKIE: libc::c_int = 71;
 
 const LINK_TYPE_CGROUP: u32 = 3;
 const LINK_TYPE_NETNS: u32 = 5;
@@ -92,22 +89,22 @@ impl Attr {
 
 /// What the kernel says about a link to a cgroup or a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) program_id: u32,
+pub(crate) struct Link {
+    pub(crate) program_id: u32,
     /// The inode of the cgroup's directory, or of the namespace; 0 once it is gone.
-    pub(super) place_id: u64,
+    pub(crate) place_id: u64,
 }
 
 /// The programs attached to a cgroup itself at one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attached {
-    pub(super) program_ids: Vec<u32>,
+pub(crate) struct Attached {
+    pub(crate) program_ids: Vec<u32>,
     /// `BPF_F_ALLOW_OVERRIDE` (1), `BPF_F_ALLOW_MULTI` (2), or 0: exclusive.
-    pub(super) flags: u32,
+    pub(crate) flags: u32,
 }
 
 /// Opens a pinned object (`BPF_OBJ_GET`).
-pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = Attr::new().pointer(0, path.as_ptr());
     // SAFETY: the path is a C string that outlives the call.
@@ -117,7 +114,7 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Replaces the program of a link, without a moment in between (`BPF_LINK_UPDATE`).
-pub(super) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+pub(crate) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     let mut attr = Attr::new().fd(0, link).fd(4, program);
     // SAFETY: the command takes no pointers.
     unsafe { attr.call(LINK_UPDATE).map(drop) }
@@ -125,7 +122,7 @@ pub(super) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()>
 
 /// Asks about a link; an error of kind `InvalidData` if it is neither to a cgroup nor to a network
 /// namespace.
-pub(super) fn link(link: impl AsFd) -> io::Result<Link> {
+pub(crate) fn link(link: impl AsFd) -> io::Result<Link> {
     // struct bpf_link_info: type, id, prog_id, (padding), then one of
     //   cgroup { cgroup_id: u64, attach_type }, netns { netns_ino: u32, attach_type }
     let mut info = Attr::new();
@@ -153,33 +150,8 @@ pub(super) fn link(link: impl AsFd) -> io::Result<Link> {
     })
 }
 
-/// The network namespace of a socket, as the programs name it (`SO_NETNS_COOKIE`); `None` before Linux
-/// 5.14.
-pub(super) fn netns_cookie(socket: impl AsFd) -> io::Result<Option<u64>> {
-    let mut cookie = 0_u64;
-    let mut length = 8;
-    // SAFETY: the kernel writes at most 8 bytes, into the cookie.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 {
-        return Ok(Some(cookie));
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => Ok(None),
-        _ => Err(error),
-    }
-}
-
 /// Lists the programs attached to this very cgroup at one hook (`BPF_PROG_QUERY`).
-pub(super) fn attached_programs(cgroup: impl AsFd, attach_type: u32) -> io::Result<Attached> {
+pub(crate) fn attached_programs(cgroup: impl AsFd, attach_type: u32) -> io::Result<Attached> {
     let mut program_ids = [0_u32; 64];
     let mut attr = Attr::new()
         .fd(0, cgroup)
@@ -196,7 +168,7 @@ pub(super) fn attached_programs(cgroup: impl AsFd, attach_type: u32) -> io::Resu
 }
 
 /// Reads one entry.
-pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+pub(crate) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = Vec::<V>::with_capacity(1);
     let mut attr = element(map, key, value.as_mut_ptr());
     // SAFETY: the map's key and value have these types' sizes, checked when it was opened.
@@ -212,14 +184,14 @@ pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result
 }
 
 /// Writes one entry.
-pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+pub(crate) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut attr = element(map, key, ptr::from_ref(value));
     // SAFETY: the map's key and value have these types' sizes, checked when it was opened.
     unsafe { attr.call(MAP_UPDATE_ELEM).map(drop) }
 }
 
 /// Deletes one entry; false if there was none.
-pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+pub(crate) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let mut attr = element(map, key, ptr::null::<u8>());
     // SAFETY: the map's key has this type's size, checked when it was opened.
     match unsafe { attr.call(MAP_DELETE_ELEM) } {
@@ -230,7 +202,7 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
 }
 
 /// The key after `key`, or the first.
-pub(super) fn next_key<K: Pod>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Result<Option<K>> {
+pub(crate) fn next_key<K: Pod>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Result<Option<K>> {
     let mut next = Vec::<K>::with_capacity(1);
     let mut attr = Attr::new()
         .fd(0, map)
@@ -249,7 +221,7 @@ pub(super) fn next_key<K: Pod>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Resu
 }
 
 /// Writes many entries.
-pub(super) fn update_batch<K: Pod, V: Pod>(
+pub(crate) fn update_batch<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     keys: &[K],
     values: &[V],
@@ -261,14 +233,14 @@ pub(super) fn update_batch<K: Pod, V: Pod>(
 }
 
 /// Deletes many entries. Stops with `ENOENT` at one that is absent.
-pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
+pub(crate) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
     let mut attr = batch(map, keys.as_ptr(), ptr::null::<u8>(), keys.len());
     // SAFETY: the array holds the given number of keys of the map's type.
     unsafe { attr.call(MAP_DELETE_BATCH).map(drop) }
 }
 
 /// Reads up to `most` entries from `position` on, which it advances; true at the end of the map.
-pub(super) fn lookup_batch<K: Pod, V: Pod>(
+pub(crate) fn lookup_batch<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     position: &mut Option<u64>,
     most: usize,
@@ -298,7 +270,7 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
 }
 
 /// Registers the programs' log with the runtime, to wait for its lines.
-pub(super) fn wait_for_log<T>(logger: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
+pub(crate) fn wait_for_log<T>(logger: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
     // SAFETY: the logger owns one descriptor, that of its ring buffer, and always answers with it.
     unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }.map_err(Into::into)
 }
