@@ -15,6 +15,7 @@ mod identity;
 mod links;
 mod numbers;
 mod programs_log;
+mod renumbering;
 mod resets;
 mod restarts;
 mod service_addresses;

@@ -46,7 +46,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<()> {
         match command {
             Command::Server(args) => app::server::run(*args).await,
             Command::Agent(args) => app::agent::run(*args).await,
-            Command::Token(args) => cli::token::run(&args),
+            Command::Token(args) => cli::token::run(&args).await,
             Command::Node(args) => cli::node::run(&args),
             Command::Status(args) => cli::status::run(&args).await,
         }

@@ -214,6 +214,20 @@ impl Redirect {
         Ok(())
     }
 
+    /// Sends connects to other listeners from now on, if this server's gate is open: they are to be where the port
+    /// is, and accepted from already. False if the gate is closed or another server's.
+    ///
+    /// # Errors
+    /// When a listener is no place to redirect to, or the kernel refuses.
+    pub fn move_gate(&mut self, listeners: &Listeners<'_>) -> Result<bool, GateError> {
+        let destination = Destination::of(*listeners)?;
+        let moved = self.gate.lead_to(*listeners, &destination)?;
+        if moved {
+            info!(?destination, "redirecting");
+        }
+        Ok(moved)
+    }
+
     /// Lets the ranges be used, now that no predecessor accepts any longer. Does nothing if they are, or if
     /// another server has opened the gate meanwhile.
     ///

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use culvert_tests::{Lab, NetNs};
 use tokio_util::sync::CancellationToken;
-use tunnel_user::redirect::addresses::{
-    AddressWatch, RedirectAddresses, ServiceAddress, pick_redirect_addresses,
-};
+use tunnel_user::model::Family;
+use tunnel_user::redirect::addresses::{AddressWatch, ServiceAddress, Surroundings};
 
 use super::lab::PATIENCE;
 
@@ -126,12 +125,10 @@ fn marks_ipv6() -> bool {
 #[test]
 fn the_redirect_address_is_the_one_others_reach() {
     let lab = Lab::nat().unwrap();
-    let picked = within(lab.control(), async || {
-        pick_redirect_addresses().await.unwrap()
+    let surroundings = within(lab.control(), async || Surroundings::read().await.unwrap());
+    let picked = Family::ALL.map(|family| {
+        let chosen = surroundings.candidates.choose(family, None).unwrap();
+        chosen.ip.to_string()
     });
-    let expected = RedirectAddresses {
-        v4: Some("10.77.0.1".parse().unwrap()),
-        v6: Some("fd00:77::1".parse().unwrap()),
-    };
-    assert_eq!(picked, expected);
+    assert_eq!(picked, ["10.77.0.1", "fd00:77::1"]);
 }

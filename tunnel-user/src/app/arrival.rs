@@ -28,7 +28,7 @@ use self::{
 };
 use super::node_table::SharedRedirect;
 use crate::{
-    frontend::transparent::Arrivals,
+    frontend::transparent::{Arrivals, Listening},
     model::Family,
     moment::changed,
     observability::{metrics::ServerMetrics, readiness::Condition},
@@ -45,7 +45,7 @@ pub(super) struct Prober {
     /// What the kernel captures for them.
     pub(super) targets: watch::Receiver<Vec<SocketAddr>>,
     /// Where captured connects are sent.
-    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) listeners: watch::Receiver<Listening>,
     /// Clients that have arrived.
     pub(super) arrivals: Arrivals,
     /// Whether this server's tables are the kernel's.
@@ -160,17 +160,17 @@ impl Prober {
     }
 
     fn fails(&mut self, family: Family, failure: &Failure) {
-        let of_family = |listener: &&SocketAddr| Family::of(listener.ip()) == family;
-        // Without a listener of its own, a family's connects arrive at the other's.
-        let listener = self
-            .listeners
-            .iter()
-            .find(of_family)
-            .or(self.listeners.first());
-        let listener = listener.map_or_else(|| "nowhere".to_owned(), SocketAddr::to_string);
+        let listener = self.listener(family);
         let reason = failure.reason(family, &listener);
         tracing::warn!(%family, reason, "captured connects do not arrive: they are set aside");
         self.verdicts.reasons.insert(family, reason);
+    }
+
+    /// Without a listener of its own, a family's connects arrive at the other's.
+    fn listener(&self, family: Family) -> String {
+        let listeners = self.listeners.borrow();
+        let listener = listeners.get(&family).or(listeners.values().next());
+        listener.map_or_else(|| "nowhere".to_owned(), |socket| socket.address.to_string())
     }
 
     fn arrives(&mut self, family: Family) {

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::offer::Offer;
+pub(super) use self::offer::{MakeOffer, Offer};
 use crate::{
     observability::private_socket::{PrivateSocket, is_trusted},
     tunnel::server::Sessions,
@@ -44,7 +44,7 @@ const READY_TIME: Duration = Duration::from_mins(1);
 /// Waits for a successor.
 pub(super) struct Incumbent {
     socket: PrivateSocket,
-    sockets: Offer,
+    sockets: MakeOffer,
     sessions: Sessions,
     in_charge: watch::Sender<bool>,
 }
@@ -55,10 +55,10 @@ pub(super) struct Predecessor {
 }
 
 impl Incumbent {
-    /// Offers these sockets to whoever comes.
+    /// Offers what these sockets are then to whoever comes.
     pub(super) fn new(
         run_dir: &Path,
-        sockets: Offer,
+        sockets: MakeOffer,
         sessions: Sessions,
         in_charge: watch::Sender<bool>,
     ) -> anyhow::Result<Self> {
@@ -102,7 +102,7 @@ impl Incumbent {
         }
         tracing::info!("handing over to a successor");
         self.in_charge.send_replace(false);
-        let offer = self.sockets.with_nodes(self.sessions.nodes())?;
+        let offer = (self.sockets)()?.with_nodes(self.sessions.nodes());
         timeout(OFFER_TIME, offer.send(&mut successor)).await??;
         self.sessions.drain();
         match timeout(READY_TIME, successor.read_u8()).await?? {

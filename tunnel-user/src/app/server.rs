@@ -8,8 +8,10 @@
 //! ```
 
 mod backing;
+mod client_sockets;
 mod parts;
 mod ranges;
+mod renumbering;
 mod sockets;
 mod status;
 mod takeover;
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     parts::Parts,
     ranges::Unreached,
+    renumbering::Renumbering,
     sockets::Sockets,
     wind_down::{Ends, Outcome},
 };
@@ -204,7 +207,12 @@ impl Server {
         directory: &Path,
         incumbent: admin::Incumbent,
     ) -> anyhow::Result<()> {
-        let reporter = status::Reporter::new(&self.args, &self.parts, &self.redirect);
+        let reporter = status::Reporter::new(
+            &self.args,
+            &self.parts,
+            &self.redirect,
+            &self.sockets.clients,
+        );
         let admin = AdminServer::new(directory, incumbent, reporter.into_fn()).await?;
         let end = self.ends.everything.clone();
         self.tasks.try_spawn("the admin socket", admin.run(end));
@@ -273,7 +281,7 @@ impl Server {
         };
         let arrival = Prober {
             targets: probes.subscribe(),
-            listeners: self.sockets.redirect_addresses(),
+            listeners: self.sockets.clients.subscribe(),
             arrivals: Arrivals::default(),
             in_charge: self.in_charge.subscribe(),
             accepting: accepting.works.subscribe(),
@@ -289,6 +297,7 @@ impl Server {
         self.tasks
             .spawn("proving that captured connects arrive", arrival.run(end));
         self.watch_unreached();
+        self.follow_addresses();
         self.clients.ready();
         Incumbent::new(
             &self.args.run_dir,
@@ -296,6 +305,22 @@ impl Server {
             self.parts.sessions.clone(),
             self.in_charge.clone(),
         )
+    }
+
+    fn follow_addresses(&mut self) {
+        let renumbering = Renumbering {
+            surroundings: self.parts.surroundings.clone(),
+            sockets: self.sockets.clients.clone(),
+            redirect: self.redirect.clone(),
+            clients: self.args.captured_clients(),
+            in_charge: self.in_charge.subscribe(),
+            condition: self.parts.readiness.register("address"),
+        };
+        let end = self.ends.clients.clone();
+        self.tasks.spawn(
+            "following where redirected connects arrive",
+            renumbering.run(end),
+        );
     }
 
     /// Tells from which network namespaces nothing arrives. Readiness is not for pods to decide.
@@ -307,7 +332,7 @@ impl Server {
         let unreached = Unreached {
             namespaces,
             original_dsts,
-            listeners: self.sockets.redirect_addresses(),
+            sockets: self.sockets.clients.clone(),
         };
         let end = self.ends.clients.clone();
         self.tasks
@@ -317,11 +342,13 @@ impl Server {
     fn accept_clients(&mut self, accepting: Accepting, arrivals: Arrivals) -> anyhow::Result<()> {
         let (original_dsts, heartbeat) = {
             let mut redirect = self.redirect.lock();
-            redirect.open_gate(&self.sockets.redirect_listeners())?;
+            self.sockets
+                .clients
+                .with_listeners(|listeners| redirect.open_gate(listeners))?;
             (redirect.original_destinations(), redirect.heartbeat())
         };
         let transparent = Transparent::new(
-            self.sockets.clients()?,
+            self.sockets.clients.subscribe(),
             TransparentOptions {
                 original_dsts: Arc::new(FromKernel(original_dsts)),
                 clients: ClientNetworks {
@@ -347,7 +374,7 @@ impl Server {
                     without_original_dst: self.parts.metrics.without_original_destination.clone(),
                 },
             },
-        );
+        )?;
         let stops = TransparentStops {
             accepting: self.ends.clients.clone(),
             handed_over: self.ends.handed_over.clone(),

@@ -96,20 +96,25 @@ struct Listed {
 }
 
 /// Runs the command; results go to stdout, remarks to stderr.
-pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
+pub async fn run(args: &TokenArgs) -> anyhow::Result<()> {
+    let primary = match &args.command {
+        TokenCommand::Create(create) if create.server.is_none() => primary_address().await?,
+        _ => None,
+    };
     let now = OffsetDateTime::now_utc();
-    execute(args, now, &mut io::stdout(), &mut io::stderr())
+    execute(args, primary, now, &mut io::stdout(), &mut io::stderr())
 }
 
 fn execute(
     args: &TokenArgs,
+    primary: Option<IpAddr>,
     now: OffsetDateTime,
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> anyhow::Result<()> {
     match &args.command {
         TokenCommand::Create(create) => {
-            let server = server(create, remarks)?;
+            let server = server(create, primary, remarks)?;
             let state = State::create(&args.state_dir, now)?;
             let line = join_command(&state, create, &server, now)?;
             if create.address.is_empty() {
@@ -148,11 +153,15 @@ fn execute(
 }
 
 /// The server's address for the join command.
-fn server(create: &CreateArgs, remarks: &mut dyn Write) -> anyhow::Result<ServerAddr> {
+fn server(
+    create: &CreateArgs,
+    primary: Option<IpAddr>,
+    remarks: &mut dyn Write,
+) -> anyhow::Result<ServerAddr> {
     if let Some(server) = &create.server {
         return Ok(server.clone());
     }
-    let address = primary_address().context(
+    let address = primary.context(
         "cannot tell under which address nodes reach this server: name it with --server HOST[:PORT]",
     )?;
     let server = ServerAddr::from((address, AGENT_PORT));

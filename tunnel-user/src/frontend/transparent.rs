@@ -8,6 +8,7 @@
 mod accept_health;
 mod acceptor;
 mod client;
+mod listeners;
 mod networks;
 
 use std::{
@@ -22,12 +23,17 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{acceptor::Accepting, networks::ClientNetworks};
-use self::{acceptor::Acceptor, client::Client};
+pub use self::{
+    acceptor::Accepting,
+    listeners::{ClientSocket, Listening},
+    networks::ClientNetworks,
+};
+use self::{acceptor::Acceptor, client::Client, listeners::Listeners};
 use crate::{
     model::{Family, NodeName, OriginalDst, PeerAddr, SnapshotReader},
     observability::metrics::{Connections, Dials},
@@ -140,8 +146,14 @@ impl Arrivals {
 }
 
 impl Transparent {
-    /// Serves clients on bound listeners, one for each address family.
-    pub fn new(listeners: Vec<TcpListener>, options: TransparentOptions) -> Self {
+    /// Serves clients on these sockets, and on those that take their place.
+    ///
+    /// # Errors
+    /// When a socket cannot be watched.
+    pub fn new(
+        listening: watch::Receiver<Listening>,
+        options: TransparentOptions,
+    ) -> io::Result<Self> {
         let TransparentOptions {
             original_dsts,
             clients,
@@ -166,11 +178,11 @@ impl Transparent {
             arrivals,
             metrics,
         });
-        Self {
-            acceptor: Acceptor::new(listeners, accepting),
+        Ok(Self {
+            acceptor: Acceptor::new(Listeners::new(listening)?, accepting),
             options,
             heartbeat,
-        }
+        })
     }
 
     /// Accepts until it is told to stop, then waits for the clients it has.

@@ -102,6 +102,9 @@ pub struct SessionStatus {
 pub struct RedirectStatus {
     /// Where redirected connections arrive.
     pub listeners: Vec<SocketAddr>,
+    /// What speaks for these addresses.
+    #[serde(default)]
+    pub chosen: BTreeMap<SocketAddr, String>,
     /// Whether connects are captured now.
     pub gate_open: bool,
     /// What connects get while they are not.

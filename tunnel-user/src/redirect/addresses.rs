@@ -6,10 +6,12 @@ mod netlink;
 mod pick;
 mod routes;
 mod service;
+#[cfg(test)]
+mod testing;
 mod uplinks;
 mod watch;
 
-pub use pick::{RedirectAddresses, pick_redirect_addresses};
+pub use pick::{Candidate, Candidates, Place};
 pub use service::ServiceAddress;
 pub use uplinks::Surroundings;
 pub use watch::{AddressWatch, NetworkWatch, Reading, SurroundingsWatch};

@@ -29,6 +29,12 @@ pub struct Listeners<'a> {
     pub v6: Option<BorrowedFd<'a>>,
 }
 
+impl<'a> Listeners<'a> {
+    fn slots(self) -> [(u32, Option<BorrowedFd<'a>>); 2] {
+        [(LISTENER_V4, self.v4), (LISTENER_V6, self.v6)]
+    }
+}
+
 /// Keeps the gate open: beat at least every quarter of the heartbeat's maximal age, from the loop
 /// that accepts.
 #[derive(Clone, Debug)]
@@ -85,29 +91,44 @@ impl Gate {
     /// Lets connects through the gate, in an order in which each step leaves the programs right.
     pub(super) fn open(&self, listeners: Listeners<'_>, config: Config) -> Result<(), GateError> {
         let owner = self.owner;
-        self.config
-            .set(&FIRST, &Config { owner, ..config })
-            .map_err(map_error(maps::CONFIG))?;
+        self.set_config(Config { owner, ..config })?;
         self.heartbeat.beat().map_err(map_error(maps::HEARTBEAT))?;
-        for (slot, socket) in [(LISTENER_V4, listeners.v4), (LISTENER_V6, listeners.v6)] {
-            let written = match socket {
-                Some(socket) => self.fill(slot, socket),
-                None => self.empty(slot).map(drop),
-            };
-            written.map_err(map_error(maps::LISTENERS))?;
-        }
-        Ok(())
+        self.fill(listeners)?;
+        self.empty_others(listeners)
     }
 
     /// Changes the ranges of the configuration that this server wrote.
     pub(super) fn set_ranges(&self, ranges: Ranges) -> Result<(), GateError> {
+        match self.own_config()? {
+            Some(config) if config.ranges != ranges => self.set_config(Config { ranges, ..config }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leads to other listeners, if this server wrote the configuration.
+    pub(super) fn lead_to(
+        &self,
+        listeners: Listeners<'_>,
+        destination: &Destination,
+    ) -> Result<bool, GateError> {
+        let Some(config) = self.own_config()? else {
+            return Ok(false);
+        };
+        // A slot that is emptied while connects are sent there would have them refused.
+        self.fill(listeners)?;
+        self.set_config(destination.instead_of_that_in(config))?;
+        self.empty_others(listeners)?;
+        Ok(true)
+    }
+
+    fn own_config(&self) -> Result<Option<Config>, GateError> {
         let config = self.config().map_err(map_error(maps::CONFIG))?;
-        let own = config.filter(|config| config.owner == self.owner && config.ranges != ranges);
-        own.map_or(Ok(()), |config| {
-            self.config
-                .set(&FIRST, &Config { ranges, ..config })
-                .map_err(map_error(maps::CONFIG))
-        })
+        Ok(config.filter(|config| config.owner == self.owner))
+    }
+
+    fn set_config(&self, config: Config) -> Result<(), GateError> {
+        let set = self.config.set(&FIRST, &config);
+        set.map_err(map_error(maps::CONFIG))
     }
 
     /// Closes the gate. False if it is closed, or another server has opened it anew meanwhile: then
@@ -139,9 +160,25 @@ impl Gate {
         })
     }
 
-    fn fill(&self, slot: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let descriptor = u64::from(socket.as_raw_fd().cast_unsigned());
-        self.listeners.set(&slot, &descriptor)
+    fn fill(&self, listeners: Listeners<'_>) -> Result<(), GateError> {
+        for (slot, socket) in listeners.slots() {
+            let Some(socket) = socket else { continue };
+            let descriptor = u64::from(socket.as_raw_fd().cast_unsigned());
+            let filled = self.listeners.set(&slot, &descriptor);
+            filled.map_err(map_error(maps::LISTENERS))?;
+        }
+        Ok(())
+    }
+
+    fn empty_others(&self, listeners: Listeners<'_>) -> Result<(), GateError> {
+        for (slot, _) in listeners
+            .slots()
+            .iter()
+            .filter(|(_, socket)| socket.is_none())
+        {
+            self.empty(*slot).map_err(map_error(maps::LISTENERS))?;
+        }
+        Ok(())
     }
 
     fn empty(&self, slot: u32) -> io::Result<bool> {
@@ -251,9 +288,6 @@ impl Destination {
         ranges: Ranges,
         lenient_for: Option<Duration>,
     ) -> Config {
-        let address = |socket: Option<SocketAddr>| {
-            socket.map_or(Address::UNSPECIFIED, |socket| socket.ip().into())
-        };
         Config {
             redirect_v4: address(self.v4),
             redirect_v6: address(self.v6),
@@ -270,10 +304,24 @@ impl Destination {
         }
     }
 
+    /// The same configuration, but for where it sends connects.
+    fn instead_of_that_in(&self, config: Config) -> Config {
+        Config {
+            redirect_v4: address(self.v4),
+            redirect_v6: address(self.v6),
+            port: self.port,
+            ..config
+        }
+    }
+
     /// Whether the kernel tells network namespaces apart.
     pub(super) fn knows_netns(&self) -> bool {
         self.netns.is_some()
     }
+}
+
+fn address(socket: Option<SocketAddr>) -> Address {
+    socket.map_or(Address::UNSPECIFIED, |socket| socket.ip().into())
 }
 
 /// Whether there was a socket in the slot.

@@ -34,6 +34,9 @@ pub(in crate::app) struct Offer {
     pub(in crate::app) nodes: Vec<NodeName>,
 }
 
+/// Makes an offer of the sockets that there are at that time.
+pub(in crate::app) type MakeOffer = Box<dyn Fn() -> io::Result<Offer> + Send + Sync>;
+
 /// What is written beside the sockets.
 #[derive(Serialize, Deserialize)]
 struct Message {
@@ -55,13 +58,9 @@ impl Offer {
         self.take(v6).or_else(|| self.take(v4))
     }
 
-    /// The same sockets, with the nodes of this moment.
-    pub(super) fn with_nodes(&self, nodes: Vec<NodeName>) -> io::Result<Self> {
-        let sockets = self.sockets.iter().map(TcpListener::try_clone);
-        Ok(Self {
-            sockets: sockets.collect::<io::Result<_>>()?,
-            nodes,
-        })
+    /// The same sockets, with these nodes.
+    pub(super) fn with_nodes(self, nodes: Vec<NodeName>) -> Self {
+        Self { nodes, ..self }
     }
 
     /// The socket that listens on this address, if it is among them.
@@ -147,9 +146,7 @@ mod tests {
     async fn sockets_and_nodes_arrive() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let offer = Offer::new(vec![listener])
-            .with_nodes(vec!["edge-1".parse().unwrap()])
-            .unwrap();
+        let offer = Offer::new(vec![listener]).with_nodes(vec!["edge-1".parse().unwrap()]);
         let (mut here, mut there) = UnixStream::pair().unwrap();
         offer.send(&mut here).await.unwrap();
         let mut received = Offer::receive(&mut there).await.unwrap();

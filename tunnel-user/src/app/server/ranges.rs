@@ -1,10 +1,6 @@
 //! Which ranges of local addresses serve clients on this machine, and from where nothing arrives.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use tokio::{
     task::block_in_place,
@@ -12,6 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::client_sockets::ClientSockets;
 use crate::{
     app::node_table::SharedRedirect,
     redirect::{LocalRanges, NamespaceReader, OriginalDestinations, addresses::local_route},
@@ -98,7 +95,7 @@ pub(super) async fn use_when_alone(redirect: SharedRedirect, end: CancellationTo
 pub(super) struct Unreached {
     pub(super) namespaces: NamespaceReader,
     pub(super) original_dsts: OriginalDestinations,
-    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) sockets: ClientSockets,
 }
 
 impl Unreached {
@@ -127,7 +124,7 @@ impl Unreached {
                 last_seen = Some(Instant::now());
                 if !told {
                     tracing::warn!(
-                        namespaces = count, listeners = ?self.listeners,
+                        namespaces = count, listeners = ?self.sockets.addresses(),
                         "connects from other network namespaces, of pods mostly, do not arrive: a firewall of \
                          this machine or a NetworkPolicy drops them? Let what comes from pods in to these \
                          listeners, --pod-ranges, and the range of IPv6",

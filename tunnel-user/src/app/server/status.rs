@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{Parts, backing::ReadValidity};
+use super::{Parts, backing::ReadValidity, client_sockets::ClientSockets};
 use crate::{
     app::{certificates::certificate_status, node_table::SharedRedirect},
     model::{GatePolicy, SnapshotReader},
@@ -28,6 +28,7 @@ pub(super) struct Reporter {
     snapshots: SnapshotReader,
     sessions: Sessions,
     redirect: SharedRedirect,
+    clients: ClientSockets,
     readiness: Readiness,
     subject: String,
     validity: ReadValidity,
@@ -36,13 +37,19 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(args: &ServerArgs, parts: &Parts, redirect: &SharedRedirect) -> Self {
+    pub(super) fn new(
+        args: &ServerArgs,
+        parts: &Parts,
+        redirect: &SharedRedirect,
+        clients: &ClientSockets,
+    ) -> Self {
         Self {
             started_at: parts.started_at,
             default_policy: args.gate_policy,
             snapshots: parts.snapshots.clone(),
             sessions: parts.sessions.clone(),
             redirect: redirect.clone(),
+            clients: clients.clone(),
             readiness: parts.readiness.clone(),
             subject: parts.subject.clone(),
             validity: Arc::clone(&parts.validity),
@@ -85,6 +92,16 @@ impl Reporter {
         report
     }
 
+    /// Why the listeners are where they are.
+    fn chosen(&self) -> BTreeMap<SocketAddr, String> {
+        let clients = self.clients.subscribe();
+        let clients = clients.borrow();
+        let reasons = clients.values();
+        reasons
+            .map(|client| (client.address, client.reason.clone()))
+            .collect()
+    }
+
     fn redirect(&self) -> Option<RedirectStatus> {
         let state = self.redirect.lock().state();
         let state = state
@@ -95,6 +112,7 @@ impl Reporter {
         let counters = state.counters.named();
         Some(RedirectStatus {
             listeners: listeners.map(|ip| SocketAddr::new(*ip, port)).collect(),
+            chosen: self.chosen(),
             gate_open: matches!(state.gate, GateState::Open),
             closed_gate: self.default_policy,
             cgroup: state.cgroup,

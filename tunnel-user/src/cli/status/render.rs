@@ -116,7 +116,7 @@ fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
     let namespaces = redirect.client_namespaces.iter();
     let facts = [
         ("gate", gate),
-        ("listens on", list(&redirect.listeners)),
+        ("listens on", pairs(listeners(redirect))),
         (
             "served by",
             pairs(
@@ -279,4 +279,15 @@ impl Display for Bytes {
         }
         write!(f, "{rest} TiB")
     }
+}
+
+/// Each with what speaks for it.
+fn listeners(redirect: &RedirectStatus) -> Vec<String> {
+    let listeners = redirect.listeners.iter();
+    listeners
+        .map(|address| match redirect.chosen.get(address) {
+            Some(reason) => format!("{address} ({reason})"),
+            None => address.to_string(),
+        })
+        .collect()
 }

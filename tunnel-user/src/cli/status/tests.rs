@@ -40,6 +40,10 @@ fn redirect() -> RedirectStatus {
             "10.77.0.1:10270".parse().unwrap(),
             "[fd00:77::1]:10270".parse().unwrap(),
         ],
+        chosen: BTreeMap::from([(
+            "10.77.0.1:10270".parse().unwrap(),
+            "on eth0, which has the default route".to_owned(),
+        )]),
         gate_open: true,
         closed_gate: GatePolicy::Bypass,
         cgroup: "/sys/fs/cgroup".into(),

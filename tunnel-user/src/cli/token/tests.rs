@@ -26,6 +26,7 @@ impl Shell {
         let (mut out, mut remarks) = (Vec::new(), Vec::new());
         execute(
             &args.args,
+            None,
             OffsetDateTime::now_utc(),
             &mut out,
             &mut remarks,

@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::accept_health::{AcceptHealth, Change};
+use super::{
+    accept_health::{AcceptHealth, Change},
+    listeners::Listeners,
+};
 use crate::{observability::readiness::Condition, tunnel::reset};
 
 /// The pause after an accept that failed with nobody turned away.
@@ -33,7 +36,7 @@ pub struct Accepting {
 
 /// The accepting half of the frontend.
 pub(super) struct Acceptor {
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     reserve: Option<OwnedFd>,
     health: AcceptHealth,
     last_error: Option<io::Error>,
@@ -41,7 +44,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(listeners: Vec<TcpListener>, told: Accepting) -> Self {
+    pub(super) fn new(listeners: Listeners, told: Accepting) -> Self {
         told.condition.ready();
         Self {
             listeners,
@@ -55,7 +58,7 @@ impl Acceptor {
     /// The next client. Cancelling it loses nobody.
     pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
-            let error = match accept_any(&self.listeners).await {
+            let error = match self.listeners.accept().await {
                 Ok(accepted) => {
                     self.health.worked(Instant::now());
                     self.tell_others();
@@ -78,6 +81,7 @@ impl Acceptor {
 
     /// Whether clients may be sent here; to be asked every second.
     pub(super) fn may_beat(&mut self) -> bool {
+        self.listeners.let_go(Instant::now());
         if !self.health.is_well() {
             let has_room = self.refill() && spare().is_ok();
             match self.health.check(Instant::now(), has_room) {
@@ -92,7 +96,7 @@ impl Acceptor {
 
     /// The listeners, for what is queued at the end.
     pub(super) fn into_listeners(self) -> Vec<TcpListener> {
-        self.listeners
+        self.listeners.into_all()
     }
 
     /// Resets one client. False if nobody waits, or somebody else took the descriptor.
@@ -101,7 +105,7 @@ impl Acceptor {
             self.refill();
             return false;
         }
-        let accepted = accept_any(&self.listeners).now_or_never();
+        let accepted = self.listeners.accept().now_or_never();
         let turned_away = accepted
             .and_then(Result::ok)
             .map(|(client, _)| reset(&client));
@@ -134,14 +138,6 @@ impl Acceptor {
             .works
             .send_if_modified(|told| std::mem::replace(told, works) != works);
     }
-}
-
-async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
-    let accepts = listeners.iter().map(|listener| Box::pin(listener.accept()));
-    if listeners.is_empty() {
-        return std::future::pending().await;
-    }
-    futures_util::future::select_all(accepts).await.0
 }
 
 /// A descriptor with a file behind it, for either may be short.

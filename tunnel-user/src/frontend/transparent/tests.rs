@@ -29,11 +29,12 @@ struct Frontend {
     address: SocketAddr,
     without_session: Arc<AtomicU32>,
     arrivals: Arrivals,
+    listening: watch::Sender<Listening>,
     _running: AbortOnDropHandle<()>,
 }
 
 impl Frontend {
-    async fn start(server: &TestServer, asked: SocketAddr, loopback_port: u16) -> Self {
+    fn start(server: &TestServer, asked: SocketAddr, loopback_port: u16) -> Self {
         let node = Node {
             name: "edge-1".parse().unwrap(),
             addresses: vec![asked.ip()],
@@ -43,21 +44,22 @@ impl Frontend {
         };
         let loopback_ports = [loopback_port.to_string().parse().unwrap()].into();
         let snapshot = Snapshot::new([node], PortSet::new()).with_loopback_ports(loopback_ports);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let client = client_socket();
+        let (address, listening) = (client.address, Listening::from([(Family::V4, client)]));
+        let listening = watch::Sender::new(listening);
         let metrics = ServerMetrics::register(&mut Registry::default());
         let without_session = Arc::<AtomicU32>::default();
         let counted = Arc::clone(&without_session);
         let arrivals = Arrivals::default();
         let transparent = Transparent::new(
-            vec![listener],
+            listening.subscribe(),
             TransparentOptions {
                 original_dsts: Arc::new(Asked(OriginalDst(asked))),
                 clients: ClientNetworks {
                     networks: Vec::new(),
-                    own_addresses: tokio::sync::watch::Sender::default().subscribe(),
+                    own_addresses: watch::Sender::default().subscribe(),
                 },
-                snapshots: tokio::sync::watch::Sender::new(Arc::new(snapshot)).subscribe(),
+                snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
                 sessions: server.sessions.clone(),
                 dial_timeout: PATIENCE,
                 patient_until: Instant::now(),
@@ -68,7 +70,7 @@ impl Frontend {
                 heartbeat: Box::new(|| {}),
                 accepting: Accepting {
                     condition: Readiness::default().register("accept"),
-                    works: tokio::sync::watch::Sender::new(true),
+                    works: watch::Sender::new(true),
                 },
                 arrivals: arrivals.clone(),
                 metrics: TransparentMetrics {
@@ -79,6 +81,7 @@ impl Frontend {
                 },
             },
         );
+        let transparent = transparent.unwrap();
         let running = tokio::spawn(transparent.run(TransparentStops {
             accepting: CancellationToken::new(),
             handed_over: CancellationToken::new(),
@@ -88,6 +91,7 @@ impl Frontend {
             address,
             without_session,
             arrivals,
+            listening,
             _running: AbortOnDropHandle::new(running),
         }
     }
@@ -101,6 +105,15 @@ impl Frontend {
     }
 }
 
+fn client_socket() -> ClientSocket {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    ClientSocket {
+        address: socket.local_addr().unwrap(),
+        reason: String::new(),
+        socket: Arc::new(socket),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loopback_port_is_carried_to_the_nodes_loopback_of_the_same_family() {
     for (node, loopback) in [("192.0.2.1", "127.0.0.1"), ("2001:db8::1", "::1")] {
@@ -108,7 +121,7 @@ async fn a_loopback_port_is_carried_to_the_nodes_loopback_of_the_same_family() {
         let port = listener.local_addr().unwrap().port();
         let asked = SocketAddr::new(node.parse().unwrap(), port);
         let (server, _agent) = TestServer::with_agent(Settings::default()).await;
-        let frontend = Frontend::start(&server, asked, port).await;
+        let frontend = Frontend::start(&server, asked, port);
         let mut client = TcpStream::connect(frontend.address).await.unwrap();
         let (mut target, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
         client.write_all(b"ask").await.unwrap();
@@ -127,7 +140,7 @@ async fn any_other_port_is_carried_to_the_address_that_was_asked_for() {
     let port = listener.local_addr().unwrap().port();
     let asked = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
     let (server, _agent) = TestServer::with_agent(Settings::default()).await;
-    let frontend = Frontend::start(&server, asked, port ^ 1).await;
+    let frontend = Frontend::start(&server, asked, port ^ 1);
     // The agent may dial its loopback, but not that address.
     let error = frontend.refuses().await;
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -138,7 +151,7 @@ async fn any_other_port_is_carried_to_the_address_that_was_asked_for() {
 async fn a_client_of_a_node_without_a_session_is_reset_and_somebody_is_told() {
     let server = TestServer::start(Settings::default()).await;
     let asked = "192.0.2.1:10250".parse().unwrap();
-    let frontend = Frontend::start(&server, asked, 1).await;
+    let frontend = Frontend::start(&server, asked, 1);
     let error = frontend.refuses().await;
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(frontend.without_session.load(Ordering::Relaxed), 1);
@@ -149,7 +162,7 @@ async fn a_probe_is_answered_and_is_no_client() {
     for family in Family::ALL {
         let server = TestServer::start(Settings::default()).await;
         let asked = SocketAddr::new(family.probe_target(), 10250);
-        let frontend = Frontend::start(&server, asked, 1).await;
+        let frontend = Frontend::start(&server, asked, 1);
         let mut probe = TcpStream::connect(frontend.address).await.unwrap();
         let mut heard = Vec::new();
         let read = timeout(PATIENCE, probe.read_to_end(&mut heard)).await;
@@ -157,4 +170,31 @@ async fn a_probe_is_answered_and_is_no_client() {
         assert_eq!(heard, ARRIVED);
         assert_eq!(frontend.arrivals.of(family), 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_taken_from_a_socket_that_takes_anothers_place_and_for_a_while_from_the_other()
+{
+    let server = TestServer::start(Settings::default()).await;
+    let asked = SocketAddr::new(Family::V4.probe_target(), 10250);
+    let frontend = Frontend::start(&server, asked, 1);
+    let other = client_socket();
+    let new = other.address;
+    frontend
+        .listening
+        .send_replace(Listening::from([(Family::V4, other)]));
+    for address in [new, frontend.address] {
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        let mut heard = Vec::new();
+        let read = timeout(PATIENCE, probe.read_to_end(&mut heard)).await;
+        read.unwrap().unwrap();
+        assert_eq!(heard, ARRIVED);
+    }
+    // Its heartbeat looks after it.
+    let refused = timeout(PATIENCE * 2, async {
+        while TcpStream::connect(frontend.address).await.is_ok() {
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    });
+    refused.await.unwrap();
 }

@@ -105,14 +105,12 @@ fn check(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing, *};
 
     fn route(to: &str, ours: bool) -> Route {
         Route {
-            destination: Some(to.parse().unwrap()),
-            gateway: None,
-            link: Some(2),
             ours,
+            ..testing::route(Some(to), None, 2)
         }
     }
 

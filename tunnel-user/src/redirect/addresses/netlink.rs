@@ -4,12 +4,9 @@ use std::{future::Future, io, net::IpAddr, pin::Pin};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Handle, RouteMessageBuilder,
-    packet_route::{
-        address::{
-            AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
-        },
-        route::{RouteAttribute, RouteMessage},
+    Handle,
+    packet_route::address::{
+        AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
     },
 };
 
@@ -33,10 +30,25 @@ pub(super) struct OwnAddress {
     pub(super) ip: IpAddr,
     /// The number of its interface.
     pub(super) link: u32,
-    /// Reachable from elsewhere, and neither on its way in nor out.
-    pub(super) usable: bool,
+    pub(super) use_to_others: UseToOthers,
+    /// Not the first of its network; of IPv6: temporary, another will replace it soon. The kernel has one bit for both
+    /// (`linux/if_addr.h`).
+    pub(super) is_secondary: bool,
+    /// Without a network.
+    pub(super) is_host: bool,
     /// Carries the mark of an address that we added.
     pub(super) ours: bool,
+}
+
+/// Whether other machines can use an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UseToOthers {
+    /// They can.
+    Preferred,
+    /// They should not begin to: its preferred lifetime is over.
+    Deprecated,
+    /// They cannot: its scope is narrower, or it is not known yet to be nobody else's, or it is somebody else's.
+    None,
 }
 
 impl Netlink {
@@ -53,24 +65,6 @@ impl Netlink {
         let request = self.handle.address().get().execute();
         let messages: Vec<AddressMessage> = self.answer(request.try_collect()).await?;
         Ok(messages.iter().filter_map(own_address).collect())
-    }
-
-    /// The interfaces that default routes of one family lead to, the preferred one first.
-    pub(super) async fn default_links(&mut self, v6: bool) -> io::Result<Vec<u32>> {
-        let request = if v6 {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()
-        } else {
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()
-        };
-        let request = self.handle.route().get(request).execute();
-        let routes: Vec<RouteMessage> = self.answer(request.try_collect()).await?;
-        let mut links: Vec<(u32, u32)> = routes
-            .iter()
-            .filter(|route| route.header.destination_prefix_length == 0)
-            .filter_map(metric_and_link)
-            .collect();
-        links.sort_unstable();
-        Ok(links.into_iter().map(|(_, link)| link).collect())
     }
 
     /// The number of an interface.
@@ -136,30 +130,24 @@ fn own_address(message: &AddressMessage) -> Option<OwnAddress> {
         AddressAttribute::Address(ip) => Some(*ip),
         _ => None,
     });
-    let unusable = AddressHeaderFlags::Tentative
-        | AddressHeaderFlags::Dadfailed
-        | AddressHeaderFlags::Deprecated;
     let ip = local.or(address)?;
+    let flags = message.header.flags;
+    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let is_global = message.header.scope == AddressScope::Universe;
     Some(OwnAddress {
         ip,
-        ours: attributes.contains(&mark(ip)),
         link: message.header.index,
-        usable: message.header.scope == AddressScope::Universe
-            && !message.header.flags.intersects(unusable),
+        use_to_others: if !is_global || flags.intersects(unusable) {
+            UseToOthers::None
+        } else if flags.contains(AddressHeaderFlags::Deprecated) {
+            UseToOthers::Deprecated
+        } else {
+            UseToOthers::Preferred
+        },
+        is_secondary: flags.contains(AddressHeaderFlags::Secondary),
+        is_host: message.header.prefix_len == host_prefix(ip),
+        ours: attributes.contains(&mark(ip)),
     })
-}
-
-fn metric_and_link(route: &RouteMessage) -> Option<(u32, u32)> {
-    let mut metric = 0;
-    let mut link = None;
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Oif(index) => link = Some(*index),
-            _ => {}
-        }
-    }
-    Some((metric, link?))
 }
 
 /// What tells an address that we added from all others.

@@ -1,112 +1,150 @@
-//! Where redirected connects go when nobody says where.
+//! Where redirected connects go when nobody says where: the address by which others know this machine.
+//!
+//! An address counts if it is reachable from elsewhere (scope global, no longer tentative, no duplicate). Among those,
+//! in this order:
+//!  1. one that lasts before a deprecated one, whose preferred lifetime is over;
+//!  2. by its interface: the default route of the *main* table (least metric first), then a route to a router in that
+//!     table, then hardware and tunnels, then any: policy routes say nothing of a machine's own address;
+//!  3. a permanent IPv6 address before a temporary one, of which there is a new one every day (RFC 8981);
+//!  4. one with a network before one of a single host (/32, /128), which may be a virtual address on its way;
+//!  5. the one in use before others, then the primary of its network, then in the kernel's order.
+//!
+//! Where there is none, loopback: it serves this machine's own network namespace only.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use super::{
+    netlink::{OwnAddress, UseToOthers},
+    routes::{Link, Route},
+    uplinks::leads_out,
 };
+use crate::model::Family;
 
-use super::netlink::{Netlink, OwnAddress};
+/// This machine's addresses that could receive redirected connects, the best first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates(Vec<Candidate>);
 
-/// An address of each family to listen on. Clients in other network namespaces reach a node's
-/// address, but not its loopback.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RedirectAddresses {
-    /// `None` if this machine has no IPv4.
-    pub v4: Option<Ipv4Addr>,
-    /// `None` if this machine has no IPv6.
-    pub v6: Option<Ipv6Addr>,
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The address.
+    pub ip: IpAddr,
+    /// The name of its interface.
+    pub interface: String,
+    /// What speaks for it.
+    pub place: Place,
+    rank: Rank,
 }
 
-/// Picks the addresses by which others know this machine: the first global one of the interface
-/// with the default route, else of any, else the loopback address.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub async fn pick_redirect_addresses() -> io::Result<RedirectAddresses> {
-    let mut netlink = Netlink::new()?;
-    let addresses = netlink.addresses().await?;
-    pick(&mut netlink, &addresses).await
+/// What an address' interface is to this machine, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// It has the default route, of this metric.
+    DefaultRoute(u32),
+    /// It leads to a router.
+    Routed,
+    /// It is hardware or a tunnel.
+    LeadsOut,
+    /// It is something else: a bridge of containers, or loopback where that has an address that others know.
+    Elsewhere,
+    /// It leads nowhere.
+    Loopback,
 }
 
-pub(super) async fn pick(
-    netlink: &mut Netlink,
-    addresses: &[OwnAddress],
-) -> io::Result<RedirectAddresses> {
-    let v4_links = netlink.default_links(false).await?;
-    let v6_links = netlink.default_links(true).await?;
-    Ok(RedirectAddresses {
-        v4: pick_one(addresses, &v4_links, |ip| match ip {
-            IpAddr::V4(v4) => Some(v4),
-            IpAddr::V6(_) => None,
-        }),
-        v6: pick_one(addresses, &v6_links, |ip| match ip {
-            IpAddr::V6(v6) => Some(v6),
-            IpAddr::V4(_) => None,
-        }),
-    })
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_deprecated: bool,
+    place: Place,
+    is_temporary: bool,
+    is_host: bool,
 }
 
-fn pick_one<A: Copy + Into<IpAddr>>(
-    addresses: &[OwnAddress],
-    default_links: &[u32],
-    family: impl Fn(IpAddr) -> Option<A>,
-) -> Option<A> {
-    let global = |own: &&OwnAddress| own.usable && !own.ip.is_loopback();
-    let of_family = |own: &OwnAddress| family(own.ip);
-    let on_default_link = default_links.iter().find_map(|link| {
-        let on_link = addresses.iter().filter(|own| own.link == *link);
-        on_link.filter(global).find_map(of_family)
-    });
-    let anywhere = || addresses.iter().filter(global).find_map(of_family);
-    let loopback = || {
-        let mut all = addresses.iter().filter(|own| own.ip.is_loopback());
-        all.find_map(of_family)
-    };
-    on_default_link.or_else(anywhere).or_else(loopback)
+impl Candidates {
+    pub(super) fn new(addresses: &[OwnAddress], links: &[Link], routes: &[Route]) -> Self {
+        let links: BTreeMap<_, _> = links.iter().map(|link| (link.number, link)).collect();
+        let mut found: Vec<_> = addresses
+            .iter()
+            .filter(|own| own.ip.is_loopback() || is_known_to_others(own))
+            .filter_map(|own| {
+                let link = links.get(&own.link)?;
+                let place = place(own.ip, link, routes);
+                let candidate = Candidate {
+                    ip: own.ip,
+                    interface: link.name.clone(),
+                    place,
+                    rank: Rank {
+                        is_deprecated: own.use_to_others == UseToOthers::Deprecated,
+                        place,
+                        is_temporary: own.is_secondary && own.ip.is_ipv6(),
+                        is_host: own.is_host && place != Place::Loopback,
+                    },
+                };
+                Some((candidate, own.is_secondary))
+            })
+            .collect();
+        found.sort_by_key(|(candidate, is_secondary)| (candidate.rank, *is_secondary));
+        Self(found.into_iter().map(|(candidate, _)| candidate).collect())
+    }
+
+    /// The best of a family; the one in use if no other is better. `None` if this machine has no address of it.
+    pub fn choose(&self, family: Family, in_use: Option<IpAddr>) -> Option<&Candidate> {
+        let mut of_family = self.0.iter().filter(|one| Family::of(one.ip) == family);
+        let best = of_family.clone().next()?;
+        let kept = of_family.find(|one| Some(one.ip) == in_use && one.rank == best.rank);
+        Some(kept.unwrap_or(best))
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (interface, rank) = (&self.interface, self.rank);
+        match self.place {
+            Place::DefaultRoute(metric) => {
+                write!(f, "on {interface}, which has the default route")?;
+                if metric != 0 {
+                    write!(f, " of metric {metric}")?;
+                }
+            }
+            Place::Routed => write!(f, "on {interface}, which leads to a router")?,
+            Place::LeadsOut => write!(f, "on {interface}: no interface leads to a router")?,
+            Place::Elsewhere => write!(f, "on {interface}: no interface leads out")?,
+            Place::Loopback => return write!(f, "this machine has no other"),
+        }
+        let blemishes = [
+            (rank.is_deprecated, "its preferred lifetime is over"),
+            (rank.is_temporary, "it is temporary"),
+            (rank.is_host, "it is of a single host"),
+        ];
+        for (_, blemish) in blemishes.iter().filter(|(applies, _)| *applies) {
+            write!(f, ", {blemish}, but there is no other")?;
+        }
+        Ok(())
+    }
+}
+
+/// Those that servers put on loopback are theirs alone.
+fn is_known_to_others(own: &OwnAddress) -> bool {
+    own.use_to_others != UseToOthers::None && !own.ours
+}
+
+fn place(ip: IpAddr, link: &Link, routes: &[Route]) -> Place {
+    if ip.is_loopback() {
+        return Place::Loopback;
+    }
+    let on_link = |route: &&Route| route.is_main && route.link == Some(link.number);
+    let of_family = |route: &&Route| route.family == Family::of(ip);
+    let routes = routes.iter().filter(on_link).filter(of_family);
+    let default = routes.clone().filter(|route| route.destination.is_none());
+    if let Some(metric) = default.map(|route| route.metric).min() {
+        Place::DefaultRoute(metric)
+    } else if routes.clone().any(|route| route.gateway.is_some()) {
+        Place::Routed
+    } else if leads_out(link) {
+        Place::LeadsOut
+    } else {
+        Place::Elsewhere
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn own(ip: &str, link: u32) -> OwnAddress {
-        let ip: IpAddr = ip.parse().unwrap();
-        OwnAddress {
-            ip,
-            link,
-            usable: !ip.is_loopback(),
-            ours: false,
-        }
-    }
-
-    fn v4(addresses: &[OwnAddress], default_links: &[u32]) -> Option<String> {
-        let found = pick_one(addresses, default_links, |ip| match ip {
-            IpAddr::V4(v4) => Some(v4),
-            IpAddr::V6(_) => None,
-        });
-        found.map(|ip| ip.to_string())
-    }
-
-    #[test]
-    fn the_default_routes_interface_wins_then_any_then_loopback() {
-        let loopback = own("127.0.0.1", 1);
-        let bridge = own("172.17.0.1", 2);
-        let uplink = own("192.0.2.10", 3);
-        let v6 = own("2001:db8::1", 3);
-        let all = [loopback, bridge, v6, uplink];
-        assert_eq!(v4(&all, &[3]).as_deref(), Some("192.0.2.10"));
-        assert_eq!(v4(&all, &[]).as_deref(), Some("172.17.0.1"));
-        assert_eq!(v4(&[loopback, v6], &[3]).as_deref(), Some("127.0.0.1"));
-        assert_eq!(v4(&[v6], &[3]), None);
-    }
-
-    #[test]
-    fn an_address_that_is_not_usable_yet_is_passed_over() {
-        let tentative = OwnAddress {
-            usable: false,
-            ..own("192.0.2.10", 3)
-        };
-        let other = own("192.0.2.11", 3);
-        assert_eq!(v4(&[tentative, other], &[3]).as_deref(), Some("192.0.2.11"));
-    }
-}
+mod tests;

@@ -10,21 +10,30 @@ use ipnet::IpNet;
 use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
+        AddressFamily,
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
 
 use super::netlink::{LOOPBACK, Netlink};
+use crate::model::Family;
 
 /// Our number among those who add routes.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xc1);
 /// The table that the kernel looks into first (`RT_TABLE_LOCAL` in `linux/rtnetlink.h`).
 const LOCAL_TABLE: u8 = 255;
+/// The table that is looked into where no policy rule says otherwise (`RT_TABLE_MAIN`).
+const MAIN_TABLE: u32 = 254;
 
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
+    pub(super) family: Family,
+    /// It is in the main table, where no policy rule says otherwise.
+    pub(super) is_main: bool,
+    /// The least is preferred.
+    pub(super) metric: u32,
     /// Where it leads; `None`: everywhere.
     pub(super) destination: Option<IpNet>,
     /// The router that it leads through.
@@ -39,6 +48,7 @@ pub(super) struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) number: u32,
+    pub(super) name: String,
     pub(super) is_loopback: bool,
     /// What made it; `None`: hardware.
     pub(super) kind: Option<InfoKind>,
@@ -109,6 +119,13 @@ impl Netlink {
 fn parse_routes(message: &RouteMessage) -> Vec<Route> {
     let length = message.header.destination_prefix_length;
     let mut route = Route {
+        family: if message.header.address_family == AddressFamily::Inet6 {
+            Family::V6
+        } else {
+            Family::V4
+        },
+        is_main: table(message) == MAIN_TABLE,
+        metric: 0,
         destination: None,
         gateway: None,
         link: None,
@@ -124,6 +141,7 @@ fn parse_routes(message: &RouteMessage) -> Vec<Route> {
             RouteAttribute::Gateway(address) => route.gateway = ip(address),
             RouteAttribute::Via(_) => route.gateway = Some(Ipv6Addr::UNSPECIFIED.into()),
             RouteAttribute::Oif(link) => route.link = Some(*link),
+            RouteAttribute::Priority(metric) => route.metric = *metric,
             RouteAttribute::MultiPath(next) => hops.extend(next.iter().cloned()),
             _ => {}
         }
@@ -165,12 +183,14 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 fn parse_link(message: &LinkMessage) -> Link {
     let mut link = Link {
         number: message.header.index,
+        name: String::new(),
         is_loopback: message.header.flags.contains(LinkFlags::Loopback),
         kind: None,
         master: None,
     };
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {

@@ -91,6 +91,11 @@ impl ServiceAddress {
         self.address
     }
 
+    /// Whether a server put it there.
+    pub fn is_ours(&self) -> bool {
+        self.origin != Origin::Others
+    }
+
     /// Removes the address, unless it is somebody else's.
     ///
     /// # Errors
