@@ -12,6 +12,7 @@
 
 pub mod addresses;
 mod claim;
+mod confinement;
 mod counters;
 mod diff;
 mod entries;
@@ -49,6 +50,7 @@ use self::{
 };
 pub use self::{
     claim::{Holders, Sharing},
+    confinement::Confinement,
     counters::{CounterReader, Counters},
     diff::Changes,
     error::{ApplyError, GateError, InstallError},
@@ -99,6 +101,10 @@ impl Redirect {
     /// # Errors
     /// See [`InstallError`]; each names the way out.
     pub fn install(options: &Options) -> Result<Self, InstallError> {
+        Self::try_install(options).map_err(InstallError::with_confinement)
+    }
+
+    fn try_install(options: &Options) -> Result<Self, InstallError> {
         let host = Host::check(options.cgroup.as_deref(), &options.pin_root)?;
         if options.log_level.is_some() && !host::can_load_logging_programs() {
             return Err(InstallError::LoggingNeedsPerfmon);

@@ -1,8 +1,8 @@
 //! Why the redirect cannot be installed, filled or opened.
 
-use std::{io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
 
-use super::claim::Holders;
+use super::{claim::Holders, confinement::Confinement};
 
 /// Why the redirect could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +132,18 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
+    /// The kernel refused, perhaps for this.
+    #[error("{by}")]
+    Confined {
+        /// Who does.
+        by: Confinement,
+        /// What was refused.
+        #[source]
+        source: Box<InstallError>,
+    },
     /// The embedded object does not load.
     #[error("cannot load the redirect's programs into the kernel")]
-    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Load(#[source] Box<dyn Error + Send + Sync>),
     /// Somebody else holds the hook.
     #[error(
         "program {program} is attached exclusively to {cgroup} at {hook}, so no other can be: \
@@ -162,6 +171,26 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
+}
+
+impl InstallError {
+    /// The same with who confines this process, where that may be why the kernel refused.
+    pub(super) fn with_confinement(self) -> Self {
+        match Confinement::of_this_process() {
+            Some(by) if is_denied(&self) => Self::Confined {
+                by,
+                source: Box::new(self),
+            },
+            _ => self,
+        }
+    }
+}
+
+/// Whether one of its causes is that something was not permitted.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    let of_system = error.downcast_ref::<io::Error>();
+    let denied = of_system.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    denied || error.source().is_some_and(is_denied)
 }
 
 /// Why a table did not reach the kernel.

@@ -6,7 +6,8 @@ use super::Step;
 use crate::shell;
 
 /// (program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(&str, &str, Option<&str>); 26] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 27] = [
+    ("apparmor_parser", "apparmor", None),
     ("/usr/lib/cni/bridge", "containernetworking-plugins", None),
     ("bpftool", "bpftool", Some("linux-tools-generic")),
     ("busybox", "busybox-static", None),

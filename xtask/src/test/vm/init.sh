@@ -19,6 +19,7 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
+mount -t securityfs securityfs /sys/kernel/security
 # Namespaces and pins are shared with what tests unshare, as systemd has it.
 mount --make-rshared /
 mkdir -p /run/netns

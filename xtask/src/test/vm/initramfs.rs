@@ -16,9 +16,10 @@ const INIT: &str = include_str!("init.sh");
 
 /// Tools that tests run, besides those of busybox. What runs other programs is a real one as well: busybox
 /// would run its own applets instead.
-const TOOLS: [&str; 18] = [
+const TOOLS: [&str; 19] = [
     "env",
     "timeout",
+    "apparmor_parser",
     "bpftool",
     "capsh",
     "conntrack",
