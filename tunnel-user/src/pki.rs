@@ -29,7 +29,7 @@ pub use identity::{
 pub(crate) use pending_key::pending_key;
 pub use pin::{CaPin, InvalidPin};
 pub use pinned::PinMismatch;
-pub use renewal::RenewalSchedule;
+pub use renewal::{CLOCK_CHECK, RenewalSchedule};
 pub use store::{PrivateDir, StoreError, StoreLock};
 pub use subject::{AGENT_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};

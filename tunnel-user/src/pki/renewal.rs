@@ -27,6 +27,9 @@ const MAX_BACK_OFF: Duration = Duration::from_mins(5);
 /// What every wait is at least: a server that refuses must not be flooded.
 const MIN_BACK_OFF: Duration = Duration::from_millis(200);
 
+/// The longest sleep before the clock is read again: it may jump, and the machine may sleep.
+pub const CLOCK_CHECK: Duration = Duration::from_secs(10);
+
 /// Decides when the next attempt to renew is due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RenewalSchedule {

@@ -48,6 +48,11 @@ impl Validity {
         now >= self.expires
     }
 
+    /// Whether it has begun: not if the clock was ahead when it was issued, or is behind now.
+    pub fn has_begun(&self, now: OffsetDateTime) -> bool {
+        self.not_before() <= now
+    }
+
     /// What `notBefore` says.
     pub(super) fn not_before(&self) -> OffsetDateTime {
         self.issued.saturating_sub(BACKDATE)

@@ -11,16 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{State, chain};
-use crate::pki::{Credential, RenewalSchedule, Validity, new_key, server_config};
+use crate::pki::{CLOCK_CHECK, Credential, RenewalSchedule, Validity, new_key, server_config};
 
 /// How long a server certificate lives.
 pub const SERVER_CERTIFICATE_LIFE: Duration = Duration::from_hours(365 * 24);
 
 /// Key and certificate in one file, so that they always belong together.
 const FILE: &str = "server.pem";
-
-/// The longest sleep before the clock is read again: it may jump, and the machine may sleep.
-pub(super) const CLOCK_CHECK: Duration = Duration::from_mins(1);
 
 /// Keeps the server's certificate fresh and publishes the TLS configuration with it.
 pub struct ServerCertificate {
@@ -66,7 +63,8 @@ impl ServerCertificate {
                 () = tokio::time::sleep(wait.min(CLOCK_CHECK)) => {}
             }
             let now = OffsetDateTime::now_utc();
-            if self.schedule.wait(now).is_zero() {
+            let validity = self.schedule.validity();
+            if self.schedule.wait(now).is_zero() || !validity.has_begun(now) {
                 self.renew(now);
             }
         }
@@ -116,8 +114,14 @@ fn usable(
     if credential.chain.get(1) != Some(state.ca().certificate()) {
         return Err("it was not issued by the CA that is in use".to_owned());
     }
+    let Validity { issued, expires } = credential.validity;
     if credential.validity.has_ended(now) {
-        return Err(format!("it expired at {}", credential.validity.expires));
+        return Err(format!("it expired at {expires}"));
+    }
+    if !credential.validity.has_begun(now) {
+        return Err(format!(
+            "it was issued at {issued}, by a clock that was ahead"
+        ));
     }
     let config = server_config(credential, slice::from_ref(state.ca().certificate()))
         .map_err(|error| chain(&error))?;

@@ -18,6 +18,8 @@ use crate::pki::{Ca, CaError, PrivateDir, StoreError};
 
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
+/// Before this program was written, as a machine says that has lost the time: 1970, or when its image was built.
+const EARLIEST: OffsetDateTime = time::macros::datetime!(2026-11-01 00:00 UTC);
 
 /// What a standalone server knows, in files.
 pub struct State {
@@ -61,6 +63,12 @@ pub enum StateError {
         .0.display()
     )]
     HalfCa(PathBuf),
+    /// A new CA would end too early.
+    #[error(
+        "this machine's clock says {0}, which cannot be: a CA that is made now would end too early. Set the clock \
+         (`timedatectl`, `chronyc waitsync`); a server that its unit starts again goes on by itself then"
+    )]
+    Clock(OffsetDateTime),
     /// A new CA cannot be made.
     #[error("cannot make a CA")]
     NewCa(#[source] CaError),
@@ -168,6 +176,9 @@ fn load_ca(dir: &PrivateDir) -> Result<Option<Ca>, StateError> {
 }
 
 fn make_ca(dir: &PrivateDir, now: OffsetDateTime) -> Result<Ca, StateError> {
+    if now < EARLIEST {
+        return Err(StateError::Clock(now));
+    }
     let ca = Ca::generate(now).map_err(StateError::NewCa)?;
     dir.write(CA_KEY, ca.key_pem().as_bytes())?;
     if let Err(error) = dir.write(CA_CERTIFICATE, ca.certificate_pem().as_bytes()) {

@@ -23,12 +23,14 @@ const PROGRAMS: [&str; 4] = ["acceptor", "culvert", "probe", previous::PROGRAM];
 /// Test binaries of the tests crate that run in the machine, in this order, and which of their tests:
 /// emulated, everything takes too long, and neither the harness nor most of e2e depends on the kernel. What does of
 /// servers that stop and take over, the first binary has.
-const TESTS: [(&str, &str); 2] = [
+const TESTS: [(&str, &str); 3] = [
     ("kernel", "redirect::"),
     (
         "e2e",
         "transparent:: upgrades::the_version_before upgrades::servers_take_over restarts::nothing_is_left",
     ),
+    // All of it, and nowhere else; one after the other, for there is one clock.
+    ("machine", "--test-threads=1"),
 ];
 
 pub(super) fn run(series: &[String], filter: Option<&str>) -> Result<Tally> {

@@ -5,6 +5,7 @@
 //!  Kubernetes   the cluster's CA, Node objects           } --> Backing --> the same server
 //! ```
 
+mod authority;
 mod kubernetes;
 mod standalone;
 

@@ -24,11 +24,8 @@ use super::{
 use crate::{
     moment::{changed, holds},
     observability::chain,
-    pki::{Credential, StoreError},
+    pki::{CLOCK_CHECK, Credential, StoreError},
 };
-
-/// The longest sleep before the clock is read again: it may jump, and the machine may sleep.
-const CLOCK_CHECK: Duration = Duration::from_mins(1);
 
 type NamesOf<T> = dyn Fn(&T) -> Option<CertificateNames> + Send + Sync;
 

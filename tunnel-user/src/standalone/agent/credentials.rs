@@ -12,13 +12,15 @@ use tracing::{info, warn};
 use super::{
     call::{Ask, ask_any},
     enrol::{accept, enrol},
-    plan::{Asked, Plan, plan},
+    plan::{Asked, NoIdentity, Plan, plan},
     store::{AgentStore, StoredIdentity},
 };
 use crate::{
     model::{AgentIdentity, Mark, NodeName, ServerAddr},
-    pki::{CaPin, RenewalSchedule, ServerProof, Validity, client_config, new_key, request},
-    standalone::{JoinToken, chain, proto::RenewRequest, server_certificate::CLOCK_CHECK},
+    pki::{
+        CLOCK_CHECK, CaPin, RenewalSchedule, ServerProof, Validity, client_config, new_key, request,
+    },
+    standalone::{JoinToken, chain, proto::RenewRequest},
 };
 
 /// What an agent needs to know in order to have an identity.
@@ -68,7 +70,8 @@ impl AgentCredentials {
             }),
             pin: options.pin,
         };
-        let decision = plan(store.load()?, asked, OffsetDateTime::now_utc())
+        let decision = plan_in_time(&store, asked, trouble, shutdown)
+            .await
             .with_context(|| format!("no identity in {}", store.path().display()))?;
         let stored = match decision {
             Plan::UseStored(stored) => {
@@ -196,5 +199,31 @@ impl AgentCredentials {
         self.configs.send_replace(Arc::new(config));
         self.validities.send_replace(validity);
         Ok(())
+    }
+}
+
+/// Decides what to do, once the clock allows it: one that is ahead makes every certificate look old, and a machine that
+/// keeps no time while it is off may set it after this program has started.
+async fn plan_in_time(
+    store: &AgentStore,
+    asked: Asked<'_>,
+    trouble: &(dyn Fn(String) + Sync),
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Plan> {
+    let mut told = false;
+    loop {
+        let late = match plan(store.load()?, asked, OffsetDateTime::now_utc()) {
+            Err(late @ NoIdentity::Late { .. }) => late,
+            decided => return Ok(decided?),
+        };
+        if !told {
+            warn!(reason = %late, "waiting for the clock");
+            told = true;
+        }
+        trouble(late.to_string());
+        tokio::select! {
+            () = tokio::time::sleep(CLOCK_CHECK) => {}
+            () = shutdown.cancelled() => return Err(late.into()),
+        }
     }
 }

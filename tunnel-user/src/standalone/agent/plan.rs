@@ -42,6 +42,16 @@ pub(super) enum NoIdentity {
     )]
     Unusable { reason: String, node: NodeName },
     #[error(
+        "the stored certificate expired at {expired}, and this machine's clock says {now}: if the clock is right, run \
+         `culvert token create --node {node}` on the server, and the command that it prints here; if it is not, the \
+         agent goes on by itself once it is set"
+    )]
+    Late {
+        expired: OffsetDateTime,
+        now: OffsetDateTime,
+        node: NodeName,
+    },
+    #[error(
         "--token needs --ca-hash, by which the agent knows the right server: give both, as `culvert \
          token create` prints them"
     )]
@@ -67,10 +77,7 @@ pub(super) fn plan(
             }
             Some(_) | None => Ok(Plan::UseStored(Box::new(stored))),
         },
-        Err(reason) => enrol(asked, None, || NoIdentity::Unusable {
-            reason,
-            node: asked.node.clone(),
-        }),
+        Err(unusable) => enrol(asked, None, || unusable),
     }
 }
 
@@ -79,22 +86,32 @@ fn check(
     stored: Result<StoredIdentity, Unusable>,
     asked: Asked<'_>,
     now: OffsetDateTime,
-) -> Result<StoredIdentity, String> {
-    let stored =
-        stored.map_err(|cause| format!("the stored credential cannot be used ({cause})"))?;
+) -> Result<StoredIdentity, NoIdentity> {
     let Asked { node, pin, .. } = asked;
+    let unusable = |reason| NoIdentity::Unusable {
+        reason,
+        node: node.clone(),
+    };
+    let stored = stored
+        .map_err(|cause| unusable(format!("the stored credential cannot be used ({cause})")))?;
     if stored.identity.node != *node {
         let named = &stored.identity.node;
-        return Err(format!(
+        return Err(unusable(format!(
             "the stored certificate is for node {named}, not for {node}"
-        ));
-    }
-    let expires = stored.credential.validity.expires;
-    if now >= expires {
-        return Err(format!("the stored certificate expired at {expires}"));
+        )));
     }
     if pin.is_some() && CaPin::of(&stored.ca) != pin {
-        return Err("the stored certificate is of another CA than --ca-hash names".to_owned());
+        return Err(unusable(
+            "the stored certificate is of another CA than --ca-hash names".to_owned(),
+        ));
+    }
+    let validity = stored.credential.validity;
+    if validity.has_ended(now) {
+        return Err(NoIdentity::Late {
+            expired: validity.expires,
+            now,
+            node: node.clone(),
+        });
     }
     Ok(stored)
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tower_service::Service as _;
 
-use super::{Backing, Foundation};
+use super::{Backing, Foundation, authority};
 use crate::{
     app::certificates::follow_expiry,
     model::SnapshotReader,
@@ -29,6 +29,7 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
         args,
         addresses,
         metrics,
+        readiness,
         end,
         ..
     } = *foundation;
@@ -67,6 +68,14 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
             (
                 "renewing the server's certificate",
                 Box::pin(certificate.run(end.clone())),
+            ),
+            (
+                "comparing the CA with the clock",
+                Box::pin(authority::compare_with_clock(
+                    state.ca().validity(),
+                    readiness.register("ca"),
+                    end.clone(),
+                )),
             ),
             (
                 "watching certificates",
