@@ -80,7 +80,11 @@ fn an_address_known_to_others_counts_on_loopback_but_not_one_of_ours() {
         is_host: true,
         ..own("192.0.2.77", LOOPBACK)
     };
-    let addresses = [own("127.0.0.1", LOOPBACK), router];
+    let addresses = [
+        own("127.0.0.1", LOOPBACK),
+        router,
+        own("172.17.0.1", BRIDGE),
+    ];
     assert_eq!(v4(&machine(&addresses, &[]), None), "192.0.2.77");
     let ours = OwnAddress {
         ours: true,
