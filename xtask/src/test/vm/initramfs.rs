@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::debian::Kernel;
-use super::{Program, TESTS};
+use super::{Program, tests_on};
 use crate::shell;
 
 const INIT: &str = include_str!("init.sh");
@@ -86,7 +86,7 @@ pub(super) fn pack(
     add_modules(&tree, kernel)?;
     fs::write(tree.join("init"), INIT)?;
     fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
-    fs::write(tree.join("etc/tests"), which_tests(filter))?;
+    fs::write(tree.join("etc/tests"), which_tests(kernel, filter))?;
     fs::write(
         tree.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
@@ -103,9 +103,9 @@ pub(super) fn pack(
 }
 
 /// The lines of `/etc/tests`.
-fn which_tests(filter: Option<&str>) -> String {
-    let line = |(test, usual): &(&str, &str)| format!("{test} {}\n", filter.unwrap_or(usual));
-    TESTS.iter().map(line).collect()
+fn which_tests(kernel: &Kernel, filter: Option<&str>) -> String {
+    let line = |(test, usual)| format!("{test} {}\n", filter.unwrap_or(usual));
+    tests_on(kernel).map(line).collect()
 }
 
 fn add_programs(tree: &Path, programs: &[Program]) -> Result<()> {

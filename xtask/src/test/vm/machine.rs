@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::TESTS;
 use super::debian::Kernel;
+use super::tests_on;
 use crate::test::tally::{Tally, lines};
 
 /// How the processor is made.
@@ -72,8 +72,7 @@ pub(super) fn boot(kernel: &Kernel, image: &Path, accelerator: Accelerator) -> R
             TESTS_LIMIT.as_secs()
         );
     }
-    let expected: Vec<_> = TESTS
-        .iter()
+    let expected: Vec<_> = tests_on(kernel)
         .map(|(test, _)| format!("{test} exit 0"))
         .collect();
     if !done || (exits != expected && tally.failed == 0) {
