@@ -15,6 +15,7 @@ mod identity;
 mod links;
 mod numbers;
 mod programs_log;
+mod proxies;
 mod renumbering;
 mod resets;
 mod restarts;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, scale, until};
 use tunnel_user::observability::status::StatusReport;
 
+pub(crate) use clients::accept;
 pub(crate) use figures::resident_kib;
 
 /// "At once", on a machine that does much else.

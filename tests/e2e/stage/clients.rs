@@ -103,9 +103,13 @@ impl Stage {
     /// A connection, and the target's end of it.
     pub(crate) fn pair(&self, target: &TcpListener) -> (TcpStream, TcpStream) {
         let client = self.connect(&target.local_addr().unwrap().to_string());
-        let (accepted, _) = target.accept().unwrap();
-        (client, bounded(accepted))
+        (client, accept(target))
     }
+}
+
+/// The next connection.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    bounded(listener.accept().unwrap().0)
 }
 
 /// No test waits for ever.

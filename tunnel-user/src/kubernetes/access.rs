@@ -3,6 +3,7 @@
 mod any_version;
 mod entries;
 mod kubeconfig;
+mod proxy;
 
 use std::{path::Path, time::Duration};
 

@@ -14,7 +14,10 @@ use kube::{
     },
 };
 
-use super::entries::{BadEntry, Content};
+use super::{
+    entries::{BadEntry, Content},
+    proxy,
+};
 use crate::kubernetes::api_error::describe;
 
 /// Why a kubeconfig cannot be used.
@@ -49,10 +52,13 @@ pub(super) async fn read(file: &Path) -> Result<Config, KubeconfigError> {
         problem,
     };
     let kubeconfig = parse(file).map_err(failed)?;
-    check(&kubeconfig).map_err(failed)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    let proxy = check(&kubeconfig).map_err(failed)?.proxy_url.clone();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .map_err(|error| failed(Problem::Other(describe(&error))))
+        .map_err(|error| failed(Problem::Other(describe(&error))))?;
+    let proxy = proxy::for_target(proxy.as_deref(), &config.cluster_url);
+    config.proxy_url = proxy.map_err(|error| failed(error.into()))?;
+    Ok(config)
 }
 
 /// Paths in it are relative to the file.
@@ -64,7 +70,8 @@ fn parse(file: &Path) -> Result<Kubeconfig, Problem> {
     })
 }
 
-fn check(kubeconfig: &Kubeconfig) -> Result<(), Problem> {
+/// Returns the cluster of the context that is in use.
+fn check(kubeconfig: &Kubeconfig) -> Result<&Cluster, Problem> {
     let context = current_context(kubeconfig)?;
     let name = &context.cluster;
     let named = kubeconfig.clusters.iter().find(|named| named.name == *name);
@@ -76,7 +83,7 @@ fn check(kubeconfig: &Kubeconfig) -> Result<(), Problem> {
         })?;
     check_cluster(&format!("clusters[{name}]"), cluster)?;
     let Some(name) = context.user.as_ref().filter(|name| !name.is_empty()) else {
-        return Ok(());
+        return Ok(cluster);
     };
     let named = kubeconfig
         .auth_infos
@@ -94,7 +101,7 @@ fn check(kubeconfig: &Kubeconfig) -> Result<(), Problem> {
             missing("user", name, &known)
         })?;
     check_user(&format!("users[{name}]"), user)?;
-    Ok(())
+    Ok(cluster)
 }
 
 fn current_context(kubeconfig: &Kubeconfig) -> Result<&Context, Problem> {
