@@ -67,7 +67,8 @@ impl Cluster {
         self.start(&control_plane::controllers(directory, control)?)?;
         self.start(&control_plane::scheduler(directory, control)?)?;
         for machine in self.machines() {
-            self.start(&kubelet::program(directory, machine)?)?;
+            self.start_kubelet(machine)?;
+            wait_for_kubelet(machine)?;
             self.start(&kube_proxy::program(directory, machine)?)?;
         }
         self.wait_for_nodes()?;
@@ -117,6 +118,16 @@ impl Cluster {
         process::reap_all();
         removed
     }
+}
+
+/// Kubelets of one kernel share the directory of their socket for device plugins, whatever their own is called: each clears it
+/// before it listens there, and ends if another did so in between. So the next one waits until this one listens.
+fn wait_for_kubelet(machine: &Machine) -> Result<()> {
+    let sockets = machine.launch("cat").arg("/proc/net/unix");
+    until("the kubelet listens for device plugins", PATIENCE, || {
+        let listed = sockets.start()?.succeed(PATIENCE)?;
+        Ok(listed.contains(kubelet::DEVICE_PLUGINS).then_some(()))
+    })
 }
 
 /// Waits until the cluster of `directory` is ready, as long as `alive` says that somebody still makes it.
