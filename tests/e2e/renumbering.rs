@@ -115,6 +115,30 @@ fn connects_work_again_when_the_machine_has_another_address() {
 }
 
 #[test]
+fn an_address_that_comes_back_at_once_is_listened_on_again() {
+    let stage = stage();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let server = server(&stage, SCHEMES[0]);
+    let _agent = agent(&stage);
+    let control = stage.control();
+    control.ip("addr del 10.77.0.1/24 dev eth0").unwrap();
+    stage.until("it listens elsewhere", |_| {
+        listener(&stage).0 != "10.77.0.1:10270"
+    });
+    control.ip("addr add 10.77.0.1/24 dev eth0").unwrap();
+    let to_router = "route add 203.0.113.0/24 via 10.77.0.254";
+    control.ip(to_router).unwrap();
+    stage.until("it listens there", |_| {
+        listener(&stage).0 == "10.77.0.1:10270"
+    });
+    for client in [control, stage.lab().pod(0).namespace()] {
+        served_soon(&stage, client);
+    }
+    let said = server.output();
+    assert!(!said.contains("cannot follow"), "{said}");
+}
+
+#[test]
 fn an_address_that_comes_after_the_start_is_used_and_until_then_its_absence_is_told() {
     let stage = Stage::new();
     for address in ["10.77.0.1/24", "fd00:77::1/64"] {

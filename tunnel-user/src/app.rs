@@ -2,13 +2,11 @@
 
 pub mod agent;
 mod arrival;
-mod bind;
 mod certificates;
 mod descriptors;
 mod handover;
 mod memory_limit;
 mod node_table;
-mod port_holder;
 pub mod server;
 mod signals;
 mod tasks;

@@ -15,6 +15,7 @@
 
 pub mod app;
 mod backoff;
+mod bind;
 pub mod cli;
 pub mod frontend;
 mod grpc;

@@ -220,8 +220,8 @@ impl Redirect {
         Ok(())
     }
 
-    /// Sends connects to other listeners from now on, if this server's gate is open: they are to be where the port
-    /// is, and accepted from already. False if the gate is closed or another server's.
+    /// Sends connects to these listeners from now on, which are accepted from already. False if the gate leads there, is
+    /// closed, or is another server's.
     ///
     /// # Errors
     /// When a listener is no place to redirect to, or the kernel refuses.

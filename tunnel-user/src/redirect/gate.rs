@@ -105,18 +105,23 @@ impl Gate {
         }
     }
 
-    /// Leads to other listeners, if this server wrote the configuration.
+    /// Leads to other listeners, if this server wrote the configuration. False if it does so already, or is closed.
     pub(super) fn lead_to(
         &self,
         listeners: Listeners<'_>,
         destination: &Destination,
     ) -> Result<bool, GateError> {
-        let Some(config) = self.own_config()? else {
+        let is_open = self.has_listener().map_err(map_error(maps::LISTENERS))?;
+        let Some(config) = self.own_config()?.filter(|_| is_open) else {
             return Ok(false);
         };
+        let moved = destination.instead_of_that_in(config);
+        if moved == config {
+            return Ok(false);
+        }
         // A slot that is emptied while connects are sent there would have them refused.
         self.fill(listeners)?;
-        self.set_config(destination.instead_of_that_in(config))?;
+        self.set_config(moved)?;
         self.empty_others(listeners)?;
         Ok(true)
     }
@@ -134,8 +139,7 @@ impl Gate {
     /// Closes the gate. False if it is closed, or another server has opened it anew meanwhile: then
     /// it stays open.
     pub(super) fn close(&self) -> Result<bool, GateError> {
-        let config = self.config().map_err(map_error(maps::CONFIG))?;
-        if config.is_none_or(|config| config.owner != self.owner) {
+        if self.own_config()?.is_none() {
             return Ok(false);
         }
         let v4 = self
@@ -149,8 +153,8 @@ impl Gate {
 
     /// Whether connects of any family are redirected now.
     pub(super) fn state(&self) -> io::Result<GateState> {
-        let listens = self.listener(LISTENER_V4)?.or(self.listener(LISTENER_V6)?);
-        let (Some(config), Some(_)) = (self.config()?, listens) else {
+        let listens = self.has_listener()?;
+        let Some(config) = self.config()?.filter(|_| listens) else {
             return Ok(GateState::NoListener);
         };
         let most = Duration::from_nanos(config.heartbeat_max_age);
@@ -185,9 +189,13 @@ impl Gate {
         empty(&self.listeners, slot)
     }
 
-    /// The cookie of the socket in a slot.
-    fn listener(&self, slot: u32) -> io::Result<Option<u64>> {
-        self.listeners.get(&slot)
+    /// Whether a socket of any family is in its slot.
+    fn has_listener(&self) -> io::Result<bool> {
+        let (v4, v6) = (
+            self.listeners.get(&LISTENER_V4)?,
+            self.listeners.get(&LISTENER_V6)?,
+        );
+        Ok(v4.or(v6).is_some())
     }
 }
 

@@ -5,14 +5,15 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, TcpListener},
     os::fd::AsFd as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::{
-    app::{bind, handover::Offer},
+    app::handover::Offer,
+    bind,
     frontend::transparent::{ClientSocket, Listening},
     model::Family,
     redirect::{
@@ -35,6 +36,8 @@ struct Shared {
     port: u16,
     named: Vec<IpAddr>,
     listening: watch::Sender<Listening>,
+    /// All that have been bound: who accepts clients keeps those that were replaced for a while, and an address may come back.
+    bound: Mutex<Vec<Weak<TcpListener>>>,
     service_addresses: Mutex<Vec<ServiceAddress>>,
 }
 
@@ -49,10 +52,11 @@ impl ClientSockets {
             port: args.redirect_port.get(),
             named: args.redirect_address.clone(),
             listening: watch::Sender::default(),
+            bound: Mutex::default(),
             service_addresses: Mutex::new(ServiceAddress::left_behind().await?),
         }));
         sockets.add_named(surroundings).await?;
-        sockets.listen(surroundings, |address| offer.take(address).map(Arc::new))?;
+        sockets.listen(surroundings, |address| offer.take(address))?;
         Ok(sockets)
     }
 
@@ -61,26 +65,28 @@ impl ClientSockets {
         self.0.listening.subscribe()
     }
 
+    /// What speaks for the address of each.
+    pub(super) fn reasons(&self) -> BTreeMap<SocketAddr, String> {
+        let listening = self.0.listening.borrow();
+        let reasons = listening.values();
+        reasons
+            .map(|socket| (socket.address, socket.reason.clone()))
+            .collect()
+    }
+
     /// Where redirected connects arrive.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let listening = self.0.listening.borrow();
         listening.values().map(|socket| socket.address).collect()
     }
 
-    /// Binds what this machine's addresses have made necessary. True if there are other sockets now.
+    /// Binds what this machine's addresses have made necessary.
     ///
     /// # Errors
     /// When an address cannot be had; the sockets stay what they were.
-    pub(super) async fn follow(&self, surroundings: &Surroundings) -> anyhow::Result<bool> {
+    pub(super) async fn follow(&self, surroundings: &Surroundings) -> anyhow::Result<()> {
         self.add_named_again(surroundings).await?;
-        let before = self.0.listening.borrow().clone();
-        self.listen(surroundings, |address| {
-            let mut known = before.values();
-            let known = known.find(|known| known.address == address)?;
-            Some(Arc::clone(&known.socket))
-        })?;
-        let before: Vec<_> = before.values().map(|socket| socket.address).collect();
-        Ok(before != self.addresses())
+        self.listen(surroundings, |_| None)
     }
 
     /// Calls the function with the sockets as the gate knows them.
@@ -96,13 +102,13 @@ impl ClientSockets {
     /// Closes them, and leaves the addresses that servers put on this machine to the one that took over.
     pub(super) fn leave_service_addresses(&self) {
         self.0.listening.send_replace(Listening::new());
-        let left = std::mem::take(&mut *self.service_addresses());
+        let left = std::mem::take(&mut *lock(&self.0.service_addresses));
         left.into_iter().for_each(ServiceAddress::leave);
     }
 
     /// Takes the addresses off this machine that servers put there.
     pub(super) async fn remove_service_addresses(&self) {
-        let left = std::mem::take(&mut *self.service_addresses());
+        let left = std::mem::take(&mut *lock(&self.0.service_addresses));
         for address in left {
             if let Err(error) = address.remove().await {
                 let error = format!("{:#}", anyhow::anyhow!(error));
@@ -111,18 +117,21 @@ impl ClientSockets {
         }
     }
 
-    /// Binds what is wanted and not `known`, and publishes it.
+    /// Binds what is wanted, not open and not `offered`, and publishes it.
     fn listen(
         &self,
         surroundings: &Surroundings,
-        mut known: impl FnMut(SocketAddr) -> Option<Arc<TcpListener>>,
+        mut offered: impl FnMut(SocketAddr) -> Option<TcpListener>,
     ) -> anyhow::Result<()> {
         let mut listening = Listening::new();
         for (family, (ip, reason)) in self.wanted(surroundings) {
             let address = SocketAddr::new(ip, self.0.port);
-            let socket = match known(address) {
+            let socket = match self.open(address) {
                 Some(socket) => socket,
-                None => Arc::new(bind::listen(address, SETTING)?),
+                None => self.keep(match offered(address) {
+                    Some(socket) => socket,
+                    None => bind::listen(address, SETTING)?,
+                }),
             };
             let client = ClientSocket {
                 address,
@@ -135,6 +144,20 @@ impl ClientSockets {
         Ok(())
     }
 
+    /// The socket on this address, if it was bound before and somebody still accepts from it.
+    fn open(&self, address: SocketAddr) -> Option<Arc<TcpListener>> {
+        let mut bound = lock(&self.0.bound);
+        bound.retain(|socket| socket.strong_count() > 0);
+        let mut open = bound.iter().filter_map(Weak::upgrade);
+        open.find(|socket| socket.local_addr().is_ok_and(|local| local == address))
+    }
+
+    fn keep(&self, socket: TcpListener) -> Arc<TcpListener> {
+        let socket = Arc::new(socket);
+        lock(&self.0.bound).push(Arc::downgrade(&socket));
+        socket
+    }
+
     /// Puts those of the named addresses on this machine that it does not have.
     async fn add_named(&self, surroundings: &Surroundings) -> anyhow::Result<()> {
         for address in self.missing(surroundings) {
@@ -142,7 +165,7 @@ impl ClientSockets {
             let added = added.with_context(|| {
                 format!("cannot give this machine the --redirect-address {address}")
             })?;
-            self.service_addresses().push(added);
+            lock(&self.0.service_addresses).push(added);
         }
         Ok(())
     }
@@ -151,7 +174,7 @@ impl ClientSockets {
     async fn add_named_again(&self, surroundings: &Surroundings) -> anyhow::Result<()> {
         for address in self.missing(surroundings) {
             let known = |known: &ServiceAddress| known.address() == address && known.is_ours();
-            let mut all = self.service_addresses();
+            let mut all = lock(&self.0.service_addresses);
             let index = all.iter().position(known).with_context(|| {
                 format!(
                     "this machine has lost its --redirect-address {address}, and redirected connects go \
@@ -185,9 +208,9 @@ impl ClientSockets {
         };
         Family::ALL.into_iter().filter_map(choose).collect()
     }
+}
 
-    fn service_addresses(&self) -> MutexGuard<'_, Vec<ServiceAddress>> {
-        let addresses = self.0.service_addresses.lock();
-        addresses.unwrap_or_else(PoisonError::into_inner)
-    }
+/// Each change is one push or one removal, so a panic elsewhere cannot leave a half-made one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

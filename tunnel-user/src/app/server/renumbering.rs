@@ -59,19 +59,22 @@ impl Renumbering {
     }
 
     async fn renumber(&self, surroundings: &Surroundings) -> anyhow::Result<()> {
-        let before = self.sockets.addresses();
-        if !self.sockets.follow(surroundings).await? {
+        self.sockets.follow(surroundings).await?;
+        let mut redirect = self.redirect.lock();
+        // The gate is closed, or opened by another, only after this.
+        if !*self.in_charge.borrow() {
             return Ok(());
         }
-        let mut redirect = self.redirect.lock();
-        self.sockets
+        let moved = self
+            .sockets
             .with_listeners(|listeners| redirect.move_gate(listeners))?;
-        let now = self.sockets.addresses();
-        tracing::info!(
-            ?before,
-            ?now,
-            "this machine's addresses changed: redirected connects arrive elsewhere"
-        );
+        if moved {
+            let now = self.sockets.addresses();
+            tracing::info!(
+                ?now,
+                "this machine's addresses changed: redirected connects arrive elsewhere"
+            );
+        }
         Ok(())
     }
 

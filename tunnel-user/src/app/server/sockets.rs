@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context as _;
+
 use super::{Parts, client_sockets::ClientSockets};
 use crate::{
-    app::{
-        bind,
-        handover::{MakeOffer, Offer},
-    },
+    app::handover::{MakeOffer, Offer},
+    bind,
     settings::ServerArgs,
 };
 
@@ -61,7 +61,7 @@ impl Sockets {
     }
 
     pub(super) fn meta(&self) -> anyhow::Result<tokio::net::TcpListener> {
-        bind::into_tokio(self.meta.try_clone()?)
+        bind::into_tokio(self.meta.try_clone()?).context("cannot watch a listening socket")
     }
 
     /// All of them, as they are when a successor comes.

@@ -92,16 +92,6 @@ impl Reporter {
         report
     }
 
-    /// Why the listeners are where they are.
-    fn chosen(&self) -> BTreeMap<SocketAddr, String> {
-        let clients = self.clients.subscribe();
-        let clients = clients.borrow();
-        let reasons = clients.values();
-        reasons
-            .map(|client| (client.address, client.reason.clone()))
-            .collect()
-    }
-
     fn redirect(&self) -> Option<RedirectStatus> {
         let state = self.redirect.lock().state();
         let state = state
@@ -112,7 +102,7 @@ impl Reporter {
         let counters = state.counters.named();
         Some(RedirectStatus {
             listeners: listeners.map(|ip| SocketAddr::new(*ip, port)).collect(),
-            chosen: self.chosen(),
+            chosen: self.clients.reasons(),
             gate_open: matches!(state.gate, GateState::Open),
             closed_gate: self.default_policy,
             cgroup: state.cgroup,

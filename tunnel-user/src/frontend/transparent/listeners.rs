@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{model::Family, moment::changed};
+use crate::{bind::into_tokio, model::Family, moment::changed};
 
 /// How long a socket that was replaced is still accepted from: clients were on their way to it.
 const ON_THE_WAY: Duration = Duration::from_secs(10);
@@ -93,19 +93,13 @@ impl Listeners {
             .collect();
         drop(published);
         for socket in &sockets {
-            if !self
-                .all
-                .iter()
-                .any(|known| Arc::ptr_eq(&known.socket, socket))
-            {
+            if !self.all.iter().any(|known| known.is_of(socket)) {
                 self.all.push(Listener::new(Arc::clone(socket))?);
             }
         }
         let over = Instant::now() + ON_THE_WAY;
         for known in &mut self.all {
-            let is_there = sockets
-                .iter()
-                .any(|socket| Arc::ptr_eq(&known.socket, socket));
+            let is_there = sockets.iter().any(|socket| known.is_of(socket));
             known.until = (!is_there).then(|| known.until.unwrap_or(over));
         }
         Ok(())
@@ -114,13 +108,15 @@ impl Listeners {
 
 impl Listener {
     fn new(socket: Arc<net::TcpListener>) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        let watched = TcpListener::from_std(socket.try_clone()?)?;
         Ok(Self {
+            watched: into_tokio(socket.try_clone()?)?,
             socket,
-            watched,
             until: None,
         })
+    }
+
+    fn is_of(&self, socket: &Arc<net::TcpListener>) -> bool {
+        Arc::ptr_eq(&self.socket, socket)
     }
 }
 

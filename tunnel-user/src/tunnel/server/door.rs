@@ -24,7 +24,7 @@ use super::{
     arriving::{Left, tell, within},
     preauth::{Permit, PreAuthLimiter, Source},
 };
-use crate::{model::PeerAddr, tunnel::http2::ReadAhead};
+use crate::{bind::into_tokio, model::PeerAddr, tunnel::http2::ReadAhead};
 
 /// The longest wait for what a caller says first. An agent says it with the packet that connects, or
 /// in the next one.
@@ -85,8 +85,7 @@ impl Door {
             mut accepting,
             arrived_tx,
         } = self;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+        let listener = into_tokio(listener)?;
         let arrivals = TaskTracker::new();
         loop {
             let accepts = *accepting.borrow_and_update();

@@ -1,21 +1,22 @@
 //! Binds listening sockets, or takes those that a predecessor hands over.
 
+mod port_holder;
+
 use std::{
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
-use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::port_holder::PortHolder;
+use self::port_holder::PortHolder;
 
 /// Clients that have connected and wait to be accepted. The kernel caps it at
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// Binds an address; `setting` names the flag to change where that fails.
-pub(super) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     try_listen(address, true).map_err(|error| {
         let in_use = error.kind() == ErrorKind::AddrInUse;
         let holder = in_use.then(|| PortHolder::of(address.port())).flatten();
@@ -30,7 +31,7 @@ pub(super) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpLi
 }
 
 /// Binds a port on every address of this machine, of both families where it has both.
-pub(super) fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpListener> {
+pub(crate) fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpListener> {
     let dual_stack = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     match try_listen(dual_stack, false) {
         Ok(listener) => Ok(listener),
@@ -43,12 +44,12 @@ pub(super) fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpL
 }
 
 /// Makes a listener ready for the runtime.
-pub(super) fn into_tokio(listener: TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
+pub(crate) fn into_tokio(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
     listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener).context("cannot watch a listening socket")
+    tokio::net::TcpListener::from_std(listener)
 }
 
-fn try_listen(address: SocketAddr, only_v6: bool) -> std::io::Result<TcpListener> {
+fn try_listen(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
