@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tower_service::Service as _;
@@ -10,7 +11,7 @@ use super::{Backing, Foundation, authority};
 use crate::{
     app::certificates::follow_expiry,
     model::SnapshotReader,
-    pki::{AgentProof, SERVER_NAME},
+    pki::{AgentProof, SERVER_NAME, Validity},
     settings::ServerArgs,
     standalone::{
         EnrolmentService, SERVER_CERTIFICATE_LIFE, ServerCertificate, Source, State,
@@ -26,12 +27,7 @@ type OwnAddresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
 
 pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
     let Foundation {
-        args,
-        addresses,
-        metrics,
-        readiness,
-        end,
-        ..
+        args, addresses, ..
     } = *foundation;
     let now = OffsetDateTime::now_utc();
     let state = Arc::new(State::create(&args.state_dir, now)?);
@@ -41,13 +37,11 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
         args.tunnel_ports(),
         args.node_networks.iter().copied().collect(),
     )?;
-    let validities = certificate.validities();
-    let certificates = metrics.certificates.clone();
     Ok(Backing {
         tls: certificate.configs(),
         subject: format!("CN={SERVER_NAME}"),
         validity: {
-            let validities = validities.clone();
+            let validities = certificate.validities();
             Arc::new(move || Some(*validities.borrow()))
         },
         authority: Some(state.ca().validity()),
@@ -60,34 +54,41 @@ pub(super) fn backing(foundation: &Foundation<'_>) -> anyhow::Result<Backing> {
         certified: Box::pin(async {}),
         on_no_session: Arc::new(|_| {}),
         cluster: None,
-        tasks: vec![
-            (
-                "following the registered nodes",
-                Box::pin(source.run(end.clone())),
-            ),
-            (
-                "renewing the server's certificate",
-                Box::pin(certificate.run(end.clone())),
-            ),
-            (
-                "comparing the CA with the clock",
-                Box::pin(authority::compare_with_clock(
-                    state.ca().validity(),
-                    readiness.register("ca"),
-                    end.clone(),
-                )),
-            ),
-            (
-                "watching certificates",
-                Box::pin(follow_expiry(
-                    "server",
-                    validities,
-                    certificates,
-                    end.clone(),
-                )),
-            ),
-        ],
+        tasks: tasks(foundation, source, certificate, state.ca().validity()),
     })
+}
+
+fn tasks(
+    foundation: &Foundation<'_>,
+    source: Source,
+    certificate: ServerCertificate,
+    ca: Validity,
+) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
+    let Foundation {
+        metrics,
+        readiness,
+        end,
+        ..
+    } = *foundation;
+    let expiry = follow_expiry(
+        "server",
+        certificate.validities(),
+        metrics.certificates.clone(),
+        end.clone(),
+    );
+    let clock = authority::compare_with_clock(ca, readiness.register("ca"), end.clone());
+    vec![
+        (
+            "following the registered nodes",
+            Box::pin(source.run(end.clone())),
+        ),
+        (
+            "renewing the server's certificate",
+            Box::pin(certificate.run(end.clone())),
+        ),
+        ("comparing the CA with the clock", Box::pin(clock)),
+        ("watching certificates", Box::pin(expiry)),
+    ]
 }
 
 fn enrolment(

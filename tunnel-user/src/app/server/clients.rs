@@ -1,0 +1,179 @@
+//! Clients: what the kernel captures of them, where it sends them, and that they arrive and are accepted.
+
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::{net::TcpStream, sync::watch};
+
+use super::{Server, ranges::Unreached, renumbering::Renumbering};
+use crate::{
+    app::{
+        arrival::{Prober, Verdicts},
+        handover::Incumbent,
+        node_table::{NodeTable, Told},
+    },
+    frontend::transparent::{
+        Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent, TransparentMetrics,
+        TransparentOptions, TransparentStops,
+    },
+    model::{Family, OriginalDst},
+    redirect::OriginalDestinations,
+    settings::LoopbackPortClients,
+};
+
+impl Server {
+    /// Captures clients, opens the gate and accepts them; returns who waits for a successor.
+    pub(super) fn take_clients(&mut self) -> anyhow::Result<Incumbent> {
+        let (set_aside, probes) = (watch::Sender::default(), watch::Sender::default());
+        let accepting = Accepting {
+            condition: self.parts.readiness.register("accept"),
+            works: watch::Sender::new(true),
+        };
+        let arrival = Prober {
+            targets: probes.subscribe(),
+            listeners: self.sockets.clients.subscribe(),
+            arrivals: Arrivals::default(),
+            in_charge: self.in_charge.subscribe(),
+            accepting: accepting.works.subscribe(),
+            redirect: self.redirect.clone(),
+            condition: self.parts.readiness.register("arrival"),
+            metrics: self.parts.metrics.clone(),
+            verdicts: Verdicts::default(),
+            set_aside: set_aside.clone(),
+        };
+        self.capture(set_aside.subscribe(), probes)?;
+        self.accept_clients(accepting, arrival.arrivals.clone())?;
+        let end = self.ends.clients.clone();
+        self.tasks
+            .spawn("proving that captured connects arrive", arrival.run(end));
+        self.watch_unreached();
+        self.follow_addresses();
+        self.clients.ready();
+        Incumbent::new(
+            &self.args.run_dir,
+            self.sockets.offer()?,
+            self.parts.sessions.clone(),
+            self.in_charge.clone(),
+        )
+    }
+
+    /// Tells the kernel what to capture, and keeps it told.
+    fn capture(
+        &mut self,
+        set_aside: watch::Receiver<BTreeSet<Family>>,
+        probes: watch::Sender<Vec<SocketAddr>>,
+    ) -> anyhow::Result<()> {
+        let mut table = NodeTable {
+            redirect: self.redirect.clone(),
+            snapshots: self.parts.snapshots.clone(),
+            own_addresses: self.parts.own_addresses.clone(),
+            surroundings: self.parts.surroundings.clone(),
+            guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
+            sessions: self.parts.sessions.clone(),
+            offline_nodes: self.args.offline_nodes,
+            patient_until: self.patient_until,
+            default_policy: self.args.gate_policy,
+            in_charge: self.in_charge.subscribe(),
+            set_aside,
+            probes,
+            applied: self.parts.readiness.register("table"),
+            metrics: self.parts.metrics.clone(),
+            told: Told::default(),
+        };
+        table.apply().context("cannot apply the table of nodes")?;
+        let end = self.ends.everything.clone();
+        self.tasks
+            .spawn("following the table of nodes", table.run(end));
+        Ok(())
+    }
+
+    fn follow_addresses(&mut self) {
+        let renumbering = Renumbering {
+            surroundings: self.parts.surroundings.clone(),
+            sockets: self.sockets.clients.clone(),
+            redirect: self.redirect.clone(),
+            clients: self.args.captured_clients(),
+            in_charge: self.in_charge.subscribe(),
+            condition: self.parts.readiness.register("address"),
+        };
+        let end = self.ends.clients.clone();
+        self.tasks.spawn(
+            "following where redirected connects arrive",
+            renumbering.run(end),
+        );
+    }
+
+    /// Tells from which network namespaces nothing arrives. Readiness is not for pods to decide.
+    fn watch_unreached(&mut self) {
+        let (namespaces, original_dsts) = {
+            let redirect = self.redirect.lock();
+            (redirect.namespaces(), redirect.original_destinations())
+        };
+        let unreached = Unreached {
+            namespaces,
+            original_dsts,
+            sockets: self.sockets.clients.clone(),
+        };
+        let end = self.ends.clients.clone();
+        self.tasks
+            .spawn("watching from where nothing arrives", unreached.run(end));
+    }
+
+    fn accept_clients(&mut self, accepting: Accepting, arrivals: Arrivals) -> anyhow::Result<()> {
+        let (original_dsts, heartbeat) = {
+            let mut redirect = self.redirect.lock();
+            self.sockets
+                .clients
+                .with_listeners(|listeners| redirect.open_gate(listeners))?;
+            (redirect.original_destinations(), redirect.heartbeat())
+        };
+        let transparent = Transparent::new(
+            self.sockets.clients.subscribe(),
+            TransparentOptions {
+                original_dsts: Arc::new(FromKernel(original_dsts)),
+                clients: ClientNetworks {
+                    networks: self.args.client_networks(),
+                    own_addresses: self.parts.own_addresses.clone(),
+                },
+                snapshots: self.parts.snapshots.clone(),
+                sessions: self.parts.sessions.clone(),
+                dial_timeout: self.args.session.dial_timeout,
+                patient_until: self.patient_until,
+                on_no_session: Arc::clone(&self.parts.on_no_session),
+                heartbeat: Box::new(move || {
+                    if let Err(error) = heartbeat.beat() {
+                        tracing::warn!(%error, "cannot show the kernel that this server is alive");
+                    }
+                }),
+                accepting,
+                arrivals,
+                metrics: TransparentMetrics {
+                    connections: self.parts.metrics.connections.clone(),
+                    dials: self.parts.metrics.dials.clone(),
+                    clients_refused: self.parts.metrics.clients_refused.clone(),
+                    without_original_dst: self.parts.metrics.without_original_destination.clone(),
+                },
+            },
+        )?;
+        let stops = TransparentStops {
+            accepting: self.ends.clients.clone(),
+            handed_over: self.ends.handed_over.clone(),
+            abort: self.ends.abort_clients.clone(),
+        };
+        let gone = self.ends.clients_gone.clone().drop_guard();
+        self.tasks.spawn("accepting clients", async move {
+            transparent.run(stops).await;
+            drop(gone);
+        });
+        Ok(())
+    }
+}
+
+/// Original destinations as the kernel programs noted them.
+struct FromKernel(OriginalDestinations);
+
+impl OriginalDsts for FromKernel {
+    fn of(&self, accepted: &TcpStream) -> io::Result<Option<OriginalDst>> {
+        self.0.of(accepted)
+    }
+}
