@@ -13,6 +13,6 @@ pub(super) async fn primary_address() -> io::Result<Option<IpAddr>> {
     let mut chosen = Family::ALL
         .into_iter()
         .filter_map(|family| candidates.choose(family, None));
-    let reachable = chosen.find(|candidate| candidate.place != Place::Loopback);
+    let reachable = chosen.find(|candidate| candidate.place() != Place::Loopback);
     Ok(reachable.map(|candidate| candidate.ip))
 }

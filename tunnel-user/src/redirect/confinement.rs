@@ -1,7 +1,7 @@
 //! What takes from this process what its capabilities would allow: AppArmor's profiles and SELinux's types, which
 //! answer with the same `EACCES` as file modes do.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs};
 
 /// AppArmor's own file, and the one that it shares with SELinux on kernels before 5.8 and where it is alone.
 /// [LSM documentation](https://docs.kernel.org/admin-guide/LSM/index.html)
@@ -24,7 +24,7 @@ impl Confinement {
     pub(super) fn of_this_process() -> Option<Self> {
         LABELS
             .iter()
-            .find_map(|file| Self::parse(&fs::read_to_string(Path::new(file)).ok()?))
+            .find_map(|file| Self::parse(&fs::read_to_string(file).ok()?))
     }
 
     /// AppArmor writes `name (mode)`, SELinux `user:role:type:level`.

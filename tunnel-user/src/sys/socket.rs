@@ -43,21 +43,7 @@ pub(crate) struct TcpCounts {
 /// # Errors
 /// When the socket is none of TCP.
 pub(crate) fn tcp_counts(socket: impl AsFd) -> io::Result<TcpCounts> {
-    let mut info = [0_u8; tcp_info::SIZE];
-    let mut length = libc::socklen_t::try_from(info.len()).expect("a small number");
-    // SAFETY: the kernel writes at most that many bytes, into the array.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let info: [u8; tcp_info::SIZE] = option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
     let u32_at = |place: usize| {
         let bytes = info[place..place + 4].try_into().expect("four bytes");
         u32::from_ne_bytes(bytes)
@@ -74,25 +60,35 @@ pub(crate) fn tcp_counts(socket: impl AsFd) -> io::Result<TcpCounts> {
 /// The network namespace of a socket, as the programs name it (`SO_NETNS_COOKIE`); `None` before Linux
 /// 5.14.
 pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<Option<u64>> {
-    let mut cookie = 0_u64;
-    let mut length = 8;
-    // SAFETY: the kernel writes at most 8 bytes, into the cookie.
+    let cookie = option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE);
+    match cookie {
+        Ok(cookie) => Ok(Some(u64::from_ne_bytes(cookie))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads an option of a socket; what the kernel has none of, as it is older, is zero.
+fn option<const SIZE: usize>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> io::Result<[u8; SIZE]> {
+    let mut value = [0; SIZE];
+    let mut length = libc::socklen_t::try_from(SIZE).expect("a small number");
+    // SAFETY: the kernel writes at most that many bytes, into the array.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
-    if result == 0 {
-        return Ok(Some(cookie));
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => Ok(None),
-        _ => Err(error),
+    match result {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -32,8 +32,6 @@ pub struct Candidate {
     pub ip: IpAddr,
     /// The name of its interface.
     pub interface: String,
-    /// What speaks for it.
-    pub place: Place,
     rank: Rank,
 }
 
@@ -68,14 +66,12 @@ impl Candidates {
             .filter(|own| own.ip.is_loopback() || is_known_to_others(own))
             .filter_map(|own| {
                 let link = links.get(&own.link)?;
-                let place = place(own.ip, link, routes);
                 let candidate = Candidate {
                     ip: own.ip,
                     interface: link.name.clone(),
-                    place,
                     rank: Rank {
                         is_deprecated: own.use_to_others == UseToOthers::Deprecated,
-                        place,
+                        place: place(own.ip, link, routes),
                         is_temporary: own.is_secondary && own.ip.is_ipv6(),
                         is_host: own.is_host && !link.is_loopback,
                     },
@@ -96,10 +92,17 @@ impl Candidates {
     }
 }
 
+impl Candidate {
+    /// What its interface is to this machine.
+    pub fn place(&self) -> Place {
+        self.rank.place
+    }
+}
+
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (interface, rank) = (&self.interface, self.rank);
-        match self.place {
+        match self.place() {
             Place::DefaultRoute(metric) => {
                 write!(f, "on {interface}, which has the default route")?;
                 if metric != 0 {
