@@ -97,16 +97,15 @@ fn keeps_its_session_while_it_sends(rate: &str, downloads: usize) {
         let writing = thread::spawn(move || while accepted.write_all(&[7; 4096]).is_ok() {});
         (thread::spawn(move || read_on(client)), writing)
     });
-    for (reading, writing) in ends.collect::<Vec<_>>() {
+    let (readers, writers): (Vec<_>, Vec<_>) = ends.unzip();
+    for reading in readers {
         let read = reading.join().unwrap();
         eprintln!("{rate}, one of {downloads}: {read:?} bytes");
         assert!(read.unwrap() > 0);
-        // Its end need not wait behind what is queued.
-        let _ = stage
-            .edge()
-            .command("tc")
-            .args(["qdisc", "del", "dev", "eth0", "root"])
-            .output();
+    }
+    // Their end need not wait behind what is queued.
+    shape(stage.edge(), "del dev eth0 root");
+    for writing in writers {
         writing.join().unwrap();
     }
     let said = agent.output();

@@ -16,9 +16,8 @@ const RULES: &str = include_str!("cri-containerd.apparmor.d");
 fn site() -> (Site, tempfile::TempDir) {
     let site = Site::new(Lab::nat().unwrap()).unwrap();
     let mounted = tempfile::tempdir().unwrap();
-    let mut mount = Launch::offline("mount").words("-o bind");
-    mount = mount.arg(site.pins()).arg(mounted.path());
-    mount.start().unwrap().succeed(PATIENCE).unwrap();
+    let mount = Launch::offline("mount").words("-o bind");
+    run(&mount.arg(site.pins()).arg(mounted.path()));
     (site, mounted)
 }
 
@@ -31,7 +30,11 @@ fn load_profile(site: &Site) {
     let file = site.directory().join(PROFILE);
     fs::write(&file, RULES).unwrap();
     let parser = Launch::offline("apparmor_parser").words("--replace --skip-cache");
-    parser.arg(file).start().unwrap().succeed(PATIENCE).unwrap();
+    run(&parser.arg(file));
+}
+
+fn run(tool: &Launch) {
+    tool.start().unwrap().succeed(PATIENCE).unwrap();
 }
 
 /// A server that is under the profile from its first instruction.
@@ -64,8 +67,7 @@ fn the_default_profile_of_containers_allows_what_the_manifests_ask_for() {
     let label = fs::read_to_string(label).unwrap();
     assert_eq!(label, format!("{PROFILE} (enforce)\n"));
     assert!(server.stop(PATIENCE).unwrap().success());
-    let unmounted = Launch::offline("umount").arg(mounted.path()).start();
-    unmounted.unwrap().succeed(PATIENCE).unwrap();
+    run(&Launch::offline("umount").arg(mounted.path()));
 }
 
 #[test]
@@ -79,6 +81,5 @@ fn what_it_forbids_is_told_with_its_name_and_the_way_out() {
     for part in [PROFILE, "appArmorProfile", below_sys.to_str().unwrap()] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
-    let unmounted = Launch::offline("umount").arg(mounted.path()).start();
-    unmounted.unwrap().succeed(PATIENCE).unwrap();
+    run(&Launch::offline("umount").arg(mounted.path()));
 }

@@ -89,7 +89,7 @@ fn an_identity_that_cannot_serve_is_replaced_with_a_token_and_an_error_without()
             "edge-1",
             ca.pin(),
             late,
-            "this machine's clock says",
+            "expired at",
         ),
         (
             Some(Ok(stored(&ca))),
