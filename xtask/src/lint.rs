@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
-use crate::{setup, shell};
+use crate::{setup, shell, vendored};
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "tokio/test-util",
     ];
     shell::run(shell::cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    vendored::check(args.advisories)?;
     dependencies(args.advisories)
 }
 

@@ -11,6 +11,7 @@ mod programs;
 mod setup;
 mod shell;
 mod test;
+mod vendored;
 
 use std::process::ExitCode;
 
