@@ -14,6 +14,7 @@ mod bare;
 mod callers;
 mod crowd;
 mod dials;
+mod flips;
 mod forgeries;
 mod manifests;
 mod nodes;

@@ -1,7 +1,5 @@
 //! Objects that tests make and change: Nodes without a machine, the ConfigMap of ports, and what is said about them.
 
-use std::net::IpAddr;
-
 use anyhow::Result;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster};
 use serde_json::json;
@@ -28,19 +26,7 @@ impl Ghost {
 
     /// Gives it another address.
     pub(crate) fn move_to(&self, address: &str) {
-        let address: IpAddr = address.parse().unwrap();
-        let addresses = json!([{ "type": "InternalIP", "address": address }]);
-        let patch = json!({ "status": { "addresses": addresses } }).to_string();
-        let words = [
-            "patch",
-            "node",
-            self.name,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-        ];
-        let words = words.into_iter().chain([patch.as_str()]);
-        self.cluster.kubectl(words).unwrap();
+        give_addresses(self.cluster, self.name, &[address]).unwrap();
     }
 
     /// Adds a label, or removes it with a `-` at its end.
@@ -73,6 +59,23 @@ impl Drop for Ghost {
             eprintln!("the node {} stays: {error:#}", self.name);
         }
     }
+}
+
+/// Writes these `InternalIP`s, and no other addresses, into the Node's status, as its kubelet could.
+pub(crate) fn give_addresses(cluster: &Cluster, node: &str, addresses: &[&str]) -> Result<()> {
+    let internal = |address: &&str| json!({ "type": "InternalIP", "address": address });
+    let addresses: Vec<_> = addresses.iter().map(internal).collect();
+    let patch = json!({ "status": { "addresses": addresses } }).to_string();
+    let words = [
+        "patch",
+        "node",
+        node,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &patch,
+    ];
+    cluster.kubectl(words).map(drop)
 }
 
 /// The ConfigMap of tunnelled ports; removed with its guard.

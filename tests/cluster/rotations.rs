@@ -174,7 +174,7 @@ fn certificate(cluster: &Cluster, pod: &str) -> Result<CertificateStatus> {
         .context("no certificate")
 }
 
-fn exec(cluster: &Cluster, pod: &str) -> Daemon {
+pub(crate) fn exec(cluster: &Cluster, pod: &str) -> Daemon {
     let kubectl = cluster.kubectl_launch().unwrap();
     let exec = kubectl.args(["exec", pod, "--", "sh", "-c", TICKS]);
     let mut exec = exec.start().unwrap();
@@ -182,7 +182,7 @@ fn exec(cluster: &Cluster, pod: &str) -> Daemon {
     exec
 }
 
-fn goes_on(exec: &mut Daemon) {
+pub(crate) fn goes_on(exec: &mut Daemon) {
     exec.forget_output();
     exec.wait_for_line("tick ", PATIENCE).unwrap();
     assert!(exec.is_running(), "{}", exec.output());

@@ -19,6 +19,7 @@ use tunnel_user::kubernetes::source::{
 use tunnel_user::model::{NodeNetworks, PortSet, SnapshotReader};
 
 use crate::api::{Place, access, in_control_plane, until};
+use crate::objects::give_addresses;
 use crate::stage::cluster;
 
 /// A change has to be in a snapshot within this time after kubectl has returned.
@@ -49,19 +50,7 @@ impl FakeNode {
 
     /// Writes its status, as its kubelet could.
     fn state(&self, addresses: &[&str]) {
-        let internal = |address: &&str| json!({ "type": "InternalIP", "address": address });
-        let addresses: Vec<Value> = addresses.iter().map(internal).collect();
-        let patch = json!({ "status": { "addresses": addresses } }).to_string();
-        let words = [
-            "patch",
-            "node",
-            self.0,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &patch,
-        ];
-        cluster().kubectl(words).unwrap();
+        give_addresses(cluster(), self.0, addresses).unwrap();
     }
 
     fn label(&self, tunnelled: bool) {

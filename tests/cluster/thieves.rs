@@ -96,12 +96,13 @@ fn kubelet(scene: &Scene) -> PathBuf {
     let certificate = params.signed_by(&key, &issuer).unwrap();
     fs::write(scene.path("kubelet.crt"), certificate.pem()).unwrap();
     fs::write(scene.path("kubelet.key"), key.serialize_pem()).unwrap();
+    fs::write(scene.path("ca.crt"), read("ca.crt")).unwrap();
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "lab", "cluster": {
             "server": "https://10.77.0.1:6443",
-            "certificate-authority": pki.join("ca.crt"),
+            "certificate-authority": "ca.crt",
         }}],
         "users": [{ "name": "kubelet", "user": {
             "client-certificate": "kubelet.crt",
@@ -200,4 +201,25 @@ fn a_stolen_certificate_is_worth_nothing_once_the_node_is_another_or_an_operator
         Ok((!told.is_empty()).then_some(()))
     })
     .unwrap();
+}
+
+#[test]
+fn credentials_that_are_corrected_while_an_agent_runs_are_used() {
+    let cluster = culvert();
+    let scene = Scene::new(cluster);
+    let _node = ghost(cluster);
+    let kubeconfig = kubelet(&scene);
+    let ca = fs::read(scene.path("ca.crt")).unwrap();
+    let of_others = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap();
+    fs::write(scene.path("ca.crt"), of_others.cert.pem()).unwrap();
+    let mut agent = scene.agent("corrected", 10271, &kubeconfig);
+    agent.wait_for_line("no certificate", PATIENCE).unwrap();
+
+    fs::write(scene.path("ca.crt"), ca).unwrap();
+    agent
+        .wait_for_line("took the changed credentials", PATIENCE)
+        .unwrap();
+    agent
+        .wait_for_line("session established", PATIENCE)
+        .unwrap();
 }

@@ -20,7 +20,7 @@ pub mod source;
 mod testing;
 mod watch;
 
-pub use access::{Access, AccessError, BadEntry, KubeconfigError};
+pub use access::{Access, AccessError, BadEntry, ClusterCas, CredentialFiles, KubeconfigError};
 pub use api_server::{ApiServerAddresses, ApiServerHost};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
 pub use certificates::{

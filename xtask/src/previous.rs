@@ -1,16 +1,17 @@
 //! The version before the maps' present layout, built from the repository's history: a test takes over from it.
 
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::shell;
 
 /// The last commit with layout 1 of the maps. When the layout changes, this is the last with the one before.
 const COMMIT: &str = "b08168526378f6e5c79dcd4d87d8eb0c68f6ce9a";
+/// Those that its libraries have in the present build, and did not ask for: with these they are compiled once.
+const FEATURES: &str = "tokio/test-util,kube/http-proxy,hyper-util/client-proxy";
 /// What the tests look for beside the programs of now.
 pub(crate) const PROGRAM: &str = "previous-culvert";
 
@@ -33,8 +34,7 @@ pub(crate) fn ensure() -> Result<()> {
 
 fn build(sources: &Path, target: &Path) -> Result<()> {
     let mut command = shell::cargo(["build", "--quiet", "--workspace", "--bin", "culvert"]);
-    // Libraries are what they were: with the features that tests give them, those of the present build serve.
-    command.args(["--features", "tokio/test-util"]);
+    command.args(["--features", FEATURES]);
     command.current_dir(sources);
     command.env("CARGO_BUILD_BUILD_DIR", target);
     command.env("CARGO_TARGET_DIR", sources.join("target"));
@@ -55,29 +55,17 @@ fn rename(sources: &Path) -> Result<()> {
 
 fn unpack(to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
-    let mut archive = Command::new("git");
-    archive
-        .args(["archive", "--format=tar", COMMIT])
+    let archive = to.with_extension("tar");
+    let mut pack = Command::new("git");
+    pack.args(["archive", "--format=tar", "--output"])
+        .arg(&archive)
+        .arg(COMMIT)
         .current_dir(shell::root());
-    let mut archive = archive
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start git")?;
+    shell::output(&mut pack).context(
+        "the sources of the version before (a clone needs its history: git fetch --unshallow)",
+    )?;
     let mut unpack = Command::new("tar");
-    unpack
-        .arg("--extract")
-        .arg("--directory")
-        .arg(to)
-        .stdin(Stdio::piped());
-    let mut unpack = unpack.spawn().context("start tar")?;
-    if let (Some(mut from), Some(mut into)) = (archive.stdout.take(), unpack.stdin.take()) {
-        io::copy(&mut from, &mut into).context("unpack the sources of the version before")?;
-    }
-    let (archived, unpacked) = (archive.wait()?, unpack.wait()?);
-    if !(archived.success() && unpacked.success()) {
-        bail!(
-            "the version before is commit {COMMIT}, which this repository does not have: clone it with its history"
-        );
-    }
-    Ok(())
+    unpack.arg("--extract").arg("--file").arg(&archive);
+    shell::output(unpack.arg("--directory").arg(to))?;
+    fs::remove_file(&archive).context("remove the archive of the version before")
 }

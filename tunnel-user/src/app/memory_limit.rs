@@ -32,7 +32,7 @@ enum Origin {
 /// The memory for connections, of which the log tells how much it is and why.
 pub(super) fn memory(args: &SessionArgs) -> Memory {
     let (limit, origin) = find(args.memory_limit, Path::new("/"));
-    let memory = Memory::new(limit, args.settings().connection_window);
+    let memory = Memory::new(limit, args.settings().first_window());
     tracing::info!(
         limit = %ByteSize::new(limit), ?origin, for_connections = %ByteSize::new(memory.limit()),
         connections = memory.most_connections(), "memory",

@@ -4,17 +4,22 @@ mod any_version;
 mod entries;
 mod kubeconfig;
 mod proxy;
+mod renewal;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::Uri;
 use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 #[cfg(test)]
 pub(super) use self::any_version::install as install_provider;
 use self::entries::Content;
-pub use self::{entries::BadEntry, kubeconfig::KubeconfigError};
+pub use self::{entries::BadEntry, kubeconfig::KubeconfigError, renewal::CredentialFiles};
 use super::{ApiServerAddresses, ApiServerHost, api_error};
 
 /// Where a pod finds its token and the cluster's CA.
@@ -27,13 +32,16 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// that dies, or a firewall that forgets, says nothing. Every watch ends sooner.
 const SILENCE: Duration = Duration::from_secs(310);
 
+/// The CAs of the cluster, as they are now.
+pub type ClusterCas = watch::Receiver<Vec<CertificateDer<'static>>>;
+
 /// A client of the API server, and what it is known by.
 #[derive(Clone)]
 pub struct Access {
     /// Speaks with the API server; it has not spoken yet.
     pub client: Client,
-    /// The CA of the cluster: it signs the certificates of servers and agents.
-    pub ca: Vec<CertificateDer<'static>>,
+    /// The CAs of the cluster: one signs the certificates of servers and agents.
+    pub cas: ClusterCas,
     /// The namespace of this pod, or the one that the kubeconfig names.
     pub namespace: String,
     url: Uri,
@@ -56,6 +64,14 @@ pub enum AccessError {
     /// The kubeconfig is not usable.
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
+    /// The kubeconfig has changed, and names something else.
+    #[error("it names {now} now and {before} before: restart to follow it")]
+    Elsewhere {
+        /// API server and namespace as they are in use.
+        before: String,
+        /// What it says now.
+        now: String,
+    },
     /// The credentials cannot be used, or a program does not give any.
     #[error("cannot make a client of the API server with {credentials}: {cause}")]
     Client {
@@ -66,40 +82,89 @@ pub enum AccessError {
     },
 }
 
+/// Where credentials for the API server come from.
+#[derive(Clone, Debug)]
+enum Origin {
+    Kubeconfig(PathBuf),
+    ServiceAccount,
+}
+
 impl Access {
     /// Reads the kubeconfig, or the service account of this pod. Nothing is asked of the API
-    /// server, so it need not be there.
-    pub async fn new(kubeconfig: Option<&Path>) -> Result<Self, AccessError> {
+    /// server, so it need not be there. While [`CredentialFiles`] run, the client and the CAs follow what was read.
+    pub async fn new(kubeconfig: Option<&Path>) -> Result<(Self, CredentialFiles), AccessError> {
         any_version::install();
-        let mut config = match kubeconfig {
-            Some(file) => kubeconfig::read(file).await?,
-            None => in_cluster()?,
+        let origin = match kubeconfig {
+            Some(file) => Origin::Kubeconfig(file.to_owned()),
+            None => Origin::ServiceAccount,
         };
-        config.connect_timeout = Some(CONNECT_TIME);
-        config.read_timeout = Some(SILENCE);
-        config.reset_reader_on_write = true;
-        let ca = config.root_cert.clone().unwrap_or_default();
+        // Before they are read: what changes meanwhile is seen later.
+        let fingerprint = origin.fingerprint();
+        let config = origin.read().await?;
         let namespace = config.default_namespace.clone();
         let url = config.cluster_url.clone();
-        let client = Client::try_from(config).map_err(|error| AccessError::Client {
-            credentials: kubeconfig.map_or_else(
-                || format!("the service account in {SERVICE_ACCOUNT}"),
-                |file| format!("--kubeconfig {}", file.display()),
-            ),
-            cause: api_error::describe(&error),
-        })?;
-        Ok(Self {
-            client,
-            ca: ca.into_iter().map(CertificateDer::from).collect(),
+        let files = CredentialFiles::new(origin, fingerprint, config)?;
+        let access = Self {
+            client: files.client(&namespace),
+            cas: files.cas(),
             namespace,
             url,
-        })
+        };
+        Ok((access, files))
     }
 
     /// Where the API server is, here and for pods of this cluster: what no node may claim.
     pub fn api_server(&self) -> (ApiServerHost, ApiServerAddresses) {
         ApiServerHost::new(self.url.host().unwrap_or_default())
     }
+}
+
+impl Origin {
+    async fn read(&self) -> Result<Config, AccessError> {
+        let mut config = match self {
+            Self::Kubeconfig(file) => kubeconfig::read(file).await?,
+            Self::ServiceAccount => in_cluster()?,
+        };
+        config.connect_timeout = Some(CONNECT_TIME);
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        Ok(config)
+    }
+
+    fn client(&self, config: Config) -> Result<Client, AccessError> {
+        Client::try_from(config).map_err(|error| AccessError::Client {
+            credentials: match self {
+                Self::Kubeconfig(file) => format!("--kubeconfig {}", file.display()),
+                Self::ServiceAccount => format!("the service account in {SERVICE_ACCOUNT}"),
+            },
+            cause: api_error::describe(&error),
+        })
+    }
+
+    /// The files whose content is in the client. Those of tokens are not: `kube` reads them again by itself.
+    fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Kubeconfig(file) => kubeconfig::files(file),
+            Self::ServiceAccount => vec![PathBuf::from(format!("{SERVICE_ACCOUNT}/ca.crt"))],
+        }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        renewal::fingerprint(&self.files())
+    }
+}
+
+/// What does not change while a process runs: others were told.
+fn place(config: &Config) -> String {
+    format!(
+        "{} (namespace {})",
+        config.cluster_url, config.default_namespace
+    )
+}
+
+fn authorities(config: &Config) -> Vec<CertificateDer<'static>> {
+    let cas = config.root_cert.iter().flatten();
+    cas.cloned().map(CertificateDer::from).collect()
 }
 
 /// The service account of this pod.

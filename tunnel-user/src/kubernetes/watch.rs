@@ -2,12 +2,16 @@
 //!
 //! `kube`'s watcher resumes where it broke and lists anew where it must. What it does not say is
 //! that it works again: on a quiet cluster nothing may arrive for hours. So after an error one
-//! small request is made first; once it is answered, the watcher goes on.
+//! small request is made first; once it is answered, the watcher goes on. And a watch that is silent though there is
+//! something to tell is found by [a list](told) now and then, and begun anew.
+
+mod told;
 
 use std::time::Duration;
 
 use futures_util::{
     StreamExt as _,
+    future::{BoxFuture, OptionFuture},
     stream::{self, BoxStream},
 };
 use kube::{
@@ -16,15 +20,25 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::{backoff::Backoff, kubernetes::api_error::describe};
+use self::told::{Comparison, Told, Version, version};
+use crate::{
+    backoff::{Backoff, jittered},
+    kubernetes::api_error::describe,
+};
 
 /// The API server ends a watch after this many seconds, and it is made anew from the same point. A
 /// connection that died in silence is found soon after.
 const WATCH_SECONDS: u32 = 30;
 /// The same for agents: there are thousands of them, and little of theirs changes.
 const SELDOM_WATCH_SECONDS: u32 = 290;
+/// How often what was told is held against a list: each costs the API server as much as one for a new watch.
+const COMPARE_EVERY: Duration = Duration::from_mins(30);
+/// When it is, once more, after a difference.
+const COMPARE_AGAIN: Duration = Duration::from_secs(15);
+/// The longest that a page of such a list may take.
+const COMPARE_TIME: Duration = Duration::from_mins(1);
 /// Objects of a list that are in memory at once, as the API server wrote them.
 const PAGE: u32 = 200;
 /// The same for certificate requests: a megabyte and a half each, if somebody likes.
@@ -73,9 +87,15 @@ pub(super) enum News<K> {
 
 struct Watch<K> {
     api: Api<K>,
-    /// Names the smallest part of what is watched, so that it needs no other permission.
-    probe: ListParams,
+    /// Names what is watched.
+    all: ListParams,
+    config: watcher::Config,
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    told: Told,
+    compare_every: Duration,
+    compare_at: Instant,
+    /// A list that is on its way; `None` in the end if it does not come.
+    listing: Option<BoxFuture<'static, Option<Vec<Version>>>>,
     backoff: Backoff,
     expiries: Expiries,
     state: State,
@@ -103,31 +123,43 @@ pub(super) fn follow<K>(
     watcher_is: Watcher,
 ) -> BoxStream<'static, News<K>>
 where
-    K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let mut config = watcher_is.config();
-    let mut probe = ListParams::default().limit(1);
+    let mut all = ListParams::default().limit(PAGE);
     match which {
         Which::All => {}
         Which::Named(name) => {
             let field = format!("metadata.name={name}");
             config = config.fields(&field);
-            probe = probe.fields(&field);
+            all = all.fields(&field);
         }
         Which::Labelled(label) => {
             config = config.labels(label);
-            probe = probe.labels(label);
+            all = all.labels(label);
         }
         Which::OfSigner(signer) => {
             let field = format!("spec.signerName={signer}");
             config = config.fields(&field).page_size(REQUESTS_PAGE);
-            probe = probe.fields(&field);
+            all = all.fields(&field).limit(REQUESTS_PAGE);
         }
     }
+    let compare_every = jittered(COMPARE_EVERY);
     let watch = Watch {
-        events: watcher(api.clone(), config).boxed(),
+        events: watcher(api.clone(), config.clone()).boxed(),
         api,
-        probe,
+        all,
+        config,
+        told: Told::default(),
+        compare_every,
+        compare_at: Instant::now() + compare_every,
+        listing: None,
         backoff: Backoff::default(),
         expiries: Expiries::default(),
         state: State::working(),
@@ -189,7 +221,13 @@ impl Watcher {
 
 impl<K> Watch<K>
 where
-    K: Clone + DeserializeOwned + std::fmt::Debug,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     async fn next(&mut self) -> News<K> {
         match self.state {
@@ -203,8 +241,20 @@ where
 
     async fn hear(&mut self, since: Instant) -> News<K> {
         loop {
-            match self.events.next().await {
+            let next = tokio::select! {
+                next = self.events.next() => next,
+                Some(listed) = OptionFuture::from(self.listing.as_mut()) => {
+                    self.compare(listed);
+                    continue;
+                }
+                () = sleep_until(self.compare_at), if self.listing.is_none() => {
+                    self.listing = Some(Box::pin(versions(self.api.clone(), self.all.clone())));
+                    continue;
+                }
+            };
+            match next {
                 Some(Ok(event)) => {
+                    self.told.hear(&event);
                     if matches!(event, Event::InitDone) {
                         self.expiries.listed(Instant::now());
                     }
@@ -223,10 +273,33 @@ where
         }
     }
 
+    /// Begins the watch anew if it does not tell what a list has. A list that fails says nothing: the watch will.
+    fn compare(&mut self, listed: Option<Vec<Version>>) {
+        self.listing = None;
+        let comparison = listed.map(|listed| self.told.compare(listed));
+        let again = match comparison {
+            Some(Comparison::Differs) => COMPARE_AGAIN,
+            Some(Comparison::Same) | None => self.compare_every,
+            Some(Comparison::Stale) => {
+                let kind = K::kind(&());
+                tracing::warn!(%kind, "a watch on the API server does not tell what a list has: beginning it anew");
+                // Not from a memory that may be as old as what was told.
+                self.config.list_semantic = watcher::ListSemantic::MostRecent;
+                self.events = watcher(self.api.clone(), self.config.clone()).boxed();
+                self.compare_every
+            }
+        };
+        self.compare_at = Instant::now() + again;
+    }
+
     async fn probe(&mut self) -> News<K> {
-        let error = match timeout(PATIENCE, self.api.list(&self.probe)).await {
+        // The smallest part of what is watched needs no other permission.
+        let part = self.all.clone().limit(1);
+        let error = match timeout(PATIENCE, self.api.list(&part)).await {
             Ok(Ok(_)) => {
                 self.state = State::working();
+                // What was missed is told first.
+                self.compare_at = Instant::now() + self.compare_every;
                 return News::Back;
             }
             Ok(Err(error)) => describe(&error),
@@ -237,8 +310,35 @@ where
 
     fn lost(&mut self, error: String, worked: Duration) -> News<K> {
         let wait = self.backoff.after(worked);
+        self.listing = None;
         self.state = State::Broken { wait };
         News::Lost(error)
+    }
+}
+
+/// What there is by now. Of a page no more is kept than its versions, whatever its objects carry.
+async fn versions<K>(api: Api<K>, mut page: ListParams) -> Option<Vec<Version>>
+where
+    K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let mut all = Vec::new();
+    loop {
+        let listed = match timeout(COMPARE_TIME, api.list_metadata(&page)).await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => {
+                tracing::debug!(error = describe(&error), "no list to compare a watch with");
+                return None;
+            }
+            Err(_elapsed) => {
+                tracing::debug!("no list to compare a watch with in time");
+                return None;
+            }
+        };
+        all.extend(listed.items.iter().map(version));
+        match listed.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => page.continue_token = Some(more),
+            None => return Some(all),
+        }
     }
 }
 
@@ -270,60 +370,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Node;
-    use kube::core::{Status, response::StatusSummary};
-
-    use super::*;
-    use crate::kubernetes::testing::absent_api_server;
-
-    fn expired() -> Result<Event<Node>, watcher::Error> {
-        Err(watcher::Error::WatchError(Box::new(Status {
-            code: EXPIRED,
-            status: Some(StatusSummary::Failure),
-            message: "too old resource version".to_owned(),
-            ..Status::default()
-        })))
-    }
-
-    fn watch(
-        events: impl futures_util::Stream<Item = Result<Event<Node>, watcher::Error>> + Send + 'static,
-    ) -> Watch<Node> {
-        Watch {
-            api: Api::all(absent_api_server()),
-            probe: ListParams::default(),
-            events: events.boxed(),
-            backoff: Backoff::default(),
-            expiries: Expiries::default(),
-            state: State::working(),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_that_always_expires_is_trouble_and_not_listed_again_and_again() {
-        let round = || stream::iter([Ok(Event::Init), Ok(Event::InitDone), expired()]);
-        let mut watch = watch(round().chain(round()));
-        for _ in 0..2 {
-            assert!(matches!(watch.next().await, News::Event(Event::Init)));
-            assert!(matches!(watch.next().await, News::Event(Event::InitDone)));
-        }
-        let News::Lost(error) = watch.next().await else {
-            panic!("it goes on listing");
-        };
-        assert!(error.contains("too old"), "{error}");
-        assert!(matches!(watch.state, State::Broken { wait } if !wait.is_zero()));
-    }
-
-    #[test]
-    fn a_watch_that_expires_once_in_a_while_is_no_trouble() {
-        let mut expiries = Expiries::default();
-        let mut now = Instant::now();
-        for lasted in [LASTING, LASTING / 2, LASTING, LASTING / 2] {
-            expiries.listed(now);
-            now += lasted;
-            assert!(!expiries.is_trouble(now));
-        }
-        expiries.listed(now);
-        assert!(expiries.is_trouble(now), "the second in a row");
-    }
-}
+mod tests;

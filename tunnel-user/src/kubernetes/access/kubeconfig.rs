@@ -61,6 +61,25 @@ pub(super) async fn read(file: &Path) -> Result<Config, KubeconfigError> {
     Ok(config)
 }
 
+/// The file, and those that its current context names with certificates and keys.
+pub(super) fn files(file: &Path) -> Vec<PathBuf> {
+    let mut files = vec![file.to_owned()];
+    let Ok(kubeconfig) = parse(file) else {
+        return files;
+    };
+    let Ok(context) = current_context(&kubeconfig) else {
+        return files;
+    };
+    let ca = current_cluster(&kubeconfig, context)
+        .and_then(|cluster| cluster.certificate_authority.as_ref());
+    let user = current_user(&kubeconfig, context);
+    let certificate = user.and_then(|user| user.client_certificate.as_ref());
+    let key = user.and_then(|user| user.client_key.as_ref());
+    let named = [ca, certificate, key].into_iter().flatten();
+    files.extend(named.map(PathBuf::from));
+    files
+}
+
 /// Paths in it are relative to the file.
 fn parse(file: &Path) -> Result<Kubeconfig, Problem> {
     Kubeconfig::read_from(file).map_err(|error| match error {
@@ -74,34 +93,32 @@ fn parse(file: &Path) -> Result<Kubeconfig, Problem> {
 fn check(kubeconfig: &Kubeconfig) -> Result<&Cluster, Problem> {
     let context = current_context(kubeconfig)?;
     let name = &context.cluster;
-    let named = kubeconfig.clusters.iter().find(|named| named.name == *name);
-    let cluster = named
-        .and_then(|named| named.cluster.as_ref())
-        .ok_or_else(|| {
-            let known = names(kubeconfig.clusters.iter().map(|named| named.name.as_str()));
-            missing("cluster", name, &known)
-        })?;
+    let cluster = current_cluster(kubeconfig, context).ok_or_else(|| {
+        let known = names(kubeconfig.clusters.iter().map(|named| named.name.as_str()));
+        missing("cluster", name, &known)
+    })?;
     check_cluster(&format!("clusters[{name}]"), cluster)?;
     let Some(name) = context.user.as_ref().filter(|name| !name.is_empty()) else {
         return Ok(cluster);
     };
-    let named = kubeconfig
-        .auth_infos
-        .iter()
-        .find(|named| named.name == *name);
-    let user = named
-        .and_then(|named| named.auth_info.as_ref())
-        .ok_or_else(|| {
-            let known = names(
-                kubeconfig
-                    .auth_infos
-                    .iter()
-                    .map(|named| named.name.as_str()),
-            );
-            missing("user", name, &known)
-        })?;
+    let user = current_user(kubeconfig, context).ok_or_else(|| {
+        let users = kubeconfig.auth_infos.iter();
+        missing("user", name, &names(users.map(|named| named.name.as_str())))
+    })?;
     check_user(&format!("users[{name}]"), user)?;
     Ok(cluster)
+}
+
+fn current_cluster<'a>(kubeconfig: &'a Kubeconfig, context: &Context) -> Option<&'a Cluster> {
+    let mut clusters = kubeconfig.clusters.iter();
+    let named = clusters.find(|named| named.name == context.cluster)?;
+    named.cluster.as_ref()
+}
+
+fn current_user<'a>(kubeconfig: &'a Kubeconfig, context: &Context) -> Option<&'a AuthInfo> {
+    let mut users = kubeconfig.auth_infos.iter();
+    let named = users.find(|named| Some(&named.name) == context.user.as_ref())?;
+    named.auth_info.as_ref()
 }
 
 fn current_context(kubeconfig: &Kubeconfig) -> Result<&Context, Problem> {

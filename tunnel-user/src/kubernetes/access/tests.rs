@@ -48,7 +48,7 @@ impl Files {
         assert!(ran.status.success(), "openssl {words}: {ran:?}");
     }
 
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -397,9 +397,51 @@ async fn a_client_certificate_of_version_1_is_shown_to_the_api_server() {
     assert_eq!(parsed.version(), x509_parser::x509::X509Version::V1);
     let (server, shown) = api_server(&files).await;
     files.kubeconfig(&server, &[]);
-    let access = Access::new(Some(&files.file("config"))).await.unwrap();
+    let (access, _files) = Access::new(Some(&files.file("config"))).await.unwrap();
     let asking = tokio::spawn(async move { access.client.apiserver_version().await });
     let shown = timeout(PATIENCE, shown).await.unwrap().unwrap();
     assert_eq!(shown, certificate);
     asking.abort();
+}
+
+#[tokio::test]
+async fn a_client_certificate_and_a_ca_that_are_replaced_are_used_at_the_next_request() {
+    let files = Files::new();
+    let (server, shown) = api_server(&files).await;
+    // The former ones are of no use with that API server.
+    let [ca, pem, key] = ["ca.pem", "v1.pem", "v1.key"].map(|name| fs::read(files.file(name)));
+    files.openssl("req -x509 -newkey rsa:2048 -nodes -keyout old.key -out ca.pem -subj /CN=old");
+    for (from, to) in [("other.pem", "v1.pem"), ("other.key", "v1.key")] {
+        fs::copy(files.file(from), files.file(to)).unwrap();
+    }
+    files.kubeconfig(&server, &[]);
+    let (access, mut follower) = Access::new(Some(&files.file("config"))).await.unwrap();
+    let former = access.cas.borrow().clone();
+
+    files.write("ca.pem", ca.unwrap());
+    files.write("v1.pem", pem.unwrap());
+    follower.look().await;
+    assert_eq!(
+        *access.cas.borrow(),
+        former,
+        "key and certificate do not fit"
+    );
+    files.write("v1.key", key.unwrap());
+    follower.look().await;
+    assert_eq!(*access.cas.borrow(), [files.der("ca.pem")]);
+    let asking = tokio::spawn(async move { access.client.apiserver_version().await });
+    let shown = timeout(PATIENCE, shown).await.unwrap().unwrap();
+    assert_eq!(shown, files.der("v1.pem"));
+    asking.abort();
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_names_another_api_server_takes_a_restart() {
+    let files = Files::new();
+    files.kubeconfig("https://10.0.0.1:6443", &[]);
+    let (access, mut follower) = Access::new(Some(&files.file("config"))).await.unwrap();
+    files.openssl("req -x509 -newkey rsa:2048 -nodes -keyout new.key -out ca.pem -subj /CN=new");
+    files.kubeconfig("https://10.0.0.2:6443", &[]);
+    follower.look().await;
+    assert_ne!(*access.cas.borrow(), [files.der("ca.pem")]);
 }

@@ -8,12 +8,14 @@
 //! One that has to wait never holds up those behind it, and costs nothing until what it waits for
 //! changes: a single node can make any number of requests that cannot be decided.
 
+mod ready;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    ops::Bound,
     time::{Duration, Instant},
 };
 
+use self::ready::Ready;
 use super::{claim::Asker, decision::Concern};
 
 /// Waits after a failed answer: from the first, doubling, to the longest.
@@ -29,13 +31,10 @@ const MOST: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Queue<O, T> {
     waiting: HashMap<String, Entry<O, T>>,
-    /// In order of creation; the name tells apart what was created in one second.
-    ready: BTreeMap<Asker, BTreeSet<(O, String)>>,
+    ready: Ready<O>,
     left: BTreeMap<Concern, HashSet<String>>,
     left_count: usize,
     due: BTreeSet<(Instant, String)>,
-    /// Whose turn it was; whoever follows in order is next.
-    served: Option<Asker>,
     /// What is to be decided, by requester and in order of creation.
     undecided: BTreeMap<Asker, BTreeSet<(O, String)>>,
     undecided_count: usize,
@@ -79,11 +78,10 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     pub(super) fn new() -> Self {
         Self {
             waiting: HashMap::new(),
-            ready: BTreeMap::new(),
+            ready: Ready::new(),
             left: BTreeMap::new(),
             left_count: 0,
             due: BTreeSet::new(),
-            served: None,
             undecided: BTreeMap::new(),
             undecided_count: 0,
             left_out: false,
@@ -158,9 +156,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
             let name = name.clone();
             self.turn(&name, State::Ready);
         }
-        let asker = self.next_asker()?;
-        let (_, name) = self.ready.get(&asker)?.first()?.clone();
-        self.served = Some(asker);
+        let name = self.ready.next()?;
         self.turn(&name, State::Asked);
         let entry = self.waiting.get(&name)?;
         let age = now.saturating_duration_since(entry.seen);
@@ -276,16 +272,6 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         }
     }
 
-    fn next_asker(&self) -> Option<Asker> {
-        let after = self
-            .served
-            .as_ref()
-            .map_or(Bound::Unbounded, Bound::Excluded);
-        let mut following = self.ready.range((after, Bound::Unbounded));
-        let next = following.next().or_else(|| self.ready.first_key_value());
-        next.map(|(asker, _)| asker.clone())
-    }
-
     /// The only place where a state changes, so that the orders agree with it.
     fn turn(&mut self, name: &str, state: State) {
         let Some(entry) = self.waiting.get_mut(name) else {
@@ -295,14 +281,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         let place = (entry.created.clone(), name.clone());
         let before = std::mem::replace(&mut entry.state, state.clone());
         match before {
-            State::Ready => {
-                if let Some(ready) = self.ready.get_mut(&entry.asker) {
-                    ready.remove(&place);
-                    if ready.is_empty() {
-                        self.ready.remove(&entry.asker);
-                    }
-                }
-            }
+            State::Ready => self.ready.remove(&entry.asker, &place),
             State::Left(concern, until) => {
                 self.left_count -= 1;
                 if let Some(left) = self.left.get_mut(&concern) {
@@ -319,10 +298,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
             State::Asked => {}
         }
         match state {
-            State::Ready => {
-                let ready = self.ready.entry(entry.asker.clone()).or_default();
-                ready.insert(place);
-            }
+            State::Ready => self.ready.insert(&entry.asker, place),
             State::Left(concern, until) => {
                 self.left_count += 1;
                 self.due.extend(until.map(|due| (due, name.clone())));

@@ -16,8 +16,9 @@ use super::{
     kind::{AGENT, SERVER_PROOF},
 };
 use crate::{
+    kubernetes::ClusterCas,
     model::{AgentIdentity, NodeName},
-    moment::holds,
+    moment::{changed, holds},
     observability::chain,
     pki::{AgentProof, Credential, Validity, agent_identity, client_config},
 };
@@ -27,7 +28,7 @@ pub struct AgentCredentialsOptions {
     /// Reaches the API server.
     pub client: Client,
     /// The CAs of the cluster; servers' certificates must be of one of them.
-    pub cas: Vec<CertificateDer<'static>>,
+    pub cas: ClusterCas,
     /// Where key and certificate are kept.
     pub cert_dir: PathBuf,
     /// The node.
@@ -41,7 +42,7 @@ pub struct AgentCredentialsOptions {
 /// The credential, kept fresh by [`run`](Self::run).
 pub struct AgentCredentials {
     kept: KeptCertificate<BTreeSet<IpAddr>>,
-    cas: Vec<CertificateDer<'static>>,
+    cas: ClusterCas,
     identities: watch::Sender<AgentIdentity>,
     configs: watch::Sender<Arc<ClientConfig>>,
     validities: watch::Sender<Validity>,
@@ -100,7 +101,7 @@ impl AgentCredentials {
                 issued = kept.next(trouble) => issued,
             }
         };
-        let established = Established::new(&credential, &cas)
+        let established = Established::new(&credential, &cas.borrow())
             .with_context(|| format!("cannot use the certificate in {}", kept.file().display()))?;
         Ok(Self {
             kept,
@@ -150,9 +151,14 @@ impl AgentCredentials {
                     self.kept.refuse();
                     continue;
                 }
+                () = changed(&mut self.cas) => match self.kept.under_other_cas() {
+                    Some(in_use) => in_use,
+                    None => continue,
+                },
                 credential = self.kept.next(&|_| {}) => credential,
             };
-            match Established::new(&credential, &self.cas) {
+            let established = Established::new(&credential, &self.cas.borrow_and_update());
+            match established {
                 Ok(established) => self.publish(established),
                 Err(error) => {
                     error!(

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 use kube::Client;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
@@ -22,6 +22,7 @@ use super::{
     store::CertificateStore,
 };
 use crate::{
+    kubernetes::ClusterCas,
     moment::{changed, holds},
     observability::chain,
     pki::{CLOCK_CHECK, Credential, StoreError},
@@ -40,7 +41,7 @@ pub(super) struct Wanted<T> {
 #[derive(Clone)]
 pub(super) struct Signing {
     pub(super) client: Client,
-    pub(super) cas: Vec<CertificateDer<'static>>,
+    pub(super) cas: ClusterCas,
     pub(super) life: Option<Duration>,
 }
 
@@ -147,6 +148,24 @@ impl<T: 'static> KeptCertificate<T> {
         );
     }
 
+    /// The certificate in use, once the cluster's CAs have changed. One that is of none of them any more is asked for anew.
+    pub(super) fn under_other_cas(&mut self) -> Option<Arc<Credential>> {
+        let in_use = self.in_use.clone()?;
+        if let Err(reason) = self.names_of(&in_use) {
+            let after = self
+                .rotation
+                .refused(OffsetDateTime::now_utc(), rand::random());
+            let role = self.kind.role;
+            warn!(
+                role,
+                reason,
+                ?after,
+                "the cluster's CAs have changed, asking for another certificate"
+            );
+        }
+        Some(in_use)
+    }
+
     /// Whether the certificate in use was refused.
     pub(super) fn is_refused(&self) -> bool {
         self.rotation.is_refused()
@@ -242,12 +261,14 @@ impl<T: 'static> KeptCertificate<T> {
 
     fn names_of(&self, credential: &Credential) -> Result<CertificateNames, String> {
         let now = OffsetDateTime::now_utc();
-        names_of_usable(credential, self.kind, &self.signing.cas, now).map_err(|unusable| {
-            format!(
-                "cannot use the {}'s certificate: {unusable}",
-                self.kind.role
-            )
-        })
+        names_of_usable(credential, self.kind, &self.signing.cas.borrow(), now).map_err(
+            |unusable| {
+                format!(
+                    "cannot use the {}'s certificate: {unusable}",
+                    self.kind.role
+                )
+            },
+        )
     }
 
     fn hold(&mut self, credential: Credential, names: CertificateNames) -> Arc<Credential> {

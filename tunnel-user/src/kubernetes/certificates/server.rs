@@ -4,7 +4,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kube::Client;
 use rustls::ServerConfig;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -15,6 +14,8 @@ use super::{
     kind::SERVER,
 };
 use crate::{
+    kubernetes::ClusterCas,
+    moment::changed,
     observability::chain,
     pki::{
         Credential, Validity, server_config_requiring_certificates,
@@ -27,7 +28,7 @@ pub struct ServerCertificateOptions {
     /// Reaches the API server.
     pub client: Client,
     /// The CAs of the cluster; agents' certificates must be of one of them.
-    pub cas: Vec<CertificateDer<'static>>,
+    pub cas: ClusterCas,
     /// Where key and certificate are kept.
     pub cert_dir: PathBuf,
     /// The names under which agents dial servers; `None` while they are not known.
@@ -40,7 +41,7 @@ pub struct ServerCertificateOptions {
 /// is a certificate, handshakes fail.
 pub struct ServerCertificate {
     kept: KeptCertificate<Option<CertificateNames>>,
-    cas: Vec<CertificateDer<'static>>,
+    cas: ClusterCas,
     configs: watch::Sender<Arc<ServerConfig>>,
     validities: watch::Sender<Option<Validity>>,
 }
@@ -95,6 +96,10 @@ impl ServerCertificate {
         loop {
             let credential = tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = changed(&mut self.cas) => match self.kept.under_other_cas() {
+                    Some(in_use) => in_use,
+                    None => continue,
+                },
                 credential = self.kept.next(&trouble) => credential,
             };
             self.publish(&credential);
@@ -102,7 +107,7 @@ impl ServerCertificate {
     }
 
     fn publish(&self, credential: &Credential) {
-        match server_config_requiring_certificates(credential, &self.cas) {
+        match server_config_requiring_certificates(credential, &self.cas.borrow()) {
             Ok(config) => {
                 self.configs.send_replace(Arc::new(config));
                 self.validities.send_replace(Some(credential.validity));

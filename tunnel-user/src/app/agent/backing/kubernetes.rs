@@ -20,7 +20,7 @@ use crate::{
 
 pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<Backing> {
     let args = foundation.args;
-    let access = Access::new(args.cluster.kubeconfig.as_deref()).await?;
+    let (access, files) = Access::new(args.cluster.kubeconfig.as_deref()).await?;
     let servers = find_servers(&access, &mut foundation)?;
     let listed_ports = follow_ports(&access, &mut foundation)?;
     let node = args.node_name()?;
@@ -34,12 +34,13 @@ pub(super) async fn establish(mut foundation: Foundation<'_>) -> anyhow::Result<
     } = foundation;
     let options = AgentCredentialsOptions {
         client: access.client,
-        cas: access.ca,
+        cas: access.cas,
         cert_dir: args.cluster.cert_dir(&args.state_dir),
         node,
         addresses,
         life: Some(args.agent_certificate_ttl),
     };
+    tasks.spawn("following the credentials' files", files.run(end.clone()));
     let trouble = |reason| identity.not_ready(reason);
     let credentials = AgentCredentials::establish(options, &trouble, stop).await?;
     let backing = Backing {

@@ -45,13 +45,15 @@ type Names = watch::Receiver<Option<CertificateNames>>;
 /// Prepares everything. The API server is first asked by the tasks, and need not be there.
 pub(super) async fn backing(foundation: Foundation<'_>) -> anyhow::Result<Backing> {
     let settings = &foundation.args.kubernetes;
+    let (access, files) = Access::new(settings.cluster.kubeconfig.as_deref()).await?;
     let mut member = Member {
-        access: Access::new(settings.cluster.kubeconfig.as_deref()).await?,
+        access,
         machine: settings.node_name()?,
         settings,
         foundation,
         tasks: Vec::new(),
     };
+    member.run("following the credentials' files", |end| files.run(end));
     let (leading, leader) = member.election();
     let events = member.events();
     let (snapshots, health) = member.nodes(&events, leading.clone())?;
@@ -201,7 +203,7 @@ impl Member<'_> {
         let cluster = &self.settings.cluster;
         ServerCertificate::new(ServerCertificateOptions {
             client: self.client(),
-            cas: self.access.ca.clone(),
+            cas: self.access.cas.clone(),
             cert_dir: cluster.cert_dir(&self.foundation.args.state_dir),
             names,
             life: None,

@@ -48,6 +48,18 @@ fn who_asks_much_and_early_delays_nobody_else() {
 }
 
 #[test]
+fn nobody_is_passed_by_whoever_asks_later_under_a_name_that_follows() {
+    let now = Instant::now();
+    let mut queue = queue(&[]);
+    queue.put("m1", (1, asker("m")), (), now);
+    assert_eq!(next(&mut queue, now).as_deref(), Some("m1"));
+    queue.put("a1", (2, asker("a")), (), now);
+    queue.put("n1", (3, asker("n")), (), now);
+    queue.put("z1", (4, asker("z")), (), now);
+    assert_eq!(all(&mut queue, now), ["a1", "n1", "z1"]);
+}
+
+#[test]
 fn the_turn_passes_on_while_one_keeps_asking() {
     let now = Instant::now();
     let mut queue = queue(&[("m", 1)]);

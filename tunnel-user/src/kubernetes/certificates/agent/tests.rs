@@ -11,14 +11,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Test {
     ca: ClusterCa,
+    cas: watch::Sender<Vec<CertificateDer<'static>>>,
     dir: tempfile::TempDir,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Test {
     fn new() -> Self {
+        let ca = ClusterCa::new();
         Self {
-            ca: ClusterCa::new(),
+            cas: watch::Sender::new(vec![ca.certificate.clone()]),
+            ca,
             dir: tempfile::tempdir().unwrap(),
             addresses: watch::Sender::default(),
         }
@@ -32,7 +35,7 @@ impl Test {
     fn options(&self) -> AgentCredentialsOptions {
         AgentCredentialsOptions {
             client: absent_api_server(),
-            cas: vec![self.ca.certificate.clone()],
+            cas: self.cas.subscribe(),
             cert_dir: self.dir.path().to_owned(),
             node: "edge-1".parse().unwrap(),
             addresses: self.addresses.subscribe(),
@@ -106,6 +109,21 @@ async fn a_change_of_addresses_changes_the_identity_with_the_certificate() {
         .send_replace(ips(&["10.0.0.2"]).into_iter().collect());
     let moved = identities.wait_for(|identity| identity.addresses == ips(&["10.0.0.2"]));
     timeout(PATIENCE, moved).await.unwrap().unwrap();
+    shutdown.cancel();
+    timeout(PATIENCE, running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn another_ca_of_the_cluster_gives_sessions_another_configuration() {
+    let test = Test::new();
+    test.store("edge-1", &["10.0.0.1"], OffsetDateTime::now_utc());
+    let credentials = test.establish().await;
+    let mut configs = credentials.configs();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(credentials.run(shutdown.clone()));
+    test.cas
+        .send_modify(|cas| cas.push(ClusterCa::new().certificate));
+    timeout(PATIENCE, configs.changed()).await.unwrap().unwrap();
     shutdown.cancel();
     timeout(PATIENCE, running).await.unwrap().unwrap();
 }

@@ -1,7 +1,7 @@
 use std::fs;
 
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
 use tokio::{io::duplex, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -20,14 +20,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Test {
     ca: ClusterCa,
+    cas: watch::Sender<Vec<CertificateDer<'static>>>,
     dir: tempfile::TempDir,
     names: watch::Sender<Option<CertificateNames>>,
 }
 
 impl Test {
     fn new() -> Self {
+        let ca = ClusterCa::new();
         Self {
-            ca: ClusterCa::new(),
+            cas: watch::Sender::new(vec![ClusterCa::new().certificate, ca.certificate.clone()]),
+            ca,
             dir: tempfile::tempdir().unwrap(),
             names: watch::Sender::new(None),
         }
@@ -40,7 +43,7 @@ impl Test {
     fn certificate(&self) -> ServerCertificate {
         ServerCertificate::new(ServerCertificateOptions {
             client: absent_api_server(),
-            cas: vec![ClusterCa::new().certificate, self.ca.certificate.clone()],
+            cas: self.cas.subscribe(),
             cert_dir: self.dir.path().to_owned(),
             names: self.names.subscribe(),
             life: None,
@@ -50,9 +53,14 @@ impl Test {
 
     /// An agent of this cluster, which dials the server as `tunnel.example`.
     fn agent(&self) -> Arc<ClientConfig> {
+        self.agent_of(&self.ca)
+    }
+
+    /// One that trusts this cluster, with a certificate of some CA.
+    fn agent_of(&self, ca: &ClusterCa) -> Arc<ClientConfig> {
         let now = OffsetDateTime::now_utc();
         let edge = names(&["edge-1"], &["10.0.0.1"]);
-        let credential = self.ca.issue(&AGENT, &edge, (now, HOUR));
+        let credential = ca.issue(&AGENT, &edge, (now, HOUR));
         Arc::new(
             client_config(
                 &credential,
@@ -70,8 +78,13 @@ impl Test {
 
 /// Whether both ends let it succeed.
 async fn handshake(server: &ServerCertificate, agent: Arc<ClientConfig>) -> Result<(), String> {
+    let config = server.configs().borrow().clone();
+    handshake_with(config, agent).await
+}
+
+async fn handshake_with(config: Arc<ServerConfig>, agent: Arc<ClientConfig>) -> Result<(), String> {
     let (near, far) = duplex(64 * 1024);
-    let acceptor = TlsAcceptor::from(server.configs().borrow().clone());
+    let acceptor = TlsAcceptor::from(config);
     let connector = TlsConnector::from(agent);
     let name = ServerName::try_from("tunnel.example").unwrap();
     let (accepted, connected) = tokio::join!(acceptor.accept(far), connector.connect(name, near));
@@ -193,6 +206,38 @@ async fn what_another_process_got_for_the_new_names_is_taken() {
     test.names.send_replace(Some(new));
     let running = tokio::spawn(server.run(|_| {}, shutdown.clone()));
     timeout(PATIENCE, configs.changed()).await.unwrap().unwrap();
+    shutdown.cancel();
+    timeout(PATIENCE, running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn agents_of_a_ca_that_the_cluster_gets_are_let_in_and_those_of_one_that_it_loses_are_not() {
+    let test = Test::new();
+    let own = names(&["tunnel.example"], &[]);
+    let now = OffsetDateTime::now_utc();
+    test.store(test.ca.issue(&SERVER, &own, (now, HOUR)).to_pem());
+    let server = test.certificate();
+    let mut configs = server.configs();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(server.run(|_| {}, shutdown.clone()));
+    let next = ClusterCa::new();
+    let both = vec![test.ca.certificate.clone(), next.certificate.clone()];
+    for (cas, old_is_let_in, new_is_let_in) in [
+        (vec![test.ca.certificate.clone()], true, false),
+        (both, true, true),
+        (vec![next.certificate.clone()], false, true),
+    ] {
+        configs.mark_unchanged();
+        test.cas.send_replace(cas);
+        timeout(PATIENCE, configs.changed()).await.unwrap().unwrap();
+        for (agent, is_let_in) in [
+            (test.agent(), old_is_let_in),
+            (test.agent_of(&next), new_is_let_in),
+        ] {
+            let config = configs.borrow().clone();
+            assert_eq!(handshake_with(config, agent).await.is_ok(), is_let_in);
+        }
+    }
     shutdown.cancel();
     timeout(PATIENCE, running).await.unwrap().unwrap();
 }
