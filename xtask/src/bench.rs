@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::{setup, shell};
+use crate::{programs, setup, shell};
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -20,7 +20,7 @@ enum Which {
     Crowd,
     /// `connect()` with the redirect, with iptables and nft, and without
     Redirect,
-    /// The whole path: latency, throughput, memory
+    /// The whole path: latency, throughput, memory; and links with long round trips, beside konnectivity
     Tunnel,
 }
 
@@ -32,6 +32,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Which::Redirect => "redirect",
         Which::Tunnel => "tunnel",
     };
+    if matches!(args.which, Which::Tunnel) {
+        programs::ensure(programs::KONNECTIVITY)?;
+    }
     // Without what only tests of `tunnel-user` want of its libraries: it would be measured as well.
     let mut programs = shell::cargo(["build", "--release", "--package", "tunnel-user"]);
     programs.args(["--package", "culvert-tests", "--bins"]);

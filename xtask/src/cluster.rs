@@ -52,7 +52,7 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
     if matches!(action, Action::Install) {
         image::ensure_culvert(image::Profile::Dev)?;
     }
-    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    shell::build_programs()?;
     // Replaced, so that a signal reaches the program itself.
     let cluster = shell::target_directory().join("debug").join("cluster");
     let error = Command::new(&cluster).arg(verb).exec();
@@ -65,7 +65,7 @@ fn compare(rest: &[String]) -> Result<()> {
     prepare()?;
     programs::ensure(programs::OPENYURT)?;
     image::ensure_culvert(image::Profile::Release)?;
-    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    shell::build_programs()?;
     let compare = shell::target_directory().join("debug").join("compare");
     let error = Command::new(&compare).args(rest).exec();
     Err(error).with_context(|| format!("start {}", compare.display()))

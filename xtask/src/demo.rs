@@ -11,7 +11,7 @@ pub(crate) fn run() -> Result<()> {
     shell::require_root("the demo")?;
     setup::ensure()?;
     println!("Building (the first time takes a few minutes) ...");
-    shell::run(&mut shell::cargo(["build", "--quiet", "--workspace"]))?;
+    shell::build_programs()?;
     // Replaced, so that a signal reaches the program that cleans up.
     let demo = shell::target_directory().join("debug").join("demo");
     let error = Command::new(&demo).exec();

@@ -37,9 +37,9 @@ pub(crate) struct Args {
 pub(crate) enum Profile {
     /// Optimised: what is shipped
     Release,
-    /// Optimised, but each library by itself: what tests with full loads run
+    /// Our own code optimised, with assertions, and the libraries of the tests: what tests with full loads run
     Quick,
-    /// Not optimised: what other tests run
+    /// Our own code not optimised: what other tests run
     Dev,
 }
 
@@ -86,9 +86,9 @@ struct Digests {
 /// Builds binary and archive.
 fn build(profile: Profile, name: &str, output: &Path) -> Result<Digests> {
     let binary = stripped(&match profile {
-        Profile::Release => build_optimised("release")?,
-        Profile::Quick => build_optimised("quick")?,
-        Profile::Dev => build_dev()?,
+        Profile::Release => build_release()?,
+        Profile::Quick => build_for_tests(&["--config", "profile.dev.opt-level=3"])?,
+        Profile::Dev => build_for_tests(&[])?,
     })?;
     let content = fs::read(&binary).with_context(|| format!("read {}", binary.display()))?;
     let version = env!("CARGO_PKG_VERSION");
@@ -104,7 +104,7 @@ fn build(profile: Profile, name: &str, output: &Path) -> Result<Digests> {
 }
 
 /// The same wherever it is built. Paths of this machine are in messages of panics, and take another name.
-fn build_optimised(profile: &str) -> Result<PathBuf> {
+fn build_release() -> Result<PathBuf> {
     let host = shell::host_triple()?;
     let cargo_home = ebpf_builder::cargo_home().context("neither CARGO_HOME nor HOME is set")?;
     let target = shell::target_directory();
@@ -116,7 +116,7 @@ fn build_optimised(profile: &str) -> Result<PathBuf> {
     ] {
         flags.push(format!("--remap-path-prefix={}={name}", path.display()));
     }
-    let mut cargo = shell::cargo(["rustc", "--quiet", "--profile", profile, "--locked"]);
+    let mut cargo = shell::cargo(["rustc", "--quiet", "--release", "--locked"]);
     cargo.args([
         "--package",
         "tunnel-user",
@@ -128,15 +128,21 @@ fn build_optimised(profile: &str) -> Result<PathBuf> {
     // The build ID is a hash of the debug information as well, which is stripped.
     cargo.args(["--", "-Clink-arg=-Wl,--build-id=none"]);
     shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
-    Ok(target.join(host).join(profile).join("culvert"))
+    Ok(target.join(host).join("release").join("culvert"))
 }
 
-/// Only the last step is another than that of an ordinary build: libc is linked into the program.
-fn build_dev() -> Result<PathBuf> {
+/// With the libraries that the tests are built with: only our own code is compiled, and libc is linked into the program. It
+/// is kept apart from the program that other tests start.
+fn build_for_tests(more: &[&str]) -> Result<PathBuf> {
+    let output = directory().join("build");
     let mut cargo = shell::cargo(["rustc", "--quiet", "--package", "tunnel-user"]);
-    cargo.args(["--bin", "culvert", "--", "-C", "target-feature=+crt-static"]);
-    shell::run(&mut cargo)?;
-    Ok(shell::target_directory().join("debug").join("culvert"))
+    cargo.args(["--bin", "culvert", "--features", "tokio/test-util"]);
+    cargo
+        .args(more)
+        .args(["--", "-Ctarget-feature=+crt-static"]);
+    cargo.env("CARGO_BUILD_BUILD_DIR", shell::target_directory());
+    shell::run(cargo.env("CARGO_TARGET_DIR", &output))?;
+    Ok(output.join("debug").join("culvert"))
 }
 
 /// Symbols make no difference to what runs, and eight times the size.

@@ -45,6 +45,12 @@ pub(crate) const OPENYURT: Module = Module {
     versions: &["github.com/openyurtio/openyurt/pkg/projectinfo.gitVersion=v1.5.0"],
 };
 
+/// What links are compared with.
+pub(crate) const KONNECTIVITY: Module = Module {
+    name: "konnectivity",
+    versions: &[],
+};
+
 /// Builds the module's programs if they are missing or of another state.
 pub(crate) fn ensure(module: Module) -> Result<()> {
     let source = shell::root().join("tests/programs").join(module.name);

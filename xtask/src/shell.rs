@@ -22,6 +22,12 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Comma
     command
 }
 
+/// Builds every program, with the features that tests give the libraries: whoever runs those next compiles them once.
+pub(crate) fn build_programs() -> Result<()> {
+    let build = ["build", "--quiet", "--workspace", "--features"];
+    run(cargo(build).arg("tokio/test-util"))
+}
+
 /// Where cargo puts what it builds.
 pub(crate) fn target_directory() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {

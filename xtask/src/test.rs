@@ -48,20 +48,16 @@ enum Tier {
     Vm,
 }
 
+/// How a tier ended, and how many seconds it took.
+type Ended = (Tier, Result<Tally>, u64);
+
 /// True when everything passed.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     setup::ensure()?;
-    let results: Vec<_> = tiers(args)
-        .into_iter()
-        .map(|tier| {
-            let began = Instant::now();
-            let outcome = run_tier(tier, args);
-            (tier, outcome, began.elapsed().as_secs())
-        })
-        .collect();
     let mut total = Tally::default();
+    let ended = run_tiers(&tiers(args), args);
     println!();
-    for (tier, outcome, seconds) in results {
+    for (tier, outcome, seconds) in ended {
         let name = tier
             .to_possible_value()
             .map(|value| value.get_name().to_owned());
@@ -95,6 +91,39 @@ fn tiers(args: &Args) -> Vec<Tier> {
     tiers
 }
 
+/// One after the other; but a cluster is waited for most of the time, and emulated machines work with what it leaves.
+fn run_tiers(tiers: &[Tier], args: &Args) -> Vec<Ended> {
+    let both = tiers.contains(&Tier::Cluster) && tiers.contains(&Tier::Vm);
+    let beside = |tier: &Tier| both && matches!(tier, Tier::Cluster | Tier::Vm);
+    let alone = tiers.iter().filter(|tier| !beside(tier));
+    let mut ended: Vec<_> = alone
+        .map(|tier| timed(*tier, || run_tier(*tier, args)))
+        .collect();
+    if both {
+        ended.extend(run_cluster_beside_vm(args));
+    }
+    ended
+}
+
+fn run_cluster_beside_vm(args: &Args) -> [Ended; 2] {
+    // What either builds would keep the other waiting.
+    let cluster = prepare_cluster(args);
+    let vm = vm::prepare(&args.kernel, args.filter.as_deref());
+    thread::scope(|scope| {
+        let vm = scope.spawn(|| timed(Tier::Vm, || vm?.run()));
+        let cluster = timed(Tier::Cluster, || {
+            cluster.and_then(|()| test_on_cluster(args))
+        });
+        [cluster, vm.join().expect("running machines does not panic")]
+    })
+}
+
+fn timed(tier: Tier, run: impl FnOnce() -> Result<Tally>) -> Ended {
+    let began = Instant::now();
+    let outcome = run();
+    (tier, outcome, began.elapsed().as_secs())
+}
+
 fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
     match tier {
         Tier::Unit => {
@@ -109,8 +138,11 @@ fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
             previous::ensure()?;
             on_this_kernel("e2e", args)
         }
-        Tier::Cluster => on_a_cluster(args),
-        Tier::Vm => vm::run(&args.kernel, args.filter.as_deref()),
+        Tier::Cluster => {
+            prepare_cluster(args)?;
+            test_on_cluster(args)
+        }
+        Tier::Vm => vm::prepare(&args.kernel, args.filter.as_deref())?.run(),
     }
 }
 
@@ -129,22 +161,20 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
     })
 }
 
-/// The tests share one cluster, which they would disturb for each other.
-fn on_a_cluster(args: &Args) -> Result<Tally> {
+/// Builds whatever a cluster and its tests run.
+fn prepare_cluster(args: &Args) -> Result<()> {
     shell::require_root("the cluster tier")?;
-    setup::ensure()?;
-    let profile = if args.full {
+    cluster::prepare()?;
+    build()?;
+    image::ensure_culvert(if args.full {
         image::Profile::Quick
     } else {
         image::Profile::Dev
-    };
-    // The end of an optimised build keeps one processor busy for a while: others build meanwhile.
-    thread::scope(|scope| {
-        let image = scope.spawn(|| image::ensure_culvert(profile));
-        cluster::prepare()?;
-        image.join().expect("building does not panic")
-    })?;
-    build()?;
+    })
+}
+
+/// The tests share one cluster, which they would disturb for each other.
+fn test_on_cluster(args: &Args) -> Result<Tally> {
     let tally = cargo_test(&["--test", "cluster", "--", "--test-threads=1"], args);
     // It goes by itself when the tests have ended; here we wait until it has gone.
     cluster::down_after_tests()?;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::Shutdown,
     thread,
     time::{Duration, Instant},
 };
@@ -11,8 +11,12 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args as ClapArgs, Subcommand};
 use culvert_tests::Samples;
 use serde::{Deserialize, Serialize};
+use socket2::Socket;
 
-use crate::transfer;
+use crate::{
+    transfer::{self, Direction},
+    wire::To,
+};
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -23,13 +27,18 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum What {
     /// Connects and echoes one byte, over and over
-    Latency { to: SocketAddr, count: usize },
+    Latency { to: To, count: usize },
     /// Opens connections, echoes one byte on each, and keeps them open
-    Idle { to: SocketAddr, count: u32 },
-    /// Receives
-    Download { to: SocketAddr, bytes: usize },
-    /// Sends
-    Upload { to: SocketAddr, bytes: usize },
+    Idle { to: To, count: u32 },
+    /// Receives, or sends
+    Transfer {
+        direction: Direction,
+        to: To,
+        bytes: usize,
+        /// At the same time, so many bytes on each
+        #[arg(default_value_t = 1)]
+        connections: usize,
+    },
 }
 
 /// Of `latency`: microseconds from the start of the connect to the byte's return.
@@ -43,14 +52,17 @@ pub(crate) struct Latency {
 pub(crate) const HOLDING: &str = "holding";
 /// The longest that `idle` waits to be ended.
 const HOLD: Duration = Duration::from_mins(1);
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    match args.what {
-        What::Latency { to, count } => print(&latency(to, count)?),
-        What::Idle { to, count } => idle(to, count),
-        What::Download { to, bytes } => print(&transfer::download(to, bytes)?),
-        What::Upload { to, bytes } => print(&transfer::upload(to, bytes)?),
+    match &args.what {
+        What::Latency { to, count } => print(&latency(to, *count)?),
+        What::Idle { to, count } => idle(to, *count),
+        What::Transfer {
+            direction,
+            to,
+            bytes,
+            connections,
+        } => print(&transfer::run(*direction, to, *bytes, *connections)?),
     }
 }
 
@@ -59,11 +71,11 @@ fn print(report: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-fn latency(to: SocketAddr, count: usize) -> Result<Latency> {
+fn latency(to: &To, count: usize) -> Result<Latency> {
     let mut trips = Vec::with_capacity(count);
     for number in 0..count {
         let started = Instant::now();
-        let mut stream = connect(to)?;
+        let mut stream = to.open()?;
         echo(&mut stream).with_context(|| format!("connection {number}"))?;
         trips.push(started.elapsed().as_secs_f64() * 1e6);
         // The close is over before the next begins.
@@ -77,10 +89,10 @@ fn latency(to: SocketAddr, count: usize) -> Result<Latency> {
     })
 }
 
-fn idle(to: SocketAddr, count: u32) -> Result<()> {
+fn idle(to: &To, count: u32) -> Result<()> {
     let mut held = Vec::new();
     for number in 0..count {
-        let mut stream = connect(to).with_context(|| format!("connection {number}"))?;
+        let mut stream = to.open().with_context(|| format!("connection {number}"))?;
         echo(&mut stream).with_context(|| format!("connection {number}"))?;
         held.push(stream);
     }
@@ -89,17 +101,10 @@ fn idle(to: SocketAddr, count: u32) -> Result<()> {
     Ok(())
 }
 
-fn echo(stream: &mut TcpStream) -> Result<()> {
+fn echo(stream: &mut Socket) -> Result<()> {
     let mut byte = [0x2a];
     stream.write_all(&byte).context("send")?;
     stream.read_exact(&mut byte).context("receive")?;
     ensure!(byte == [0x2a], "another byte came back");
     Ok(())
-}
-
-fn connect(to: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).context("connect")?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
 }

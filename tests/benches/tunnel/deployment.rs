@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
-use culvert_tests::{Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, programs, site, unique};
+use culvert_tests::{
+    Cgroup, Daemon, Lab, Launch, NetNs, PinRoot, lab::CONTROL, link, programs, site, unique,
+};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -24,7 +26,10 @@ pub(crate) const TRANSFER: u16 = 10_255;
 pub(crate) const DOWNLOAD: u16 = 9100;
 
 const DIRECT_ADDRESS: &str = "10.78.1.11";
-const NODE_ADDRESS: &str = "10.78.0.11";
+pub(crate) const NODE_ADDRESS: &str = "10.78.0.11";
+/// Where agents dial a link.
+pub(crate) const LINK_PORT: u16 = 20_262;
+const AGENT_PORT: u16 = 10_262;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// One transfer, with making and checking its bytes.
 const CLIENT_PATIENCE: Duration = Duration::from_mins(5);
@@ -34,6 +39,7 @@ const SECONDS: &str = "3600";
 pub(crate) struct Deployment {
     pub(crate) agent: Daemon,
     pub(crate) server: Daemon,
+    _link: Option<Daemon>,
     _targets: Vec<Daemon>,
     _scratch: TempDir,
     _pins: PinRoot,
@@ -55,15 +61,28 @@ impl Way {
 impl Deployment {
     /// Starts targets, server and agent; the session is established when it returns.
     pub(crate) fn start() -> Result<Self> {
+        Self::with_link(None)
+    }
+
+    /// The same, with a link between the two that takes so long each way.
+    pub(crate) fn over(delay: Duration) -> Result<Self> {
+        Self::with_link(Some(delay))
+    }
+
+    fn with_link(delay: Option<Duration>) -> Result<Self> {
         let (lab, cgroup, pins) = (Lab::nat()?, Cgroup::new("bench")?, PinRoot::new()?);
         open_direct_way(&lab)?;
         let scratch = unique::scratch_dir("bench")?;
         let targets = targets(lab.edge(0).namespace())?;
         let server = start_server(&lab, &cgroup, &pins, &scratch)?;
-        let agent = start_agent(&lab, &scratch)?;
+        let link = delay.map(|delay| start_link(&lab, delay, AGENT_PORT));
+        let link = link.transpose()?;
+        let port = link.as_ref().map_or(AGENT_PORT, |_| LINK_PORT);
+        let agent = start_agent(&lab, &scratch, port)?;
         Ok(Self {
             agent,
             server,
+            _link: link,
             _targets: targets,
             _scratch: scratch,
             _pins: pins,
@@ -97,6 +116,12 @@ pub(crate) fn report<T: DeserializeOwned>(mut client: Daemon) -> Result<T> {
     culvert_tests::report::parse(&client.succeed(CLIENT_PATIENCE)?)
 }
 
+/// A link from [`LINK_PORT`] to a port of the control plane.
+pub(crate) fn start_link(lab: &Lab, delay: Duration, port: u16) -> Result<Daemon> {
+    let [from, to] = [LINK_PORT, port].map(|port| SocketAddr::new(CONTROL[0], port));
+    link::start(lab.control(), from, to, delay)
+}
+
 /// Gives the edge a second address that the control plane reaches through the same router.
 fn open_direct_way(lab: &Lab) -> Result<()> {
     let (edge, router) = (lab.edge(0).namespace(), lab.router());
@@ -110,7 +135,7 @@ fn open_direct_way(lab: &Lab) -> Result<()> {
     lab.check()
 }
 
-fn targets(edge: &NetNs) -> Result<Vec<Daemon>> {
+pub(crate) fn targets(edge: &NetNs) -> Result<Vec<Daemon>> {
     let probe = Launch::new(edge, programs::probe()?)
         .words("echo --seconds")
         .arg(SECONDS);
@@ -132,7 +157,9 @@ fn targets(edge: &NetNs) -> Result<Vec<Daemon>> {
 fn start_server(lab: &Lab, cgroup: &Cgroup, pins: &PinRoot, scratch: &TempDir) -> Result<Daemon> {
     let mut server = Launch::new(lab.control(), programs::culvert()?)
         .cgroup(cgroup)
-        .words("server --redirect-address 10.77.0.1 --ports")
+        .words("server --redirect-address")
+        .arg(CONTROL[0].to_string())
+        .arg("--ports")
         .arg(DOWNLOAD.to_string())
         .arg("--state-dir")
         .arg(scratch.path().join("server"))
@@ -147,9 +174,12 @@ fn start_server(lab: &Lab, cgroup: &Cgroup, pins: &PinRoot, scratch: &TempDir) -
     Ok(server)
 }
 
-fn start_agent(lab: &Lab, scratch: &TempDir) -> Result<Daemon> {
+fn start_agent(lab: &Lab, scratch: &TempDir, port: u16) -> Result<Daemon> {
     let printed = Launch::offline(programs::culvert()?)
-        .words("token create --node edge --server 10.77.0.1 --address")
+        .words(&format!(
+            "token create --node edge --server {}:{port} --address",
+            CONTROL[0]
+        ))
         .arg(NODE_ADDRESS)
         .arg("--state-dir")
         .arg(scratch.path().join("server"))

@@ -9,15 +9,17 @@
 
 mod client;
 mod deployment;
+mod links;
 mod memory;
 mod results;
 mod table;
 mod transfer;
+mod wire;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use deployment::{Deployment, Way};
 use results::Results;
@@ -39,11 +41,25 @@ struct Args {
     /// Round trips on one connection
     #[arg(long, default_value_t = 3000)]
     pings: usize,
+    /// How often each link is measured
+    #[arg(long, default_value_t = 3)]
+    link_runs: usize,
+    /// Measure this part only
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Given by `cargo bench` to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
     role: Option<Role>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Latency, throughput, processors and memory, next to a direct connection
+    Path,
+    /// Links with long round trips, next to konnectivity
+    Links,
 }
 
 /// What the benchmark starts of itself, in one of the networks.
@@ -72,8 +88,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the table; true if the targets were met.
+/// Prints the tables; true if the targets were met.
 fn measure(args: &Args) -> Result<bool> {
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    let path = !wanted(Part::Path) || measure_path(args)?;
+    let links = !wanted(Part::Links) || links::measure(args.link_runs)?;
+    Ok(path && links)
+}
+
+fn measure_path(args: &Args) -> Result<bool> {
     let mut results = Results::default();
     for run in 1..=args.runs {
         eprintln!("memory, run {run} of {}", args.runs);

@@ -90,7 +90,7 @@ impl Transfers {
         bytes: usize,
     ) -> Result<Option<String>> {
         let (server, agent) = (cpu_seconds(&site.server)?, cpu_seconds(&site.agent)?);
-        let client = site.client(&format!("{kind} {} {bytes}", way.to(TRANSFER)))?;
+        let client = site.client(&format!("transfer {kind} {} {bytes}", way.to(TRANSFER)))?;
         let transferred = report::<Transferred>(client);
         let server = cpu_seconds(&site.server)? - server;
         let agent = cpu_seconds(&site.agent)? - agent;

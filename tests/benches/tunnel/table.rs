@@ -101,7 +101,7 @@ pub(crate) fn print_targets(results: &Results) -> bool {
     nothing_lost && undisturbed
 }
 
-fn verdict(met: bool) -> &'static str {
+pub(crate) fn verdict(met: bool) -> &'static str {
     if met { "PASS" } else { "FAIL" }
 }
 
@@ -115,6 +115,6 @@ fn show(values: &[f64], digits: usize) -> String {
     )
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     values.iter().copied().collect::<Samples>().median()
 }

@@ -4,28 +4,34 @@
 //! client ── request ──>                              target
 //!        <── ready ──        both have their gigabyte
 //!        ── go ──> <── bytes ── SHA-256, FIN ──      download
-//!        ── bytes, FIN ──> <── got, SHA-256 ──       upload
+//!        ── bytes ──> <── got ── that was all ──> <── SHA-256, FIN ──       upload
 //! ```
+//! Nobody closes one direction before the other: konnectivity ends a connection for it.
 
 use std::{
+    fmt,
     io::{Read, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::Barrier,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use socket2::Socket;
+
+use crate::wire::To;
 
 #[derive(ClapArgs)]
 pub(crate) struct TargetArgs {
     bind: SocketAddr,
 }
 
-/// Of `download` and `upload`.
+/// Of `transfer`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Transferred {
     /// From the first byte's departure to the last one's arrival.
@@ -38,7 +44,6 @@ const DOWNLOAD: u8 = b'd';
 const UPLOAD: u8 = b'u';
 /// Sent by one end for the other to go on.
 const SIGNAL: [u8; 1] = [b'!'];
-const PATIENCE: Duration = Duration::from_mins(1);
 const HASH: usize = 32;
 
 /// Serves transfers until it is killed.
@@ -75,12 +80,11 @@ fn answer(mut client: TcpStream) -> Result<()> {
             let mut bytes = empty(size);
             client.write_all(&SIGNAL)?;
             let arrived = fill(&mut client, &mut bytes)?;
-            let more = client.read(&mut [0])?;
             client.write_all(&SIGNAL)?;
-            ensure!(
-                arrived == size && more == 0,
-                "{arrived} of {size} bytes, then {more}"
-            );
+            ensure!(arrived == size, "{arrived} of {size} bytes");
+            let mut next = [0];
+            client.read_exact(&mut next)?;
+            ensure!(next == SIGNAL, "more than {size} bytes");
             client.write_all(&Sha256::digest(&bytes))?;
         }
         other => bail!("no such request: {other}"),
@@ -89,11 +93,56 @@ fn answer(mut client: TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// Which way the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Direction {
+    Download,
+    Upload,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Download => "download",
+            Self::Upload => "upload",
+        })
+    }
+}
+
+/// Carries `size` bytes on each of so many connections, at the same time.
+pub(crate) fn run(
+    direction: Direction,
+    to: &To,
+    size: usize,
+    connections: usize,
+) -> Result<Transferred> {
+    let all_ready = Barrier::new(connections);
+    thread::scope(|scope| {
+        let one = || match direction {
+            Direction::Download => download(to, size, &all_ready),
+            Direction::Upload => upload(to, size, &all_ready),
+        };
+        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();
+        let mut all = Transferred {
+            seconds: 0.0,
+            lost: None,
+        };
+        for thread in threads {
+            let one = thread.join().expect("a client thread does not panic")?;
+            all.seconds = all.seconds.max(one.seconds);
+            all.lost = all.lost.or(one.lost);
+        }
+        Ok(all)
+    })
+}
+
 /// Receives `size` bytes.
-pub(crate) fn download(from: SocketAddr, size: usize) -> Result<Transferred> {
+fn download(from: &To, size: usize, all_ready: &Barrier) -> Result<Transferred> {
     let mut bytes = empty(size);
-    let mut target = request(from, DOWNLOAD, size)?;
-    let started = Instant::now();
+    let target = request(from, DOWNLOAD, size);
+    // Whoever fails must not keep the others waiting.
+    all_ready.wait();
+    let (mut target, started) = (target?, Instant::now());
     target.write_all(&SIGNAL)?;
     let arrived = fill(&mut target, &mut bytes)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -108,16 +157,17 @@ pub(crate) fn download(from: SocketAddr, size: usize) -> Result<Transferred> {
 }
 
 /// Sends `size` bytes.
-pub(crate) fn upload(to: SocketAddr, size: usize) -> Result<Transferred> {
+fn upload(to: &To, size: usize, all_ready: &Barrier) -> Result<Transferred> {
     let bytes = made(size);
-    let mut target = request(to, UPLOAD, size)?;
-    let started = Instant::now();
+    let target = request(to, UPLOAD, size);
+    all_ready.wait();
+    let (mut target, started) = (target?, Instant::now());
     target.write_all(&bytes)?;
-    target.shutdown(Shutdown::Write)?;
     target
         .read_exact(&mut [0])
         .context("wait for the arrival")?;
     let seconds = started.elapsed().as_secs_f64();
+    target.write_all(&SIGNAL)?;
     let mut arrived = Vec::new();
     target.read_to_end(&mut arrived)?;
     Ok(Transferred {
@@ -127,10 +177,8 @@ pub(crate) fn upload(to: SocketAddr, size: usize) -> Result<Transferred> {
 }
 
 /// Connects and waits until the target is ready.
-fn request(to: SocketAddr, kind: u8, size: usize) -> Result<TcpStream> {
-    let mut target = TcpStream::connect(to).context("connect")?;
-    target.set_nodelay(true)?;
-    target.set_read_timeout(Some(PATIENCE))?;
+fn request(to: &To, kind: u8, size: usize) -> Result<Socket> {
+    let mut target = to.open().context("connect")?;
     target.write_all(&[kind])?;
     target.write_all(&(size as u64).to_be_bytes())?;
     target.read_exact(&mut [0]).context("wait for the target")?;

@@ -6,7 +6,7 @@ use super::Step;
 use crate::shell;
 
 /// (program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(&str, &str, Option<&str>); 27] = [
+const PROGRAMS: [(&str, &str, Option<&str>); 28] = [
     ("apparmor_parser", "apparmor", None),
     ("/usr/lib/cni/bridge", "containernetworking-plugins", None),
     ("bpftool", "bpftool", Some("linux-tools-generic")),
@@ -34,6 +34,7 @@ const PROGRAMS: [(&str, &str, Option<&str>); 27] = [
     ("systemd-analyze", "systemd", None),
     ("xz", "xz-utils", None),
     ("cc", "gcc libc6-dev", None),
+    ("make", "make", None),
 ];
 
 pub(super) fn missing() -> Option<Step> {

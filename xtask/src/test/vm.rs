@@ -6,7 +6,7 @@ mod initramfs;
 mod machine;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -41,29 +41,51 @@ fn tests_on(kernel: &Kernel) -> impl Iterator<Item = (&'static str, &'static str
     TESTS.into_iter().chain(is_oldest.then_some(MACHINE_TESTS))
 }
 
-pub(super) fn run(series: &[String], filter: Option<&str>) -> Result<Tally> {
+/// What each machine boots.
+pub(super) struct Machines {
+    images: Vec<(Kernel, PathBuf)>,
+    accelerator: Accelerator,
+}
+
+/// Builds the tests, fetches the kernels, packs both.
+pub(super) fn prepare(series: &[String], filter: Option<&str>) -> Result<Machines> {
     let directory = shell::target_directory().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let programs = build()?;
-    let mut accelerator = None;
-    let mut total = Tally::default();
-    for series in series {
-        let kernel = debian::fetch(series, &directory)?;
+    let images = series
+        .iter()
+        .map(|series| {
+            let kernel = debian::fetch(series, &directory)?;
+            let image = initramfs::pack(&kernel, &programs, filter, &directory)?;
+            Ok((kernel, image))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (kernel, image) = images.first().context("no kernel was named")?;
+    Ok(Machines {
+        accelerator: Accelerator::that_works(kernel, image)?,
+        images,
+    })
+}
+
+impl Machines {
+    pub(super) fn run(&self) -> Result<Tally> {
+        let mut total = Tally::default();
+        for (kernel, image) in &self.images {
+            total += self.boot(kernel, image)?;
+        }
+        Ok(total)
+    }
+
+    fn boot(&self, kernel: &Kernel, image: &Path) -> Result<Tally> {
         println!("vm: Linux {}", kernel.release);
-        let image = initramfs::pack(&kernel, &programs, filter, &directory)?;
-        let accelerator = match accelerator {
-            Some(known) => known,
-            None => *accelerator.insert(Accelerator::that_works(&kernel, &image)?),
-        };
-        let mut tally = machine::boot(&kernel, &image, accelerator)?;
+        let mut tally = machine::boot(kernel, image, self.accelerator)?;
         println!("vm: Linux {}: {tally}", kernel.release);
         for failure in &mut tally.failures {
             failure.push_str(" on Linux ");
             failure.push_str(&kernel.release);
         }
-        total += tally;
+        Ok(tally)
     }
-    Ok(total)
 }
 
 /// What goes into the machine: name there, file here.
