@@ -48,7 +48,7 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(args.redirect_port.get(), 10270);
     assert_eq!(args.mark.number(), 0xc17);
     assert_eq!(args.agent_certificate_ttl, Duration::from_hours(90 * 24));
-    assert_eq!(args.session.connection_window.bytes(), 256 << 10);
+    assert_eq!(args.session.connection_window.bytes(), 16 << 20);
     assert_eq!(args.session.max_connections_per_session, 8192);
     assert_eq!(args.session.dial_timeout, Duration::from_secs(5));
     assert_eq!(args.session.drain_timeout, Duration::from_secs(30));

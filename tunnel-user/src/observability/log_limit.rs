@@ -19,8 +19,8 @@ pub(super) use self::layer::LogRateLimiter;
 use super::{TokenBucket, TokenBuckets};
 
 /// Lines of one kind about one subject: so many at once, then one a period.
-const SUBJECT_BURST: u32 = 20;
-const SUBJECT_PERIOD: Duration = Duration::from_secs(3);
+const SUBJECT_BURST: u32 = 10;
+const SUBJECT_PERIOD: Duration = Duration::from_secs(6);
 /// Lines of one kind, whatever they are about.
 const KIND_BURST: u32 = 300;
 const KIND_PERIOD: Duration = Duration::from_millis(200);
@@ -200,11 +200,11 @@ mod tests {
             }
             reports.extend(limits.report(now));
         }
-        assert_eq!(written, 100, "one in three seconds");
+        assert_eq!(written, 50, "one in six seconds");
         let (over, counted) = reports.split_last().unwrap();
         assert_eq!(counted.len(), 5, "{reports:?}");
         assert!(matches!(counted[0], Report::GoesOn { left_out, .. } if left_out > 59_000));
-        let left_out = 301_000 - 100 - u64::from(SUBJECT_BURST);
+        let left_out = 301_000 - 50 - u64::from(SUBJECT_BURST);
         let lasted = 300 * SECOND;
         let line = line();
         assert_eq!(

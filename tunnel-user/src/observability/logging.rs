@@ -176,8 +176,8 @@ mod tests {
         };
         let lines = lines(LogFormat::Text, log);
         let of = |message: &str| lines.iter().filter(|line| line.contains(message)).count();
-        assert_eq!(of("refused a certificate"), 20);
-        assert_eq!((of("node=edge-0"), of("node=edge-1")), (20, 20));
+        assert_eq!(of("refused a certificate"), 10);
+        assert_eq!((of("node=edge-0"), of("node=edge-1")), (10, 10));
         assert_eq!(of("connect"), 1000, "asked for by a flag of its own");
     }
 

@@ -37,13 +37,21 @@ pub struct SessionArgs {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = positive_duration)]
     pub dial_timeout: Duration,
 
-    /// Bytes in flight in one direction of one connection (16KiB to 64MiB)
+    /// The most bytes in flight in one direction of one connection (16KiB to 64MiB)
     ///
-    /// An end holds at most as many for a reader that has stopped, and fewer while more connections
-    /// are open than --memory-limit has room for. A single
-    /// connection carries at most this much per round trip: 256KiB is 100 Mbit/s at 20 ms.
-    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = window)]
+    /// A connection begins with 256KiB, or this if it is less, and has fewer while more are open than --memory-limit has room
+    /// for. Its window grows with what its reader takes in a round trip, as far as --session-memory reaches; one
+    /// that is not read keeps what it has. A single connection carries at most one window per round trip: 16MiB is 1 Gbit/s at
+    /// 130 ms.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = window)]
     pub connection_window: ByteSize,
+
+    /// What the windows of a session's connections may be larger than 256KiB, all together, at this end (0B or more)
+    ///
+    /// Each may take half of what the others leave. An end holds as much only for readers that have stopped after they were
+    /// fast, and altogether no more than --memory-limit has room for.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    pub session_memory: ByteSize,
 
     /// Connections that one session carries at the same time; further dials are refused
     #[arg(long, value_name = "N", default_value_t = 8192,
@@ -55,7 +63,7 @@ pub struct SessionArgs {
     /// memory if there is none]
     ///
     /// Each open connection is sure of 16 KiB; a dial for which there are none is refused. Windows
-    /// are smaller than --connection-window while so many are open that they would not fit.
+    /// are smaller than they should be while so many are open that they would not fit.
     #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
     pub memory_limit: Option<ByteSize>,
 
@@ -84,6 +92,7 @@ impl SessionArgs {
         let window = self.connection_window.bytes();
         Settings {
             connection_window: window.try_into().unwrap_or(u32::MAX),
+            session_memory: self.session_memory.bytes(),
             max_connections: self.max_connections_per_session,
             keepalive_interval: self.keepalive_interval,
             keepalive_timeout: self.keepalive_timeout,

@@ -2,10 +2,12 @@
 
 mod allowed_targets;
 mod dialer;
+mod ending;
 mod fleet;
 mod keeper;
 mod link;
 mod own_ports;
+mod paths;
 mod policy;
 mod search;
 mod servers;

@@ -3,34 +3,45 @@
 //!
 //! ```text
 //!   socket --outbound--> stream      reads only what flow control lets through
-//!   socket <--inbound--- stream      opens the window only for what the socket took
+//!   socket <--inbound--- stream      opens the window for what the socket took, wider for who takes much
 //! ```
 //! Memory is counted in bytes held, not in payload: neither direction lets frames pile up in `h2`.
 //! Both directions live in one task and end on their own: the end of one is passed on as a
 //! half-close. A reset, from whichever side, ends both at once and is passed on as a reset, even
-//! while a direction waits for a reader that has stopped.
+//! while a direction waits for a reader that has stopped. A peer that is gone without one is noticed by its kernel's
+//! silence, and what only one side has closed does not stand still for ever.
 
 mod backlog;
+mod forgotten;
 mod inbound;
 mod outbound;
 mod unsent;
+mod window;
 
 use std::{
     future::Future,
     io,
     pin::pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use h2::{Reason, RecvStream, SendStream};
 use prometheus_client::metrics::counter::Counter;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use self::{inbound::Inbound, outbound::Outbound};
-use super::memory::{ConnectionShare, Overflow};
+use self::{forgotten::until_forgotten, inbound::Inbound, outbound::Outbound};
+use super::{
+    Settings,
+    http2::RoundTrip,
+    memory::{ConnectionShare, Overflow, SessionRoom},
+};
 use crate::observability::metrics::Outcome;
 
 /// What one connection carried, and how it ended.
@@ -42,6 +53,19 @@ pub struct Transfer {
     pub to_socket: u64,
     /// Both sides closed after all bytes had arrived, or why not.
     pub end: Result<(), CarryError>,
+}
+
+/// What the connections of one session have in common. From it, each window knows how large it should be and may be. Clones are
+/// the same.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionFlow {
+    pub(crate) meter: Arc<Meter>,
+    /// How long the other end's answers take.
+    pub(crate) round_trip: RoundTrip,
+    /// For all windows together.
+    room: SessionRoom,
+    /// For each.
+    largest_window: u32,
 }
 
 /// Counts the bytes of many connections as they pass.
@@ -68,9 +92,23 @@ pub enum CarryError {
     /// The other end does not keep to its window, and there is no memory for that.
     #[error(transparent)]
     Overflow(#[from] Overflow),
+    /// One side has closed, and the other neither closes nor says anything.
+    #[error("one side has closed it, and for an hour nothing has moved")]
+    Forgotten,
     /// This process is about to end, and the time for draining is over.
     #[error("this end stops")]
     Aborted,
+}
+
+impl SessionFlow {
+    pub(crate) fn new(settings: &Settings, meter: Meter) -> Self {
+        Self {
+            meter: Arc::new(meter),
+            round_trip: RoundTrip::default(),
+            room: SessionRoom::new(settings.session_memory),
+            largest_window: settings.connection_window,
+        }
+    }
 }
 
 impl Meter {
@@ -119,6 +157,7 @@ impl From<&Transfer> for Outcome {
             Err(CarryError::Socket(_) | CarryError::Reset(_)) => Self::Reset,
             Err(CarryError::Session(_)) => Self::SessionLost,
             Err(CarryError::Overflow(_)) => Self::Overflow,
+            Err(CarryError::Forgotten) => Self::Forgotten,
             Err(CarryError::Aborted) => Self::Drained,
         }
     }
@@ -131,15 +170,16 @@ pub(crate) async fn carry(
     socket: TcpStream,
     mut send: SendStream<Bytes>,
     receive: impl Future<Output = Result<RecvStream, h2::Error>>,
-    meter: &Meter,
+    flow: &SessionFlow,
     share: &ConnectionShare,
     abort: CancellationToken,
 ) -> Transfer {
-    let outbound = Outbound::new(meter, share);
-    let inbound = Inbound::new(meter, share);
+    let outbound = Outbound::new(&flow.meter, share);
+    let inbound = Inbound::new(flow, share);
     // From here on the socket ends in a reset unless everything has arrived: also when this
     // process is killed and the kernel closes it.
     reset(&socket);
+    forgotten::ask_kernel(&socket);
     // Whoever sent the bytes has decided when: none wait here for the peer to acknowledge others.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot disable Nagle's algorithm");
@@ -183,6 +223,7 @@ async fn both_ways(
 ) -> Result<(), CarryError> {
     let mut receiving = pin!(async { inbound.run(receive.await?, socket).await });
     let (mut all_sent, mut all_received) = (false, false);
+    let mut forgotten = None;
     while !(all_sent && all_received) {
         let sending = async {
             if all_sent {
@@ -201,7 +242,14 @@ async fn both_ways(
                 all_received = true;
             }
             error = until_reset(socket) => return Err(CarryError::Socket(error)),
+            _ = OptionFuture::from(forgotten.as_mut()), if forgotten.is_some() => {
+                return Err(CarryError::Forgotten);
+            }
         }
+        // Boxed, and only now: thousands of connections have never been half closed.
+        forgotten.get_or_insert_with(|| {
+            Box::pin(until_forgotten(|| outbound.bytes() + inbound.bytes()))
+        });
     }
     Ok(())
 }

@@ -6,18 +6,24 @@
 mod activity;
 mod keepalive;
 mod read_ahead;
+mod round_trip;
 mod segments;
-mod window;
+mod shared_socket;
+mod window_setting;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 
 pub(crate) use self::{
     activity::{Activity, Watched},
-    keepalive::{Patience, until_silent},
+    keepalive::{Lost, Patience, until_silent},
     read_ahead::ReadAhead,
+    round_trip::RoundTrip,
     segments::Segments,
-    window::WindowSetting,
+    shared_socket::SharedSocket,
+    window_setting::WindowSetting,
 };
 use super::{
     Settings,
@@ -39,6 +45,15 @@ const SEND_BUFFER: usize = 2 * FRAME_SIZE as usize;
 /// only a peer that means harm gets here, and loses its session. 258,000 frames of one byte.
 const SMALL_FRAMES_BUDGET: usize = 64 << 20;
 
+/// How long `h2` remembers a stream that this end has reset: frames of it that were on their way until then are dropped without
+/// an answer. On a slow link what a client leaves behind takes a while.
+const RESET_MEMORY: Duration = Duration::from_secs(30);
+/// Frames that may come later than that, in all the life of a session: by its default `h2` ends it with the 1024th. The agent trusts
+/// its server with any number; each costs a server memory until its answer is sent, and an agent may refuse to take
+/// answers.
+const LATE_FRAMES_OF_AGENT: Option<usize> = Some(1 << 13);
+const LATE_FRAMES_OF_SERVER: Option<usize> = None;
+
 /// A stream that the agent opened, on the server's side.
 pub(crate) struct ServerStream {
     pub(crate) request: RecvStream,
@@ -57,6 +72,8 @@ pub(crate) fn server(settings: &Settings, window: u32) -> h2::server::Builder {
         // Clients leave while their streams wait to be accepted; that is no attack.
         .max_pending_accept_reset_streams(settings.max_connections as usize)
         .max_concurrent_reset_streams(settings.max_connections as usize)
+        .reset_stream_duration(RESET_MEMORY)
+        .max_local_error_reset_streams(LATE_FRAMES_OF_AGENT)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(SMALL_FRAMES_BUDGET);
     builder
@@ -81,7 +98,12 @@ pub(crate) fn client(settings: &Settings, window: u32) -> h2::client::Builder {
         .max_frame_size(FRAME_SIZE)
         .max_header_list_size(HEADER_LIST_SIZE)
         .max_concurrent_reset_streams(settings.max_connections as usize)
+        .reset_stream_duration(RESET_MEMORY)
+        .max_local_error_reset_streams(LATE_FRAMES_OF_SERVER)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(SMALL_FRAMES_BUDGET);
     builder
 }
+
+#[cfg(test)]
+mod tests;

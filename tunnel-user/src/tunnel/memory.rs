@@ -8,8 +8,9 @@
 //!   follow [`Memory::windows`] with SETTINGS.
 //! - Reads that wait to be sent. Here this end decides, so they are drawn from what is there.
 //!
-//! A window that grows with its link will have to draw from the first of these.
+//! What a window [grows](growth) beyond that, its connection draws from the first of these.
 
+mod growth;
 mod shares;
 
 use std::sync::{
@@ -19,8 +20,11 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-use self::shares::Shares;
-pub(crate) use self::shares::{SMALLEST_READ, SMALLEST_WINDOW};
+use self::{growth::half_beside, shares::Shares};
+pub(crate) use self::{
+    growth::{Growth, SessionRoom},
+    shares::{SMALLEST_READ, SMALLEST_WINDOW},
+};
 use super::places::{Client, NoPlace, Places};
 use crate::observability::metrics::ConnectionMemory;
 
@@ -31,13 +35,17 @@ pub struct Memory(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     shares: Shares,
-    largest_window: u32,
+    first_window: u32,
     open: Mutex<Places>,
-    /// `memory --window of each connection--> sessions`
+    /// `memory --first window of each connection--> sessions`
     window: watch::Sender<u32>,
+    /// What windows are larger than that, together.
+    grown: AtomicU64,
     received: AtomicU64,
-    /// Of those, what is beyond the smallest windows.
+    /// Of those, what is beyond the smallest windows and what these have grown.
     beyond: AtomicU64,
+    /// Of those, what is beyond the first windows and what these have grown: peers were told of it by windows that have shrunk.
+    uncovered: AtomicU64,
     unsent: AtomicU64,
     /// Of those, what was drawn.
     drawn: AtomicU64,
@@ -55,6 +63,8 @@ pub(crate) struct ConnectionShare {
 pub(crate) struct Received {
     memory: Memory,
     bytes: u64,
+    /// What its window has grown.
+    growth: u64,
 }
 
 /// What one read holds until it is sent.
@@ -65,23 +75,25 @@ pub(crate) struct ReadMemory {
     drawn: u64,
 }
 
-/// All peers together have sent more than their windows allow, and this one is among them.
+/// All peers together have filled more than their windows are now, and this one is among them.
 #[derive(Debug, thiserror::Error)]
-#[error("the other end sends more than its window, and the memory for connections is used up")]
+#[error("the other end has sent more than its window is now, and there is no memory for it")]
 pub struct Overflow;
 
 impl Memory {
-    /// The memory of a process that may use `limit` bytes in all, and whose connections have windows
-    /// of `largest_window` as long as they fit.
-    pub fn new(limit: u64, largest_window: u32) -> Self {
+    /// The memory of a process that may use `limit` bytes in all, and whose connections begin with windows
+    /// of `first_window` as long as they fit.
+    pub fn new(limit: u64, first_window: u32) -> Self {
         let shares = Shares::of(limit);
         Self(Arc::new(Shared {
             shares,
-            largest_window,
+            first_window,
             open: Mutex::new(Places::new(shares.connections())),
-            window: watch::Sender::new(shares.window(0, 0, largest_window)),
+            window: watch::Sender::new(shares.window(0, 0, first_window)),
+            grown: AtomicU64::new(0),
             received: AtomicU64::new(0),
             beyond: AtomicU64::new(0),
+            uncovered: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
             drawn: AtomicU64::new(0),
         }))
@@ -111,15 +123,16 @@ impl Memory {
             held: self.held(),
             limit: self.limit(),
             window: self.window(),
+            grown: self.0.grown.load(Ordering::Relaxed),
         }
     }
 
-    /// The window that each connection has, as it changes.
+    /// The window that each connection has at least, as it changes.
     pub(crate) fn windows(&self) -> watch::Receiver<u32> {
         self.0.window.subscribe()
     }
 
-    /// The window that each connection has now.
+    /// The window that each connection has now, at least.
     pub(crate) fn window(&self) -> u32 {
         *self.0.window.borrow()
     }
@@ -139,16 +152,47 @@ impl Memory {
     fn resize(&self, open: &Places) {
         let Shared {
             shares,
-            largest_window,
+            first_window,
             window,
+            grown,
             beyond,
             ..
         } = &*self.0;
-        let held = beyond.load(Ordering::Relaxed);
+        let (held, grown) = (
+            beyond.load(Ordering::Relaxed),
+            grown.load(Ordering::Relaxed),
+        );
         window.send_if_modified(|window| {
-            let next = shares.next_window(*window, open.taken(), held, *largest_window);
+            let next = shares.next_window(*window, open.taken(), held, grown, *first_window);
             std::mem::replace(window, next) != next
         });
+    }
+
+    /// Lets a window of a session grow by up to so many bytes, where the session has drawn that much.
+    fn draw_window(&self, wanted: u64, of_session: u64) -> u64 {
+        let Shared {
+            shares,
+            first_window,
+            grown,
+            beyond,
+            ..
+        } = &*self.0;
+        let open = self.open();
+        let (held, drawn) = (
+            beyond.load(Ordering::Relaxed),
+            grown.load(Ordering::Relaxed),
+        );
+        let left = shares.growth(open.taken(), held, drawn, *first_window);
+        let granted = wanted.min(half_beside(of_session, left));
+        grown.fetch_add(granted, Ordering::Relaxed);
+        granted
+    }
+
+    fn give_back_window(&self, bytes: u64) {
+        if bytes > 0 {
+            self.0.grown.fetch_sub(bytes, Ordering::Relaxed);
+            self.resize(&self.open());
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, Places> {
@@ -163,12 +207,24 @@ impl ConnectionShare {
         Received {
             memory: self.memory.clone(),
             bytes: 0,
+            growth: 0,
         }
     }
 
-    /// The most that the other end may send before this end takes any of it.
-    pub(crate) fn window(&self) -> usize {
-        self.memory.window() as usize
+    /// An account of what its window grows, in a session that has this room for it.
+    pub(crate) fn growth(&self, room: &SessionRoom) -> Growth {
+        Growth::new(self.memory.clone(), room.clone())
+    }
+
+    /// What the other end may send before this end takes any of it, without growth.
+    pub(crate) fn window(&self) -> u64 {
+        self.memory.window().into()
+    }
+
+    /// The same; `None` if it is less than it should be, for memory is scarce.
+    pub(crate) fn whole_window(&self) -> Option<u64> {
+        let window = self.memory.window();
+        (window >= self.memory.0.first_window).then(|| window.into())
     }
 
     /// Memory for one read of the connection's own share.
@@ -206,30 +262,63 @@ impl Drop for ConnectionShare {
 }
 
 impl Received {
-    /// The connection holds as many bytes now. Windows keep all of them together within the limit;
-    /// where a peer does not keep to its own, its connection is the one that cannot go on.
-    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Overflow> {
-        let window = u64::from(self.memory.window());
-        let grown = bytes as u64 > self.bytes;
-        self.count(bytes as u64);
-        let Shared { beyond, shares, .. } = &*self.memory.0;
-        if grown && self.bytes > window && beyond.load(Ordering::Relaxed) > shares.received() {
+    /// The connection holds more now. Windows keep all connections together within the limit; where a peer fills more than is
+    /// drawn for its own, and there is nothing left for that, its connection is the one that cannot go on.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Overflow> {
+        self.count(bytes as u64, self.growth);
+        let Shared {
+            beyond,
+            uncovered,
+            grown,
+            shares,
+            first_window,
+            ..
+        } = &*self.memory.0;
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let exceeds = |window: u32| self.bytes > u64::from(window) + self.growth;
+        let has_overfilled =
+            exceeds(self.memory.window()) && load(beyond) + load(grown) > shares.received();
+        let is_uncovered = exceeds(*first_window) && load(uncovered) > shares.uncovered();
+        if has_overfilled || is_uncovered {
             return Err(Overflow);
         }
         Ok(())
     }
 
-    fn count(&mut self, bytes: u64) {
+    /// It holds less now.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        self.count(bytes as u64, self.growth);
+    }
+
+    /// Its window has grown by so much in all.
+    pub(crate) fn set_growth(&mut self, growth: u64) {
+        if self.growth != growth {
+            self.count(self.bytes, growth);
+        }
+    }
+
+    fn count(&mut self, bytes: u64, growth: u64) {
         let Shared {
-            received, beyond, ..
+            received,
+            beyond,
+            uncovered,
+            first_window,
+            ..
         } = &*self.memory.0;
-        let of_window = |bytes: u64| bytes.saturating_sub(u64::from(SMALLEST_WINDOW));
-        let (had, has) = (of_window(self.bytes), of_window(bytes));
+        let (had, has) = ((self.bytes, self.growth), (bytes, growth));
+        (self.bytes, self.growth) = has;
         // Wrapping, so that the difference may be negative.
-        received.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
-        self.bytes = bytes;
-        if had != has {
-            beyond.fetch_add(has.wrapping_sub(had), Ordering::Relaxed);
+        received.fetch_add(has.0.wrapping_sub(had.0), Ordering::Relaxed);
+        let exceeding = |window: u32, (bytes, growth): (u64, u64)| {
+            bytes.saturating_sub(u64::from(window) + growth)
+        };
+        let recount = |count: &AtomicU64, window: u32| {
+            let (had, has) = (exceeding(window, had), exceeding(window, has));
+            count.fetch_add(has.wrapping_sub(had), Ordering::Relaxed);
+            had != has
+        };
+        recount(uncovered, *first_window);
+        if recount(beyond, SMALLEST_WINDOW) {
             self.memory.resize(&self.memory.open());
         }
     }
@@ -237,7 +326,7 @@ impl Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        self.count(0);
+        self.count(0, 0);
     }
 }
 
@@ -250,81 +339,4 @@ impl Drop for ReadMemory {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use super::*;
-
-    const KIB: usize = 1024;
-
-    /// Memory for 39 connections, four of which have whole windows of 64 KiB.
-    fn memory() -> Memory {
-        let memory = Memory::new((1 << 20) / 5 * 8, 64 * 1024);
-        assert_eq!(memory.most_connections(), 39);
-        memory
-    }
-
-    #[test]
-    fn windows_shrink_for_those_who_come_and_nobody_is_let_in_beyond_the_last_share() {
-        let memory = memory();
-        let mut open: Vec<ConnectionShare> = Vec::new();
-        let mut windows = Vec::new();
-        while let Ok(share) = memory.admit(Client::Machine) {
-            open.push(share);
-            windows.push(memory.window() / 1024);
-        }
-        assert_eq!(open.len(), 39);
-        windows.dedup();
-        assert_eq!(windows, [64, 32, 16, 8]);
-        open.truncate(3);
-        assert_eq!(memory.window() / 1024, 64);
-    }
-
-    #[test]
-    fn one_client_leaves_shares_to_others() {
-        let memory = memory();
-        let pod = Client::Address(IpAddr::from([10, 244, 0, 1]));
-        let mut open = Vec::new();
-        let refused = loop {
-            match memory.admit(pod) {
-                Ok(share) => open.push(share),
-                Err(refused) => break refused,
-            }
-        };
-        assert_eq!((open.len(), refused), (19, NoPlace::ClientFull(19)));
-        assert!(memory.admit(Client::Machine).is_ok());
-    }
-
-    #[test]
-    fn reads_are_drawn_while_there_is_something_and_come_back() {
-        let memory = memory();
-        let share = memory.admit(Client::Machine).unwrap();
-        let mut reads = Vec::new();
-        while let Some(read) = share.draw_read(16 * KIB) {
-            reads.push(read);
-        }
-        assert_eq!(reads.len(), 3);
-        reads.push(share.own_read(SMALLEST_READ));
-        assert_eq!(memory.held(), 3 * 16 * 1024 + 4 * 1024);
-        reads.clear();
-        assert_eq!(memory.held(), 0);
-        assert!(share.draw_read(16 * KIB).is_some());
-    }
-
-    #[test]
-    fn a_peer_that_does_not_keep_to_its_window_is_cut_off_before_others_are() {
-        let memory = memory();
-        let shares: Vec<_> = (0..2)
-            .map(|_| memory.admit(Client::Machine).unwrap())
-            .collect();
-        let (mut greedy, mut modest) = (shares[0].received(), shares[1].received());
-        let all = usize::try_from(memory.0.shares.received()).unwrap() + 8 * KIB;
-        greedy.set(all).unwrap();
-        assert_eq!(memory.window(), SMALLEST_WINDOW);
-        modest.set(8 * KIB).unwrap();
-        assert!(greedy.set(all + 1).is_err());
-        drop(greedy);
-        assert_eq!(memory.held(), 8 * 1024);
-        assert_eq!(memory.window(), 64 * 1024);
-    }
-}
+mod tests;

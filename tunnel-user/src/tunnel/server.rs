@@ -4,6 +4,7 @@ mod arriving;
 mod caller;
 mod control;
 mod door;
+mod ending;
 mod listener;
 mod preauth;
 mod proved;

@@ -371,7 +371,7 @@ impl TestAgent {
 
 /// More memory than any test needs.
 fn plenty(settings: Settings) -> Memory {
-    Memory::new(4 << 30, settings.connection_window)
+    Memory::new(4 << 30, settings.first_window())
 }
 
 pub(super) fn identity(node: &str, key: &str) -> AgentIdentity {

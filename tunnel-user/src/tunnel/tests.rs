@@ -1,6 +1,7 @@
 mod cluster_identity;
 mod expiry;
 mod handshakes;
+mod lifetime;
 mod memory;
 mod revocation;
 mod several_servers;

@@ -59,6 +59,8 @@ label_values! {
         SessionLost = "session_lost",
         /// The other end sent more than its window allows, and memory was used up.
         Overflow = "overflow",
+        /// One end had closed it, and the other neither closed nor said anything for an hour.
+        Forgotten = "forgotten",
         /// It was still open when the time for draining was over.
         Drained = "drained",
         /// The agent could not dial the target, or was not asked to: see the dial failures.

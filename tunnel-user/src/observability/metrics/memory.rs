@@ -16,8 +16,10 @@ pub struct ConnectionMemory {
     pub held: u64,
     /// Bytes that connections may hold in all.
     pub limit: u64,
-    /// The window that each of them has now.
+    /// The window that each of them has now, at least.
     pub window: u32,
+    /// What windows are larger than that, all together.
+    pub grown: u64,
 }
 
 /// Reads the figures.
@@ -32,6 +34,7 @@ impl Collector for Memory {
             held,
             limit,
             window,
+            grown,
         } = (self.0)();
         for (name, help, bytes) in [
             (
@@ -46,8 +49,13 @@ impl Collector for Memory {
             ),
             (
                 "connection_window",
-                "Receive window of each connection; it shrinks while many are open.",
+                "Receive window that each connection has at least; it shrinks while many are open.",
                 u64::from(window),
+            ),
+            (
+                "connection_windows_grown",
+                "Bytes that receive windows have grown beyond that, all together.",
+                grown,
             ),
         ] {
             let unit = Some(&Unit::Bytes);

@@ -27,6 +27,7 @@ fn memory() -> ConnectionMemory {
         held: 1,
         limit: 2,
         window: 3,
+        grown: 4,
     }
 }
 

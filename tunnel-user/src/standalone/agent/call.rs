@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::{
     grpc::{self, Channel},
     model::{Mark, ServerAddr, printable, printable_up_to},
-    outgoing,
+    outgoing::{self, SegmentSize},
     pki::{PinMismatch, SERVER_NAME},
     standalone::{
         chain,
@@ -142,7 +142,8 @@ async fn connect_and_call(
     mark: Mark,
     ask: Ask,
 ) -> Result<Certificate, CallError> {
-    let tcp = outgoing::connect_any(server.host_and_port(), mark)
+    // A few kB: small segments cost nothing, and arrive on paths where large ones are lost.
+    let tcp = outgoing::connect_any(server.host_and_port(), mark, SegmentSize::Small)
         .await
         .map_err(|cause| CallError::Unreachable {
             server: server.clone(),

@@ -16,7 +16,7 @@ use super::{Denied, Policy};
 use crate::{
     model::{InvalidTarget, Mark, Target, TargetHost},
     observability::metrics::DialFailure,
-    outgoing,
+    outgoing::{self, SegmentSize},
     tunnel::answer::{CONNECT_ERRORS, IO_TIMEOUT, NO_SUCH_HOST},
 };
 
@@ -80,10 +80,12 @@ pub(super) async fn dial(
         for address in resolve(&target).await? {
             match policy.destination(address) {
                 Err(why) => denied = why,
-                Ok(destination) => match outgoing::connect(destination, mark).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => failed = Some(TargetError::connecting(address, &error)),
-                },
+                Ok(destination) => {
+                    match outgoing::connect(destination, mark, SegmentSize::Full).await {
+                        Ok(stream) => return Ok(stream),
+                        Err(error) => failed = Some(TargetError::connecting(address, &error)),
+                    }
+                }
             }
         }
         let target = target.clone();

@@ -189,7 +189,7 @@ impl Fleet {
         }
     }
 
-    /// The server asks for a session elsewhere: it is about to leave, and somebody takes its place.
+    /// Another session is to take this one's place: its server is about to leave, or it has carried all that it can.
     pub(super) fn asked_to_move(&mut self, link: LinkId, now: Instant) {
         let Some(held) = self.sessions.get_mut(&link) else {
             return;

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -22,17 +22,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
 use self::dials::Dials;
-use super::{LinkInfo, Policy, fleet::LinkId};
+use super::{
+    LinkInfo, Policy,
+    ending::{EndReason, Ending},
+    fleet::LinkId,
+    paths::Suspicion,
+};
 use crate::{
     grpc::Channel,
     model::{AgentIdentity, Mark, ServerAddr, printable},
     observability::metrics::AgentMetrics,
-    outgoing,
+    outgoing::{self, SegmentSize},
     tunnel::{
         Memory, Settings,
-        carry::Meter,
+        carry::{Meter, SessionFlow},
         http2::{
-            self, Activity, Patience, ReadAhead, Segments, Watched, WindowSetting, until_silent,
+            self, Activity, Lost, Patience, ReadAhead, Segments, SharedSocket, Watched,
+            WindowSetting, until_silent,
         },
         metadata::{AgentHello, ServerHello, is_certificate_refused},
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
@@ -45,10 +51,10 @@ const CONTROL_QUEUE: usize = 256;
 /// The longest that a server may take from TLS to registration. Thousands of agents may have come with this one:
 /// whoever gives up before it is its turn starts over, and the server has worked in vain.
 const REGISTRATION_TIME: Duration = Duration::from_secs(30);
+/// A server that takes a connection and then says nothing for so long may wait for segments that were lost, or have sent some.
+const LATE: Duration = Duration::from_secs(5);
 /// The longest wait for the server to take our last bytes.
 const FAREWELL_TIME: Duration = Duration::from_secs(30);
-/// How a session ends that was asked to drain.
-const DRAINED: &str = "drained";
 
 /// What a link needs to know.
 #[derive(Clone)]
@@ -61,6 +67,7 @@ pub(super) struct LinkOptions {
     pub(super) memory: Memory,
     pub(super) policy: Arc<Policy>,
     pub(super) mark: Mark,
+    pub(super) segments: SegmentSize,
     pub(super) metrics: AgentMetrics,
     /// The servers that need no other session.
     pub(super) sessions_with: Vec<String>,
@@ -72,6 +79,12 @@ pub(super) enum Reached {
     Session(Box<Link>),
     /// To one that this agent has a session with.
     Held(ServerHello),
+}
+
+/// An attempt that has led nowhere.
+pub(super) struct NotReached {
+    pub(super) error: anyhow::Error,
+    pub(super) suspicion: Option<Suspicion>,
 }
 
 /// A server that does not take this agent.
@@ -105,6 +118,7 @@ struct Io {
     connection: Connection<Watched<TlsStream<ReadAhead>>>,
     activity: Activity,
     window: WindowSetting,
+    flow: SessionFlow,
 }
 
 /// What the keeper of a link tells it, and hears from it.
@@ -114,32 +128,54 @@ pub(super) struct LinkSignals {
     pub(super) drain: CancellationToken,
     /// End now.
     pub(super) end: CancellationToken,
-    /// `link --what its server says--> keeper`
+    /// `link --what the keeper should know--> keeper`
     pub(super) notice_tx: mpsc::Sender<(LinkId, Notice)>,
 }
 
-/// What a server says of servers.
+/// What the keeper should know of sessions.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notice {
-    /// It asks for another session, with whoever takes its place.
+    /// The server asks for another session, with whoever takes its place.
     Move,
-    /// There are so many of them, and others than before.
+    /// There will be no more numbers for the connections of this session.
+    UsedUp,
+    /// The server says that there are so many servers, and others than before.
     ServerCount(u32),
 }
 
 impl Link {
     /// Connects and registers; every step is bounded in time.
-    pub(super) async fn establish(options: LinkOptions) -> anyhow::Result<Reached> {
-        let server = options.server.clone();
-        let allowed = options.settings.dial_timeout * 2;
-        let connecting = outgoing::connect_any(server.host_and_port(), options.mark);
-        let stream = match timeout(allowed, connecting).await {
-            Ok(connected) => connected.with_context(|| format!("cannot reach server {server}"))?,
-            Err(_elapsed) => bail!("no connection to server {server} within {allowed:?}"),
+    pub(super) async fn establish(options: LinkOptions) -> Result<Reached, NotReached> {
+        let stream = Self::connect(&options).await.map_err(|error| NotReached {
+            error,
+            suspicion: None,
+        })?;
+        let (server, connected) = (options.server.clone(), Instant::now());
+        let socket = SharedSocket::new(stream);
+        let segments = Segments::of(socket.share(), &options.settings);
+        let establishing = Self::try_establish(options, socket, segments.clone());
+        let error = match timeout(REGISTRATION_TIME, establishing).await {
+            Ok(Ok(reached)) => return Ok(reached),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => {
+                anyhow!("no session with server {server} within {REGISTRATION_TIME:?}")
+            }
         };
-        match timeout(REGISTRATION_TIME, Self::try_establish(options, stream)).await {
-            Ok(established) => established,
-            Err(_elapsed) => bail!("no session with server {server} within {REGISTRATION_TIME:?}"),
+        let late = connected.elapsed() >= LATE && segments.has_heard_nothing();
+        Err(NotReached {
+            error,
+            suspicion: (late || segments.was_sent_in_vain()).then_some(Suspicion::Possible),
+        })
+    }
+
+    async fn connect(options: &LinkOptions) -> anyhow::Result<TcpStream> {
+        let server = &options.server;
+        let allowed = options.settings.dial_timeout * 2;
+        let connecting =
+            outgoing::connect_any(server.host_and_port(), options.mark, options.segments);
+        match timeout(allowed, connecting).await {
+            Ok(connected) => connected.with_context(|| format!("cannot reach server {server}")),
+            Err(_elapsed) => bail!("no connection to server {server} within {allowed:?}"),
         }
     }
 
@@ -155,81 +191,66 @@ impl Link {
 
     /// Serves the session until it ends, and says why it did. Connections that it still carries
     /// then are reset.
-    pub(super) async fn run(self, signals: &LinkSignals) -> &'static str {
+    pub(super) async fn run(self, signals: &LinkSignals) -> Ending {
         let Self {
             options,
             hello: _,
-            io,
+            mut io,
             requests,
             packets,
             control_tx,
             tasks,
-            info,
+            info: _,
         } = self;
-        let Io {
-            mut connection,
-            activity,
-            mut window,
-        } = io;
-        let ping_pong = connection.ping_pong().expect("taken once");
         let patience = Patience::of_agent(&options.settings);
-        let server = options.server.clone();
         let carried = TaskTracker::new();
         let dialling = CancellationToken::new();
+        let server = options.server.clone();
         let dials = Dials::new(
             options,
-            info.meter,
+            io.flow.clone(),
             requests,
             control_tx,
             carried.clone(),
             dialling.clone(),
         );
-        let reason = {
-            let mut serving = pin!(dials.serve(packets, signals));
-            let mut silent = pin!(until_silent(ping_pong, activity, patience));
-            loop {
-                tokio::select! {
-                    closed = &mut connection => match closed {
-                        Ok(()) => break "closed by the server",
-                        Err(error) => {
-                            tracing::debug!(%server, %error, "connection failed");
-                            break "connection failed";
-                        }
-                    },
-                    reason = &mut serving => break reason,
-                    _ = &mut silent => break "the server fell silent",
-                    size = window.due() => {
-                        window.tell(size, &connection.set_initial_window_size(size));
-                    }
-                    () = signals.end.cancelled() => break "ended by this agent",
-                }
-            }
+        let serving = dials.serve(packets, signals);
+        let reason = io.drive(serving, patience, &signals.end, &server).await;
+        let suspicion = match reason {
+            EndReason::Lost(Lost::LargeSegments) => Some(Suspicion::Certain),
+            _ => io
+                .activity
+                .is_stuck(patience)
+                .then_some(Suspicion::Possible),
         };
-        if reason == DRAINED {
+        if reason == EndReason::Drained {
             // The last bytes of the last connections are still on their way.
             tokio::select! {
-                _ = timeout(FAREWELL_TIME, &mut connection) => {}
+                _ = timeout(FAREWELL_TIME, &mut io.connection) => {}
                 () = signals.end.cancelled() => {}
             }
         }
         // Every stream fails with its connection, and resets its target.
-        drop(connection);
+        drop(io);
         dialling.cancel();
         for tracker in [carried, tasks] {
             tracker.close();
             tracker.wait().await;
         }
-        reason
+        Ending { reason, suspicion }
     }
 
-    async fn try_establish(options: LinkOptions, stream: TcpStream) -> anyhow::Result<Reached> {
+    async fn try_establish(
+        options: LinkOptions,
+        socket: SharedSocket,
+        segments: Segments,
+    ) -> anyhow::Result<Reached> {
         let server = &options.server;
-        let remote = stream.peer_addr()?;
+        let remote = socket.share().peer_addr()?;
         let stream = TlsConnector::from(Arc::clone(&options.tls))
-            .connect(options.server_name.clone(), ReadAhead::new(stream))
+            .connect(options.server_name.clone(), ReadAhead::new(socket))
             .await
             .with_context(|| format!("TLS with server {server}"))?;
-        let segments = Segments::of(stream.get_ref().0.socket(), &options.settings);
         let (stream, activity) = Watched::new(stream, segments);
         let window = WindowSetting::new(&options.memory);
         let (requests, connection) = http2::client(&options.settings, window.told())
@@ -237,23 +258,24 @@ impl Link {
             .await
             .with_context(|| format!("HTTP/2 with server {server}"))?;
         let tasks = TaskTracker::new();
+        let carried = &options.metrics.carried;
+        let meter = Meter::new(carried.to_client.clone(), carried.to_target.clone());
         let mut io = Io {
             connection,
             activity,
             window,
+            flow: SessionFlow::new(&options.settings, meter),
         };
         let registering = register(&options, requests.clone(), tasks.clone());
         let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;
         if hello.held {
             return Ok(Reached::Held(hello));
         }
-        let carried = &options.metrics.carried;
-        let meter = Meter::new(carried.to_client.clone(), carried.to_target.clone());
         let info = LinkInfo {
             server_id: hello.id.clone(),
             remote,
             since: SystemTime::now(),
-            meter: Arc::new(meter),
+            meter: Arc::clone(&io.flow.meter),
             connections: options.metrics.connections.clone(),
         };
         Ok(Reached::Session(Box::new(Self {
@@ -266,6 +288,49 @@ impl Link {
             control_tx,
             tasks,
         })))
+    }
+}
+
+impl Io {
+    /// Moves the session's bytes until it is over, and says why it is.
+    async fn drive(
+        &mut self,
+        serving: impl Future<Output = EndReason>,
+        patience: Patience,
+        end: &CancellationToken,
+        server: &ServerAddr,
+    ) -> EndReason {
+        let Self {
+            connection,
+            activity,
+            window,
+            flow,
+        } = self;
+        let ping_pong = connection.ping_pong().expect("taken once");
+        let mut silent = pin!(until_silent(
+            ping_pong,
+            activity,
+            patience,
+            &flow.round_trip
+        ));
+        let mut serving = pin!(serving);
+        loop {
+            tokio::select! {
+                closed = &mut *connection => match closed {
+                    Ok(()) => return EndReason::ClosedByServer,
+                    Err(error) => {
+                        tracing::debug!(%server, %error, "connection failed");
+                        return EndReason::ConnectionFailed;
+                    }
+                },
+                reason = &mut serving => return reason,
+                lost = &mut silent => return EndReason::Lost(lost),
+                size = window.due() => {
+                    window.tell(size, &connection.set_initial_window_size(size));
+                }
+                () = end.cancelled() => return EndReason::EndedHere,
+            }
+        }
     }
 }
 

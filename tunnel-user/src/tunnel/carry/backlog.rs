@@ -28,15 +28,29 @@ impl Backlog {
         self.bytes.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The window has grown by so much, or has shrunk to it.
+    pub(super) fn set_growth(&mut self, growth: u64) {
+        self.received.set_growth(growth);
+    }
+
     /// Takes what comes next. The buffer doubles, but not beyond the window.
-    pub(super) fn push(&mut self, data: &[u8], window: usize) -> Result<(), Overflow> {
+    pub(super) fn push(&mut self, data: &[u8], window: u64) -> Result<(), Overflow> {
         let needed = self.bytes.len() + data.len();
         if needed > self.bytes.capacity() {
             // Where more has arrived than the present window, it grows in steps nevertheless.
-            let most = window.max(needed + needed / 8);
+            let most = usize::try_from(window).unwrap_or(usize::MAX);
+            let most = if needed <= most {
+                most
+            } else {
+                needed + needed / 8
+            };
             let capacity = (self.bytes.capacity() * 2).max(needed).min(most);
             self.bytes.reserve_exact(capacity - self.bytes.len());
-            self.received.set(self.bytes.capacity())?;
+            self.received.grow(self.bytes.capacity())?;
         }
         self.bytes.extend(data);
         Ok(())
@@ -49,14 +63,13 @@ impl Backlog {
     }
 
     /// Drops as many of the first bytes, and the room that they leave.
-    pub(super) fn consume(&mut self, count: usize) -> Result<(), Overflow> {
+    pub(super) fn consume(&mut self, count: usize) {
         self.bytes.drain(..count);
         let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
         if length <= capacity / 4 {
             self.bytes.shrink_to(length * 2);
-            self.received.set(self.bytes.capacity())?;
+            self.received.shrink(self.bytes.capacity());
         }
-        Ok(())
     }
 }
 
@@ -81,13 +94,13 @@ mod tests {
             let front = backlog.front();
             let count = front.len().min(3);
             popped.extend_from_slice(&front[..count]);
-            backlog.consume(count).unwrap();
+            backlog.consume(count);
         }
         assert!(memory.held() >= (pushed.len() - popped.len()) as u64);
         while !backlog.is_empty() {
             let count = backlog.front().len();
             popped.extend_from_slice(backlog.front());
-            backlog.consume(count).unwrap();
+            backlog.consume(count);
         }
         assert_eq!(popped, pushed);
         assert_eq!((backlog.bytes.capacity(), memory.held()), (0, 0));
@@ -101,7 +114,7 @@ mod tests {
             backlog.push(&[0], 1000).unwrap();
         }
         assert_eq!(memory.held(), 1000);
-        backlog.consume(900).unwrap();
+        backlog.consume(900);
         assert_eq!(memory.held(), 200);
     }
 }

@@ -5,24 +5,41 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use futures_util::future::OptionFuture;
 use h2::RecvStream;
 use socket2::SockRef;
-use tokio::{net::TcpStream, task::coop::consume_budget};
+use tokio::{
+    net::TcpStream,
+    task::coop::consume_budget,
+    time::{Instant, sleep},
+};
 
-use super::{CarryError, Meter, backlog::Backlog};
+use super::{
+    CarryError, SessionFlow,
+    backlog::Backlog,
+    window::{Change, PERIOD, Window},
+};
 use crate::tunnel::memory::ConnectionShare;
 
 /// Counts what the socket took.
 pub(super) struct Inbound<'a> {
-    meter: &'a Meter,
+    flow: &'a SessionFlow,
     share: &'a ConnectionShare,
     bytes: AtomicU64,
 }
 
+/// What one run of it keeps.
+struct Receiving {
+    stream: RecvStream,
+    /// Is dropped first: what it holds is counted as its window's as long as that is drawn.
+    backlog: Backlog,
+    window: Window,
+}
+
 impl<'a> Inbound<'a> {
-    pub(super) fn new(meter: &'a Meter, share: &'a ConnectionShare) -> Self {
+    pub(super) fn new(flow: &'a SessionFlow, share: &'a ConnectionShare) -> Self {
         Self {
-            meter,
+            flow,
             share,
             bytes: AtomicU64::new(0),
         }
@@ -35,26 +52,46 @@ impl<'a> Inbound<'a> {
     /// Writes until the stream ends, then closes the socket's sending side.
     pub(super) async fn run(
         &self,
-        mut stream: RecvStream,
+        stream: RecvStream,
         socket: &TcpStream,
     ) -> Result<(), CarryError> {
-        let mut backlog = Backlog::new(self.share.received());
+        let mut receiving = Receiving {
+            stream,
+            window: Window::new(self.share.growth(&self.flow.room), self.flow.largest_window),
+            backlog: Backlog::new(self.share.received()),
+        };
         let mut all_arrived = false;
+        let mut period = None;
         loop {
-            self.write_backlog(&mut backlog, &mut stream, socket)?;
-            if all_arrived && backlog.is_empty() {
+            self.write_backlog(&mut receiving, socket)?;
+            let has_backlog = !receiving.backlog.is_empty();
+            if all_arrived && !has_backlog {
                 return close(socket).map_err(CarryError::Socket);
+            }
+            // Boxed, and only then: thousands of connections have never grown.
+            if period.is_none() && receiving.window.growth() > 0 {
+                period = Some(Box::pin(sleep(PERIOD)));
             }
             tokio::select! {
                 biased;
-                writable = socket.writable(), if !backlog.is_empty() => {
+                writable = socket.writable(), if has_backlog => {
                     writable.map_err(CarryError::Socket)?;
                 }
                 // Frames leave `h2` although the socket takes nothing, see `backlog`.
-                data = stream.data(), if !all_arrived => match data {
-                    Some(data) => self.take(&data?, &mut backlog, &mut stream, socket)?,
-                    None => all_arrived = true,
-                },
+                data = receiving.stream.data(), if !all_arrived => {
+                    all_arrived = data.is_none();
+                    match data {
+                        Some(data) => self.take(&data?, &mut receiving, socket)?,
+                        None => self.end(&mut receiving),
+                    }
+                }
+                _ = OptionFuture::from(period.as_mut()), if period.is_some() => {
+                    period = None;
+                    if receiving.backlog.is_empty() {
+                        let change = receiving.window.rest();
+                        Self::follow(change, &mut receiving)?;
+                    }
+                }
             }
             consume_budget().await;
         }
@@ -64,37 +101,79 @@ impl<'a> Inbound<'a> {
     fn take(
         &self,
         data: &[u8],
-        backlog: &mut Backlog,
-        stream: &mut RecvStream,
+        receiving: &mut Receiving,
         socket: &TcpStream,
     ) -> Result<(), CarryError> {
         let mut written = 0;
-        if backlog.is_empty() {
+        if receiving.backlog.is_empty() {
             while written < data.len() {
                 match self.write(socket, &data[written..])? {
                     0 => break,
                     more => written += more,
                 }
             }
-            stream.flow_control().release_capacity(written)?;
+            self.release(written, receiving)?;
         }
-        backlog.push(&data[written..], self.share.window())?;
-        Ok(())
+        let left = &data[written..];
+        if left.is_empty() {
+            return Ok(());
+        }
+        let Receiving {
+            window, backlog, ..
+        } = receiving;
+        let first = self.share.window();
+        let beyond = (backlog.len() + left.len()) as u64;
+        window.has_come(beyond.saturating_sub(first + window.growth()));
+        backlog.set_growth(window.growth());
+        Ok(backlog.push(left, first + window.growth())?)
     }
 
     fn write_backlog(
         &self,
-        backlog: &mut Backlog,
-        stream: &mut RecvStream,
+        receiving: &mut Receiving,
         socket: &TcpStream,
     ) -> Result<(), CarryError> {
-        while !backlog.is_empty() {
-            let written = self.write(socket, backlog.front())?;
+        while !receiving.backlog.is_empty() {
+            let written = self.write(socket, receiving.backlog.front())?;
             if written == 0 {
                 break;
             }
-            backlog.consume(written)?;
-            stream.flow_control().release_capacity(written)?;
+            receiving.backlog.consume(written);
+            self.release(written, receiving)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the other end send as much again as the socket has taken, and more or less where its window is to change.
+    fn release(&self, written: usize, receiving: &mut Receiving) -> Result<(), CarryError> {
+        if written == 0 {
+            return Ok(());
+        }
+        let SessionFlow { round_trip, .. } = self.flow;
+        let (now, first) = (Instant::now(), self.share.whole_window());
+        let change = receiving.window.took(written, now, round_trip.get(), first);
+        if change.measure {
+            round_trip.want();
+        }
+        let flow_control = receiving.stream.flow_control();
+        flow_control.release_capacity(written)?;
+        Self::follow(change, receiving)
+    }
+
+    /// No more will come: what waits is all that its window is needed for.
+    fn end(&self, receiving: &mut Receiving) {
+        let waits = receiving.backlog.len() as u64;
+        receiving
+            .window
+            .end(waits.saturating_sub(self.share.window()));
+        receiving.backlog.set_growth(receiving.window.growth());
+    }
+
+    fn follow(change: Change, receiving: &mut Receiving) -> Result<(), CarryError> {
+        receiving.backlog.set_growth(receiving.window.growth());
+        if change.larger != 0 {
+            let flow_control = receiving.stream.flow_control();
+            flow_control.adjust_target_window_size(change.larger)?;
         }
         Ok(())
     }
@@ -104,7 +183,7 @@ impl<'a> Inbound<'a> {
         match socket.try_write(data) {
             Ok(written) => {
                 self.bytes.fetch_add(written as u64, Ordering::Relaxed);
-                self.meter.given(written as u64);
+                self.flow.meter.given(written as u64);
                 Ok(written)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),

@@ -17,10 +17,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::Segments;
+use super::{Patience, Segments};
 
 /// The last signs of life of a peer.
-#[derive(Debug)]
 pub(crate) struct Activity {
     heard: Heard,
     segments: Segments,
@@ -33,6 +32,8 @@ pub(super) struct Silence {
     pub(super) of_life: Duration,
     /// Nothing at all, not even an acknowledgement.
     pub(super) of_path: Duration,
+    /// Small segments pass, and large ones do not.
+    pub(super) loses_large: bool,
 }
 
 /// The moment of the last byte read from a peer.
@@ -52,12 +53,23 @@ impl Activity {
     /// How long it has been, as far as it can be seen.
     pub(super) fn silence(&mut self) -> Silence {
         let heard = self.heard.silence();
-        let (life, segments) = self.segments.silence();
-        let of_life = life.map_or(heard, |life| heard.min(life));
+        let signs = self.segments.look();
+        let of_life = signs.of_life.map_or(heard, |life| heard.min(life));
         Silence {
             of_life,
-            of_path: segments.map_or(of_life, |segments| of_life.min(segments)),
+            of_path: signs.of_path.map_or(of_life, |path| of_life.min(path)),
+            loses_large: signs.loses_large,
         }
+    }
+
+    /// Whether the peer owes us an answer of its own, while its kernel gives one.
+    pub(crate) fn is_stuck(&mut self, patience: Patience) -> bool {
+        patience.answers_by_kernel_alone(self.silence())
+    }
+
+    /// Makes the end of the connection one that the peer hears of, whatever waits before it.
+    pub(super) fn give_up(&self) {
+        self.segments.give_up();
     }
 }
 

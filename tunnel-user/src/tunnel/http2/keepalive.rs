@@ -7,12 +7,15 @@
 //! Both ends watch. Were they to ask at the same time, each question would be asked twice, and a server has
 //! thousands of peers: the agent asks first, and its question is the sign of life that the server waits for.
 
-use std::time::Duration;
+use std::{
+    future::{pending, poll_fn},
+    time::Duration,
+};
 
 use h2::{Ping, PingPong};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::{Activity, activity::Silence};
+use super::{Activity, RoundTrip, activity::Silence};
 use crate::tunnel::Settings;
 
 /// How often a peer that owes an answer is looked at: what waits to be sent must be seen to shrink.
@@ -39,7 +42,26 @@ enum Verdict {
     /// Ask it whether it is there.
     Ask,
     /// It had its chance.
-    Gone,
+    Gone(Lost),
+}
+
+/// Why there is nobody to talk to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Nothing came from the peer for too long.
+    Silent,
+    /// Large segments do not arrive there, while small ones do.
+    LargeSegments,
+}
+
+impl Lost {
+    /// As the log has it; `silent` says it of the peer.
+    pub(crate) fn as_str(self, silent: &'static str) -> &'static str {
+        match self {
+            Self::Silent => silent,
+            Self::LargeSegments => "packets of full size seem to be lost",
+        }
+    }
 }
 
 impl Patience {
@@ -60,86 +82,93 @@ impl Patience {
     }
 
     fn judge(self, silence: Silence) -> Verdict {
-        let Silence { of_life, of_path } = silence;
+        let Silence {
+            of_life, of_path, ..
+        } = silence;
         if of_path >= self.end || of_life >= self.end * STUCK {
-            return Verdict::Gone;
+            return Verdict::Gone(Lost::Silent);
+        }
+        if silence.loses_large {
+            return Verdict::Gone(Lost::LargeSegments);
         }
         match self.ask.checked_sub(of_life) {
             Some(left) if !left.is_zero() => Verdict::Fine(left),
             Some(_) | None => Verdict::Ask,
         }
     }
+
+    /// Whether it was asked and has not answered, while segments came that say nothing.
+    pub(super) fn answers_by_kernel_alone(self, silence: Silence) -> bool {
+        silence.of_life > self.ask && silence.of_path + LOOK < silence.of_life
+    }
 }
 
 /// Returns once nothing has come for `keepalive_interval + keepalive_timeout`, the peer having been asked in between; or for
-/// [`STUCK`] times as long nothing that shows that more than its kernel is there.
+/// [`STUCK`] times as long nothing that shows that more than its kernel is there; or as soon as large segments are seen to
+/// be lost. What answers take is noted as the round trip, and asked for when somebody wants that.
 pub(crate) async fn until_silent(
-    mut ping_pong: PingPong,
-    mut activity: Activity,
+    ping_pong: PingPong,
+    activity: &mut Activity,
     patience: Patience,
-) -> Duration {
+    round_trip: &RoundTrip,
+) -> Lost {
     let answer_time = patience.end.saturating_sub(patience.ask);
+    let mut question = Question::new(ping_pong);
     loop {
-        let silence = activity.silence();
-        match patience.judge(silence) {
-            Verdict::Fine(look_again) => sleep(look_again).await,
+        let look_again = match patience.judge(activity.silence()) {
+            Verdict::Fine(look_again) => look_again,
             Verdict::Ask => {
-                let look_again = answer_time.min(LOOK);
-                let answer = timeout(look_again, ping_pong.ping(Ping::opaque()));
-                // An earlier ping may still be on its way; then only listening is left.
-                if matches!(answer.await, Ok(Err(_))) {
-                    sleep(look_again).await;
-                }
+                question.ask();
+                answer_time.min(LOOK)
             }
-            Verdict::Gone => return silence.of_life,
+            Verdict::Gone(lost) => {
+                activity.give_up();
+                return lost;
+            }
+        };
+        tokio::select! {
+            () = sleep(look_again) => {}
+            () = round_trip.wanted() => question.ask(),
+            took = question.answered() => round_trip.note(took),
         }
+    }
+}
+
+/// A ping, of which HTTP/2 as we have it knows one at a time: the next may be sent once somebody has taken the answer to
+/// the one before, however late that comes.
+struct Question {
+    ping_pong: PingPong,
+    asked: Option<Instant>,
+}
+
+impl Question {
+    fn new(ping_pong: PingPong) -> Self {
+        Self {
+            ping_pong,
+            asked: None,
+        }
+    }
+
+    /// Asks, unless an answer is still to come. Where that fails the session is about to end.
+    fn ask(&mut self) {
+        if self.asked.is_none() && self.ping_pong.send_ping(Ping::opaque()).is_ok() {
+            self.asked = Some(Instant::now());
+        }
+    }
+
+    /// Waits for the answer, and says how long it took; for ever where nothing was asked, or the session is about to end.
+    /// Dropping it loses nothing.
+    async fn answered(&mut self) -> Duration {
+        let Some(asked) = self.asked else {
+            return pending().await;
+        };
+        if poll_fn(|cx| self.ping_pong.poll_pong(cx)).await.is_err() {
+            return pending().await;
+        }
+        self.asked = None;
+        asked.elapsed()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings {
-            keepalive_interval: Duration::from_secs(5),
-            keepalive_timeout: Duration::from_secs(4),
-            ..Settings::default()
-        }
-    }
-
-    fn silence(of_life: u64, of_path: u64) -> Silence {
-        Silence {
-            of_life: Duration::from_secs(of_life),
-            of_path: Duration::from_secs(of_path),
-        }
-    }
-
-    #[test]
-    fn a_peer_whose_kernel_answers_is_asked_for_longer_and_not_for_ever() {
-        let judge = |life, path| Patience::of_agent(&settings()).judge(silence(life, path));
-        assert_eq!(judge(10, 1), Verdict::Ask);
-        assert_eq!(judge(53, 8), Verdict::Ask);
-        assert_eq!(judge(53, 9), Verdict::Gone);
-        assert_eq!(judge(54, 1), Verdict::Gone);
-    }
-
-    #[test]
-    fn silence_is_first_questioned_and_then_final() {
-        let judge = |seconds| Patience::of_agent(&settings()).judge(silence(seconds, seconds));
-        assert_eq!(judge(0), Verdict::Fine(Duration::from_secs(5)));
-        assert_eq!(judge(3), Verdict::Fine(Duration::from_secs(2)));
-        assert_eq!(judge(5), Verdict::Ask);
-        assert_eq!(judge(8), Verdict::Ask);
-        assert_eq!(judge(9), Verdict::Gone);
-    }
-
-    #[test]
-    fn the_agent_asks_before_the_server_does_and_both_give_up_at_the_same_time() {
-        let server = |seconds| Patience::of_server(&settings()).judge(silence(seconds, seconds));
-        assert_eq!(server(5), Verdict::Fine(Duration::from_secs(1)));
-        assert_eq!(server(6), Verdict::Ask);
-        assert_eq!(server(8), Verdict::Ask);
-        assert_eq!(server(9), Verdict::Gone);
-    }
-}
+mod tests;

@@ -10,19 +10,17 @@ use std::{
 };
 
 use bytes::{Buf as _, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use super::SharedSocket;
 use crate::tunnel::settings::READ_AHEAD;
 
 /// A read of less than this is no part of a large transfer: a sign of life, a dial.
 const LITTLE: usize = 4 * 1024;
 
 /// A session's socket, below TLS.
-pub(crate) struct ReadAhead<T = TcpStream> {
+pub(crate) struct ReadAhead<T = SharedSocket> {
     socket: T,
     mode: Mode,
 }

@@ -48,6 +48,11 @@ impl Shares {
         self.for_connections() / 16 * 5
     }
 
+    /// What may be held of that in windows which are no longer drawn: what is left beside all that may be.
+    pub(crate) fn uncovered(self) -> u64 {
+        self.received() / 4
+    }
+
     /// How many connections may be open.
     pub(crate) fn connections(self) -> u32 {
         let connections = self.for_connections() / 16 * 10 / EACH;
@@ -66,15 +71,34 @@ impl Shares {
         window
     }
 
-    /// The window after `now`. A smaller one is due at once; a larger one only when there is room to
-    /// spare, or everything that comes and goes would change it.
-    pub(crate) fn next_window(self, now: u32, open: u32, held: u64, largest: u32) -> u32 {
-        let fits = self.window(open, held, largest);
+    /// What windows may grow beyond `first`, while so many are open and so much is held, where they have grown by `grown`
+    /// already: half of what there is for all of them, and nothing that would make the first windows of those smaller that are
+    /// open, or may come soon.
+    pub(crate) fn growth(self, open: u32, held: u64, grown: u64, first: u32) -> u64 {
+        let open = open.saturating_add(open / 4);
+        let windows = u64::from(open) * u64::from(first.saturating_sub(SMALLEST_WINDOW));
+        let room = self.received() / 4 * 3;
+        let left = room.saturating_sub(windows + 2 * held + grown);
+        left.min((room / 2).saturating_sub(grown))
+    }
+
+    /// The window after `now`, where windows have grown by `grown` together. A smaller one is due at once; a larger one only when
+    /// there is room to spare, or everything that comes and goes would change it.
+    pub(crate) fn next_window(
+        self,
+        now: u32,
+        open: u32,
+        held: u64,
+        grown: u64,
+        largest: u32,
+    ) -> u32 {
+        let fits = self.window(open, held + grown, largest);
         if fits <= now {
             return fits;
         }
         let (open, held) = (open.saturating_add(open / 4), held.saturating_mul(2));
-        self.window(open, held, largest).max(now)
+        self.window(open, held.saturating_add(grown), largest)
+            .max(now)
     }
 }
 
@@ -165,7 +189,7 @@ mod tests {
     #[test]
     fn a_window_does_not_change_with_every_connection_that_comes_and_goes() {
         let shares = Shares::of(2048 * MIB);
-        let next = |now: u32, open| shares.next_window(now * 1024, open, 0, LARGEST) / 1024;
+        let next = |now: u32, open| shares.next_window(now * 1024, open, 0, 0, LARGEST) / 1024;
         assert_eq!(next(256, 1239), 128);
         assert_eq!(next(128, 1238), 128);
         assert_eq!(next(128, 900), 256);

@@ -37,14 +37,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
-use super::{control::ControlService, listener::Shared, preauth::Permit, proved::Proved};
+use super::{
+    control::ControlService, ending::Ending, listener::Shared, preauth::Permit, proved::Proved,
+};
 use crate::{
     grpc::{RecvBody, send_body},
     model::PeerAddr,
     pki::OnRenewal,
     tunnel::{
+        carry::SessionFlow,
         http2::{
-            self, Activity, Patience, Segments, ServerStream, Watched, WindowSetting, until_silent,
+            self, Activity, Lost, Patience, Segments, ServerStream, Watched, WindowSetting,
+            until_silent,
         },
         wire::{
             CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, LARGEST_MESSAGE, agent_service_server,
@@ -64,9 +68,6 @@ const UNREGISTERED_TIME: Duration = Duration::from_secs(30);
 const MOST_CALLS: usize = 16;
 /// The longest wait for a caller to take our last words, and the last bytes of what was carried.
 const FAREWELL_TIME: Duration = Duration::from_secs(30);
-
-/// Why a session ends that nothing is wrong with.
-const ENDED_HERE: &str = "ended by this server";
 
 /// Someone who has connected to the agent port.
 pub(super) struct Caller {
@@ -100,11 +101,11 @@ pub(super) fn serve(
         let Some(mut connection) = shaken else {
             return;
         };
-        let reason = serving
+        let ending = serving
             .run(&mut connection, activity, overstayed, window)
             .await;
-        serving.leave(reason).await;
-        if reason == ENDED_HERE {
+        serving.leave(ending).await;
+        if ending == Ending::EndedHere {
             farewell(connection).await;
         }
     }
@@ -122,6 +123,7 @@ struct Serving {
     caller: Caller,
     shared: Arc<Shared>,
     control: Option<Arc<ControlService>>,
+    flow: SessionFlow,
     ended: CancellationToken,
     tasks: TaskTracker,
     calls: AtomicUsize,
@@ -133,12 +135,14 @@ impl Serving {
     fn new(caller: Caller, shared: Arc<Shared>, ended: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
         let registered = CancellationToken::new();
+        let flow = SessionFlow::new(&shared.settings, shared.metrics.meter());
         let control = caller.proved.clone().map(|proved| {
             Arc::new(ControlService {
                 proved,
                 peer: caller.peer,
                 settings: shared.settings,
                 memory: shared.memory.clone(),
+                flow: flow.clone(),
                 server_id: shared.server_id.clone(),
                 server_count: shared.server_count.clone(),
                 metrics: shared.metrics.clone(),
@@ -154,6 +158,7 @@ impl Serving {
             caller,
             shared,
             control,
+            flow,
             ended,
             tasks,
             calls: AtomicUsize::new(0),
@@ -172,13 +177,14 @@ impl Serving {
     async fn run(
         &self,
         connection: &mut Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
-        activity: Activity,
+        mut activity: Activity,
         overstayed: Pin<Box<impl Future<Output = ()>>>,
         mut window: WindowSetting,
-    ) -> &'static str {
+    ) -> Ending {
         let ping_pong = connection.ping_pong().expect("taken once");
         let patience = Patience::of_server(&self.shared.settings);
-        let mut silent = pin!(until_silent(ping_pong, activity, patience));
+        let round_trip = &self.flow.round_trip;
+        let mut silent = pin!(until_silent(ping_pong, &mut activity, patience, round_trip));
         let mut expired = pin!(self.expired_for(Duration::ZERO));
         let mut overdue = pin!(self.expired_for(self.shared.settings.overtime));
         let mut overstayed = Some(overstayed);
@@ -189,14 +195,14 @@ impl Serving {
                     Some(Ok((request, respond))) => self.handle(request, respond),
                     Some(Err(error)) => {
                         tracing::debug!(peer = %self.caller.peer, %error, "connection failed");
-                        return "connection failed";
+                        return Ending::ConnectionFailed;
                     }
-                    None => return "closed by the agent",
+                    None => return Ending::ClosedByAgent,
                 },
-                _ = &mut silent => return "the agent fell silent",
+                lost = &mut silent => return Ending::Lost(lost),
                 _ = OptionFuture::from(overstayed.as_mut()), if overstayed.is_some() => {
                     if !self.has_session() {
-                        return "no session";
+                        return Ending::Unregistered;
                     }
                     overstayed = None;
                 }
@@ -207,14 +213,14 @@ impl Serving {
                     is_valid = false;
                     self.expire();
                 }
-                () = &mut overdue => return "its certificate ended too long ago",
-                () = self.ended.cancelled() => return ENDED_HERE,
+                () = &mut overdue => return Ending::CertificateOver,
+                () = self.ended.cancelled() => return Ending::EndedHere,
             }
         }
     }
 
     /// Nothing is dialled through the session any more, and its name is free.
-    async fn leave(&self, reason: &'static str) {
+    async fn leave(&self, ending: Ending) {
         self.ended.cancel();
         // A call that registers a session may be under way until here.
         self.tasks.close();
@@ -229,8 +235,15 @@ impl Serving {
         }
         let node = &session.identity().node;
         tracing::info!(
-            %node, peer = %self.caller.peer, age = ?session.age(), reason, "session ended",
+            %node, peer = %self.caller.peer, age = ?session.age(), reason = ending.as_str(), "session ended",
         );
+        if ending == Ending::Lost(Lost::LargeSegments) {
+            tracing::warn!(
+                %node, peer = %self.caller.peer,
+                "packets of full size seem to be lost on the way to this agent, and nothing says so: the path has a smaller MTU than \
+                 its ends. The agent tries small ones next; lower the MTU of its machine's interface, or let the routers' ICMP pass",
+            );
+        }
     }
 
     fn calls_too_much(&self) -> bool {

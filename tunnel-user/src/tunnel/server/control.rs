@@ -16,6 +16,7 @@ use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
         Memory, Refusal, Settings,
+        carry::SessionFlow,
         metadata::{AgentHello, ServerHello, refuse_certificate},
         registration::admit,
         wire::{self, Control, Packet, agent_service_server::AgentService},
@@ -28,6 +29,7 @@ pub(super) struct ControlService {
     pub(super) peer: PeerAddr,
     pub(super) settings: Settings,
     pub(super) memory: Memory,
+    pub(super) flow: SessionFlow,
     pub(super) server_id: String,
     pub(super) server_count: watch::Receiver<u32>,
     pub(super) metrics: TunnelMetrics,
@@ -82,7 +84,7 @@ impl ControlService {
             version,
             self.settings,
             self.memory.clone(),
-            self.metrics.meter(),
+            self.flow.clone(),
             self.ended.clone(),
         );
         if self.session.set(Arc::clone(&session)).is_err() {

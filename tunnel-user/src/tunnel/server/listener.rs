@@ -27,7 +27,7 @@ use crate::{
     tunnel::{
         Memory, Settings,
         carry::Meter,
-        http2::{ReadAhead, Segments},
+        http2::{ReadAhead, Segments, SharedSocket},
     },
 };
 
@@ -161,7 +161,8 @@ impl AgentListener {
                 let arriving = Box::pin(async move {
                     let shaken = shake_hands(arrived, tls, &shared, &limiter).await;
                     shaken.map(|(stream, caller, permit)| {
-                        let segments = Segments::of(stream.get_ref().0.socket(), &shared.settings);
+                        let segments =
+                            Segments::of(stream.get_ref().0.socket().share(), &shared.settings);
                         Box::pin(caller::serve(
                             stream, segments, caller, permit, shared, ended,
                         ))
@@ -195,7 +196,7 @@ async fn shake_hands(
         permit,
     } = arrived;
     let shaken = async {
-        let socket = socket.try_map(TcpStream::from_std)?;
+        let socket = socket.try_map(|socket| TcpStream::from_std(socket).map(SharedSocket::new))?;
         let hello = StartHandshake::from_parts(hello, socket);
         within(HANDSHAKE_TIME, &permit, hello.into_stream(tls)).await
     };

@@ -18,7 +18,7 @@ use crate::{
     pki::Validity,
     tunnel::{
         Client, DialError, Memory, Refusal, Settings, Transfer,
-        carry::{self, Meter, carry},
+        carry::{self, SessionFlow, carry},
         dial::{DialAnswer, PendingDial, PendingDials},
         http2::ServerStream,
         memory::ConnectionShare,
@@ -39,11 +39,11 @@ pub struct Session {
     since: SystemTime,
     established: Instant,
     memory: Memory,
+    flow: SessionFlow,
     /// `dials --Packet--> agent`; boxed, since the channel holds room for 32 from the start.
     control_tx: mpsc::Sender<Box<Packet>>,
     dials: PendingDials,
     places: Mutex<Places>,
-    meter: Meter,
     superseded: AtomicBool,
     draining: AtomicBool,
     /// Whether what it carries may outlive its certificate, for [`Settings::overtime`]: the
@@ -101,7 +101,7 @@ impl Session {
         agent_version: String,
         settings: Settings,
         memory: Memory,
-        meter: Meter,
+        flow: SessionFlow,
         ended: CancellationToken,
     ) -> (Arc<Self>, mpsc::Receiver<Box<Packet>>) {
         let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
@@ -112,10 +112,10 @@ impl Session {
             since: SystemTime::now(),
             established: Instant::now(),
             memory,
+            flow,
             control_tx,
             dials: PendingDials::default(),
             places: Mutex::new(Places::new(settings.max_connections)),
-            meter,
             superseded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             may_finish: AtomicBool::new(false),
@@ -151,7 +151,7 @@ impl Session {
 
     /// Figures for `culvert status`.
     pub fn report(&self) -> SessionReport {
-        let (bytes_up, bytes_down) = self.meter.read();
+        let (bytes_up, bytes_down) = self.flow.meter.read();
         SessionReport {
             node: self.proved.identity.node.clone(),
             peer: self.peer,
@@ -301,7 +301,7 @@ impl Connection {
         let request = self.stream.request;
         let Place { session, share, .. } = &self.place;
         let receive = async { Ok(request) };
-        carry(client, send, receive, &session.meter, share, abort).await
+        carry(client, send, receive, &session.flow, share, abort).await
     }
 }
 

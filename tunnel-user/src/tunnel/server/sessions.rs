@@ -250,7 +250,11 @@ mod tests {
     use super::*;
     use crate::{
         model::{IdentityKey, PeerAddr},
-        tunnel::{Memory, Settings, carry::Meter, server::proved::Proved},
+        tunnel::{
+            Memory, Settings,
+            carry::{Meter, SessionFlow},
+            server::proved::Proved,
+        },
     };
 
     fn session(key: &str) -> Arc<Session> {
@@ -271,7 +275,7 @@ mod tests {
             String::new(),
             Settings::default(),
             Memory::new(1 << 30, 1 << 18),
-            meter,
+            SessionFlow::new(&Settings::default(), meter),
             ended,
         )
         .0

@@ -18,7 +18,7 @@ use crate::{
     pki::SERVER_NAME,
     tunnel::{
         Client, Memory, Transfer,
-        http2::ReadAhead,
+        http2::{ReadAhead, SharedSocket},
         memory::SMALLEST_WINDOW,
         metadata::AgentHello,
         testing::{LIFE, identity},
@@ -48,11 +48,9 @@ impl RawAgent {
         let identity = identity("edge-1", "k");
         let stream = TcpStream::connect(server.address).await.unwrap();
         let name = SERVER_NAME.try_into().unwrap();
+        let socket = ReadAhead::new(SharedSocket::new(stream));
         let connecting = TlsConnector::from(server.proof(&identity, LIFE));
-        let stream = connecting
-            .connect(name, ReadAhead::new(stream))
-            .await
-            .unwrap();
+        let stream = connecting.connect(name, socket).await.unwrap();
         let mut builder = h2::client::Builder::new();
         let shaken = builder.max_send_buffer_size(1024).handshake(stream).await;
         let (requests, connection) = shaken.unwrap();
@@ -229,7 +227,7 @@ fn for_connections(connections: u64, window: u32) -> Memory {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_memory_a_dial_is_refused_and_those_that_are_open_go_on() {
     let settings = Settings::default();
-    let memory = for_connections(16, settings.connection_window);
+    let memory = for_connections(16, settings.first_window());
     let server = TestServer::with_memory(settings, memory).await;
     let _agent = server.agent("edge-1", "k", Policy::new(Vec::new(), Vec::new()));
     server.until_session("edge-1").await;
@@ -264,7 +262,7 @@ async fn without_memory_a_dial_is_refused_and_those_that_are_open_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_readers_hold_no_more_than_there_is_memory_for() {
     let settings = Settings::default();
-    let memory = for_connections(64, settings.connection_window);
+    let memory = for_connections(64, settings.first_window());
     let limit = memory.limit();
     let server = TestServer::with_memory(settings, memory).await;
     let _agent = server.agent("edge-1", "k", Policy::new(Vec::new(), Vec::new()));

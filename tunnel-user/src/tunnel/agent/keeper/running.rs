@@ -20,15 +20,18 @@ use super::KeeperOptions;
 use crate::{
     model::{ServerAddr, printable_up_to},
     moment::{changed, until},
+    outgoing::{SMALL_SEGMENT, SegmentSize},
     pki::client_validity,
     tunnel::agent::{
         Servers,
+        ending::Ending,
         fleet::{Fleet, LinkId},
-        link::{CertificateRefused, Link, LinkOptions, LinkSignals, Notice, Reached},
+        link::{CertificateRefused, Link, LinkOptions, LinkSignals, NotReached, Notice, Reached},
+        paths::{Paths, Suspicion},
     },
 };
 
-/// What servers say, on its way to the loop. A full channel delays a session's dials for as long
+/// What sessions tell the loop. A full channel delays a session's dials for as long
 /// as the loop takes to decide.
 const NOTICES: usize = 64;
 /// The longest cause of a failure that is shown, with what the server said.
@@ -39,7 +42,8 @@ struct Dialled {
     server: ServerAddr,
     /// What this agent proved itself with.
     tls: Arc<ClientConfig>,
-    reached: anyhow::Result<Reached>,
+    segments: SegmentSize,
+    reached: Result<Reached, NotReached>,
 }
 
 /// Sessions, and dials of servers.
@@ -47,6 +51,7 @@ pub(super) struct Running {
     options: KeeperOptions,
     servers: Servers,
     fleet: Fleet,
+    paths: Paths,
     dials: JoinSet<Dialled>,
     links: JoinSet<Ended>,
     live: HashMap<LinkId, Live>,
@@ -70,7 +75,8 @@ struct Ended {
     link: LinkId,
     server: ServerAddr,
     age: Duration,
-    reason: &'static str,
+    segments: SegmentSize,
+    ending: Ending,
 }
 
 impl Running {
@@ -89,6 +95,7 @@ impl Running {
             options,
             servers,
             fleet,
+            paths: Paths::default(),
             dials: JoinSet::new(),
             links: JoinSet::new(),
             live: HashMap::new(),
@@ -169,12 +176,13 @@ impl Running {
         }
         for server in step.dial {
             let options = self.link_options(&server);
-            let tls = Arc::clone(&options.tls);
+            let (tls, segments) = (Arc::clone(&options.tls), options.segments);
             let establishing = Link::establish(options);
             self.dials.spawn(async move {
                 Dialled {
                     server,
                     tls,
+                    segments,
                     reached: establishing.await,
                 }
             });
@@ -206,7 +214,7 @@ impl Running {
             Ok(Reached::Session(link)) => {
                 let validity = client_validity(&dialled.tls);
                 let proved_until = validity.map(|validity| validity.expires);
-                self.begin(server, *link, proved_until, now);
+                self.begin(server, *link, dialled.segments, proved_until, now);
             }
             Ok(Reached::Held(hello)) => {
                 tracing::debug!(%server, server_id = hello.id, "has a session already");
@@ -214,7 +222,8 @@ impl Running {
                 self.fleet.already_held(server, held, now);
                 self.servers.is_duplicate(server, hello.id);
             }
-            Err(error) => {
+            Err(NotReached { error, suspicion }) => {
+                self.suspect(server, dialled.segments, suspicion, now);
                 if error.is::<CertificateRefused>() {
                     self.options.refused_tx.send_replace(Some(dialled.tls));
                 }
@@ -234,6 +243,7 @@ impl Running {
         &mut self,
         server: &ServerAddr,
         link: Link,
+        segments: SegmentSize,
         proved_until: Option<OffsetDateTime>,
         now: Instant,
     ) {
@@ -241,6 +251,9 @@ impl Running {
         self.next_link += 1;
         let hello = link.hello();
         tracing::info!(%server, server_id = hello.id, servers = hello.count, "session established");
+        if segments == SegmentSize::Small {
+            self.explain_small_segments(server);
+        }
         let told = (hello.id.as_str(), hello.count);
         let replaced = self.fleet.established(id, server, told, now);
         self.servers.up(id, server, link.info().clone());
@@ -260,12 +273,13 @@ impl Running {
         self.live.insert(id, live);
         let server = server.clone();
         self.links.spawn(async move {
-            let reason = link.run(&signals).await;
+            let ending = link.run(&signals).await;
             Ended {
                 link: id,
                 server,
                 age: now.elapsed(),
-                reason,
+                segments,
+                ending,
             }
         });
     }
@@ -275,13 +289,44 @@ impl Running {
             link,
             server,
             age,
-            reason,
+            segments,
+            ending: Ending { reason, suspicion },
         } = ended.context("keeping a session panicked")?;
-        tracing::info!(%server, ?age, reason, "session ended");
+        let now = Instant::now();
+        tracing::info!(%server, ?age, reason = reason.as_str(), "session ended");
         self.live.remove(&link);
-        self.servers.down(link, reason);
-        self.fleet.ended(link, age, Instant::now());
+        self.servers.down(link, reason.as_str());
+        self.suspect(&server, segments, suspicion, now);
+        self.fleet.ended(link, age, now);
         Ok(())
+    }
+
+    fn suspect(
+        &mut self,
+        server: &ServerAddr,
+        segments: SegmentSize,
+        suspicion: Option<Suspicion>,
+        now: Instant,
+    ) {
+        if let Some(suspicion) = suspicion {
+            tracing::debug!(%server, ?segments, ?suspicion, "large segments may be lost");
+            self.paths.suspect(server, segments, suspicion, now);
+        }
+    }
+
+    fn explain_small_segments(&self, server: &ServerAddr) {
+        match self.paths.suspicion(server) {
+            Some(Suspicion::Certain) => tracing::warn!(
+                %server, segment = SMALL_SEGMENT,
+                "packets of full size seem to be lost on the way to this server, and nothing says so: this session uses small \
+                 ones. The path has a smaller MTU than its ends: lower that of this machine's interface, or let the routers' ICMP pass",
+            ),
+            Some(Suspicion::Possible) | None => tracing::info!(
+                %server, segment = SMALL_SEGMENT,
+                "this session uses small packets: the session or attempt before stood still though the server's machine was \
+                 there, as happens where the path loses packets of full size",
+            ),
+        }
     }
 
     fn handle_notice(&mut self, link: LinkId, notice: Notice) {
@@ -292,6 +337,14 @@ impl Running {
                 self.servers.leaves(link, false);
                 self.fleet.asked_to_move(link, now);
             }
+            Notice::UsedUp => {
+                tracing::info!(
+                    link = link.0,
+                    "the session has carried as many connections as one can"
+                );
+                self.servers.leaves(link, false);
+                self.fleet.asked_to_move(link, now);
+            }
             Notice::ServerCount(servers) => {
                 tracing::debug!(link = link.0, servers, "the servers have changed");
                 self.fleet.counted(link, servers, now);
@@ -299,7 +352,8 @@ impl Running {
         }
     }
 
-    fn link_options(&self, server: &ServerAddr) -> LinkOptions {
+    fn link_options(&mut self, server: &ServerAddr) -> LinkOptions {
+        let segments = self.paths.segments(server, Instant::now());
         let options = &self.options;
         let server_name = match &options.server_name {
             Some(name) => name.clone(),
@@ -316,6 +370,7 @@ impl Running {
             memory: options.memory.clone(),
             policy: Arc::clone(&options.policy),
             mark: options.mark,
+            segments,
             metrics,
             sessions_with: self.fleet.sessions_with(),
         }

@@ -14,15 +14,15 @@ use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
-use super::{DRAINED, LinkOptions, LinkSignals, Notice};
+use super::{LinkOptions, LinkSignals, Notice};
 use crate::{
     model::ServerAddr,
     observability::metrics::{DialFailure, Outcome},
     tunnel::{
         Client,
-        agent::dialer,
+        agent::{dialer, ending::EndReason},
         answer::{OUT_OF_MEMORY, SESSION_FULL},
-        carry::{self, Meter, carry},
+        carry::{self, SessionFlow, carry},
         memory::ConnectionShare,
         places::NoPlace,
         wire::{self, CARRY_PATH, Control, DIAL_HEADER, DialId, Packet},
@@ -36,13 +36,15 @@ const ENDING: usize = 64;
 /// Serves what the server asks for on the control stream.
 pub(super) struct Dials {
     options: Arc<LinkOptions>,
-    meter: Arc<Meter>,
+    flow: SessionFlow,
     requests: SendRequest<Bytes>,
     /// `dials, drain --Packet--> server`
     control_tx: mpsc::Sender<Packet>,
     pending: Pending,
     carried: TaskTracker,
     dialling: CancellationToken,
+    /// Cancelled when the numbers of streams come to an end.
+    used_up: CancellationToken,
 }
 
 /// Dials that the server may still take back.
@@ -55,15 +57,16 @@ struct Dial {
     share: ConnectionShare,
     address: String,
     options: Arc<LinkOptions>,
-    meter: Arc<Meter>,
+    flow: SessionFlow,
     requests: SendRequest<Bytes>,
     control_tx: mpsc::Sender<Packet>,
+    used_up: CancellationToken,
 }
 
 impl Dials {
     pub(super) fn new(
         options: LinkOptions,
-        meter: Arc<Meter>,
+        flow: SessionFlow,
         requests: SendRequest<Bytes>,
         control_tx: mpsc::Sender<Packet>,
         carried: TaskTracker,
@@ -71,12 +74,13 @@ impl Dials {
     ) -> Self {
         Self {
             options: Arc::new(options),
-            meter,
+            flow,
             requests,
             control_tx,
             pending: Pending::default(),
             carried,
             dialling,
+            used_up: CancellationToken::new(),
         }
     }
 
@@ -86,17 +90,18 @@ impl Dials {
         self,
         mut packets: Streaming<Packet>,
         signals: &LinkSignals,
-    ) -> &'static str {
+    ) -> EndReason {
         let mut draining = false;
+        let mut is_told = false;
         loop {
             tokio::select! {
                 packet = packets.message() => match packet {
                     Ok(Some(packet)) => self.handle(packet.into(), signals).await,
-                    Ok(None) => return "closed by the server",
+                    Ok(None) => return EndReason::ClosedByServer,
                     Err(status) => {
                         let server = &self.options.server;
                         tracing::debug!(%server, %status, "control stream failed");
-                        return "control stream failed";
+                        return EndReason::ControlFailed;
                     }
                 },
                 () = signals.drain.cancelled(), if !draining => {
@@ -105,7 +110,11 @@ impl Dials {
                     // With a full queue the server finds out from the failing dials.
                     let _ = self.control_tx.try_send(wire::drain());
                 }
-                () = self.carried.wait(), if draining => return DRAINED,
+                () = self.used_up.cancelled(), if !is_told => {
+                    is_told = true;
+                    notify(signals, Notice::UsedUp).await;
+                }
+                () = self.carried.wait(), if draining => return EndReason::Drained,
             }
         }
     }
@@ -118,8 +127,7 @@ impl Dials {
             Control::ServerCount(count) => Notice::ServerCount(count),
             Control::DialFailed { .. } | Control::Other => return,
         };
-        // A keeper that only waits for the end has no use for it.
-        let _ = signals.notice_tx.send((signals.id, notice)).await;
+        notify(signals, notice).await;
     }
 
     fn begin(&self, id: DialId, address: String) {
@@ -141,9 +149,10 @@ impl Dials {
             share,
             address,
             options: Arc::clone(&self.options),
-            meter: Arc::clone(&self.meter),
+            flow: self.flow.clone(),
             requests: self.requests.clone(),
             control_tx: self.control_tx.clone(),
+            used_up: self.used_up.clone(),
         };
         let taken_back = self.dialling.child_token();
         let pending = self.pending.clone();
@@ -167,6 +176,11 @@ impl Dials {
         // A server that floods is not waited for; its dial times out.
         let _ = self.control_tx.try_send(wire::dial_failed(id, error));
     }
+}
+
+async fn notify(signals: &LinkSignals, notice: Notice) {
+    // A keeper that only waits for the end has no use for it.
+    let _ = signals.notice_tx.send((signals.id, notice)).await;
 }
 
 impl Pending {
@@ -222,9 +236,10 @@ impl Dial {
             share,
             address,
             options,
-            meter,
+            flow,
             requests,
             control_tx: _,
+            used_up,
         } = self;
         let counted = options.metrics.connections.open();
         let (send, receive) = match open(requests, id, &options.server).await {
@@ -235,9 +250,12 @@ impl Dial {
                 return counted.end(Outcome::SessionLost);
             }
         };
+        if send.stream_id().as_u32() >= options.settings.last_stream {
+            used_up.cancel();
+        }
         // The session's end aborts what it carries.
         let never = CancellationToken::new();
-        let transfer = carry(target, send, receive, &meter, &share, never).await;
+        let transfer = carry(target, send, receive, &flow, &share, never).await;
         tracing::debug!(
             target_address = %address, from_target = transfer.from_socket,
             to_target = transfer.to_socket, end = ?transfer.end, "connection ended",
