@@ -1,26 +1,17 @@
-//! A server that is out of file descriptors: nobody hangs.
+//! File descriptors: a session takes one, and where a server has none left nobody hangs.
 
-use std::fs;
 use std::time::{Duration, Instant};
+use std::{fs, iter, thread};
 
 use culvert_tests::Daemon;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::stage::{NODE, PATIENCE, Stage, at_once};
-
-const RESET: [&str; 4] = [
-    "connect ECONNRESET",
-    "getpeername ENOTCONN",
-    "echo ECONNRESET",
-    "echo EPIPE",
-];
+use crate::stage::{NODE, PATIENCE, RESET, Stage, at_once, open_files};
 
 /// Leaves the program so many descriptors more than it has; returns the limit.
 fn leave_descriptors(program: &Daemon, more: u64) -> u64 {
-    let pid = program.pid();
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let limit = u64::try_from(open).unwrap() + more;
-    let pid = Pid::from_raw(pid.try_into().unwrap());
+    let limit = u64::try_from(open_files(program)).unwrap() + more;
+    let pid = Pid::from_raw(program.pid().try_into().unwrap());
     let limits = Rlimit {
         current: Some(limit),
         maximum: Some(limit),
@@ -76,4 +67,29 @@ fn clients_without_a_descriptor_for_them_are_reset_at_once_and_soon_are_not_capt
     let told = output.matches("connects are no longer redirected").count();
     assert_eq!(told, 1, "{output}");
     assert!(!output.contains("do not arrive"), "{output}");
+}
+
+/// What the program has open for longer than a moment: those who ask for its status come and go.
+fn lasting_files(program: &Daemon) -> usize {
+    let looks = iter::repeat_with(|| {
+        thread::sleep(Duration::from_millis(20));
+        open_files(program)
+    });
+    looks.take(50).min().unwrap()
+}
+
+#[test]
+fn a_session_takes_one_descriptor_of_either_end() {
+    let stage = Stage::with_edges(2);
+    let (server, agent) = stage.culvert("", "");
+    let with_one = lasting_files(&server);
+    let with_another = stage.agent(1, "");
+    assert_eq!(lasting_files(&server), with_one + 1);
+    assert_eq!(lasting_files(&agent), lasting_files(&with_another));
+
+    drop(server);
+    let without = lasting_files(&agent);
+    let _server = stage.server("");
+    stage.until_connected(0, true);
+    assert_eq!(lasting_files(&agent), without + 1);
 }

@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
+use culvert_tests::report::Connects;
+
 use crate::resets::ending;
 use crate::stage::{NODE, OTHER, PATIENCE, Stage, at_once};
 
@@ -10,7 +12,7 @@ use crate::stage::{NODE, OTHER, PATIENCE, Stage, at_once};
 const ONE: Duration = Duration::from_secs(1);
 
 /// Drops what is sent to a port of the edge node, as a firewall does.
-fn swallow(stage: &Stage, port: u16) {
+pub(crate) fn swallow(stage: &Stage, port: u16) {
     let rule = format!(
         "table inet swallow {{ chain input {{ type filter hook input priority 0; \
          tcp dport {port} drop; }}\n}}\n"
@@ -161,4 +163,20 @@ fn connections_beyond_the_limit_are_refused_and_those_within_go_on() {
         status.sessions[0].open_connections == 1
     });
     stage.pair(&target);
+}
+
+#[test]
+fn a_node_that_is_away_costs_the_log_a_few_lines_however_often_it_is_dialled() {
+    let stage = Stage::new();
+    let (mut server, mut agent) = stage.culvert("", "");
+    agent.kill().unwrap();
+    stage.until_connected(0, false);
+    server.forget_output();
+    let report: Connects = stage.report(&format!("flood --to {NODE} --count 1000 --seconds 60"));
+    assert_eq!(report.failed.values().sum::<u64>(), 1000, "{report:?}");
+    server
+        .wait_for_line("too many lines of this kind", PATIENCE)
+        .unwrap();
+    let lines = server.output().lines().count();
+    assert!((2..20).contains(&lines), "{lines}: {}", server.output());
 }

@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
-use crate::stage::{NODE, OTHER, Stage};
+use culvert_tests::report::{Connects, parse};
+
+use crate::stage::{NODE, OTHER, PATIENCE, Stage};
 
 #[test]
 fn bytes_connections_and_failures_are_counted_at_both_ends() {
@@ -121,4 +123,39 @@ fn whoever_dials_the_redirects_listener_directly_is_refused_and_counted() {
     assert_eq!(stage.metric(refused), 1);
     assert_eq!(stage.metric("without_original_destination_total"), 0);
     assert_eq!(stage.metric("connections_total{frontend"), 0);
+}
+
+#[test]
+fn clients_have_as_many_ports_for_each_node_as_without_a_redirect() {
+    const NODES: u8 = 3;
+    /// Of 500, for each node.
+    const CONNECTIONS: u64 = 450;
+    let stage = Stage::with_edges(NODES);
+    let _server = stage.server("");
+    let address = |node: u8| format!("{}:10250", stage.lab().edge(node.into()).ipv4());
+    let programs: Vec<_> = (0..NODES)
+        .map(|node| {
+            let edge = stage.lab().edge(node.into()).namespace();
+            let line = format!("echo --seconds 300 --bind {}", address(node));
+            let mut target = stage.probe(edge, &line).start().unwrap();
+            target.wait_for_line("listening", PATIENCE).unwrap();
+            (target, stage.agent(node.into(), ""))
+        })
+        .collect();
+    let (key, range) = ("net.ipv4.ip_local_port_range", "40000 40499");
+    stage.control().sysctl(key, range).unwrap();
+    let clients: Vec<_> = (0..NODES)
+        .map(|node| {
+            let to = address(node);
+            let line = format!("connect --to {to} --count {CONNECTIONS} --hold-seconds 30 --echo");
+            let mut client = stage.probe(stage.control(), &line).start().unwrap();
+            client.wait_for_line("holding", PATIENCE).unwrap();
+            client
+        })
+        .collect();
+    for mut client in clients {
+        let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();
+        assert_eq!(report.succeeded, CONNECTIONS, "{report:?}");
+    }
+    drop(programs);
 }

@@ -29,7 +29,7 @@ const BETWEEN: [&str; 9] = [
     "connect ECONNREFUSED",
     "connect ECONNRESET",
     "connect ETIMEDOUT",
-    "getpeername ENOTCONN",
+    "getpeername ECONNRESET",
     "echo ECONNRESET",
     "echo EPIPE",
     "echo EOF",

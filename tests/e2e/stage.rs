@@ -3,16 +3,17 @@
 mod clients;
 mod figures;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, scale, until};
+use culvert_tests::lab::CONTROL;
+use culvert_tests::{Daemon, Lab, Launch, NetNs, Site, link, scale, until};
 use tunnel_user::observability::status::StatusReport;
 
-pub(crate) use clients::accept;
-pub(crate) use figures::resident_kib;
+pub(crate) use clients::{RESET, accept};
+pub(crate) use figures::{open_files, resident_kib};
 
 /// "At once", on a machine that does much else.
 pub(crate) fn at_once() -> Duration {
@@ -119,6 +120,13 @@ impl Stage {
         agent
     }
 
+    /// A link from the first edge to the server that takes so many milliseconds each way, for [`over_long_link`].
+    pub(crate) fn long_link(&self, delay_ms: u64) -> Daemon {
+        let (near, far) = ([127, 0, 0, 1].into(), CONTROL[0]);
+        let [near, far] = [near, far].map(|address| SocketAddr::new(address, 10262));
+        link::start(self.edge(), near, far, Duration::from_millis(delay_ms)).unwrap()
+    }
+
     /// The command that `culvert token create` tells to run on the edge.
     pub(crate) fn token(&self, edge: usize, flags: &str) -> String {
         self.site.token_with(&node(edge), edge, flags).unwrap()
@@ -163,6 +171,13 @@ impl Stage {
             nodes.any(|node| node.name.as_str() == name && node.connected) == connected
         });
     }
+}
+
+/// An agent's command that leads to the server over a [`Stage::long_link`].
+pub(crate) fn over_long_link(command: &str) -> String {
+    command
+        .replace("--server 10.77.0.1:10262", "--server 10.77.0.1")
+        .replace("--server 10.77.0.1", "--server 127.0.0.1:10262")
 }
 
 /// The name of an edge node.

@@ -8,8 +8,7 @@ use culvert_tests::scale;
 
 use crate::stage::{NODE, OTHER, PATIENCE, Stage, resident_kib};
 
-/// A window and a frame in each direction, as `--connection-window` promises, and the allocator's
-/// share.
+/// The first window and a frame in each direction, and the allocator's share.
 const KIB_OF_A_CONNECTION: u64 = 2 * (256 + 64) + 128;
 /// What pings and the growth of tables cost.
 const KIB_OF_THE_REST: u64 = 12 * 1024;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use culvert_tests::report::{Held, parse};
 use culvert_tests::{Daemon, Launch, NetNs, programs, scale, until};
 
-use crate::stage::{PATIENCE, Stage, end_of, node, without_token};
+use crate::stage::{PATIENCE, Stage, end_of, node, open_files, over_long_link, without_token};
 
 /// A server that may have few descriptors has few places for strangers.
 const FEW: &str = "prlimit --nofile=1024:1024 --";
@@ -19,11 +19,6 @@ fn report(mut program: Daemon) -> Held {
     parse(&program.succeed(PATIENCE).unwrap()).unwrap()
 }
 
-fn open_files(program: &Daemon) -> usize {
-    let files = fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap();
-    files.count()
-}
-
 #[test]
 fn connections_that_say_nothing_keep_no_agent_out_that_is_far_away() {
     let stage = Stage::new();
@@ -32,15 +27,8 @@ fn connections_that_say_nothing_keep_no_agent_out_that_is_far_away() {
     let few = server.with_program(words.next().unwrap()).args(words);
     let _server = stage.ready(&few.words(&server.to_shell()));
     // 100 ms each way: what an agent says first comes long after its connection.
-    let far = "relay --bind 127.0.0.1:10262 --to 10.77.0.1:10262 --delay-ms 100 --seconds 120";
-    let mut relay = probe(stage.edge(), far).start().unwrap();
-    relay.wait_for_line("listening", PATIENCE).unwrap();
-    let through = |command: &str| {
-        command
-            .replace("--server 10.77.0.1:10262", "--server 10.77.0.1")
-            .replace("--server 10.77.0.1", "--server 127.0.0.1:10262")
-    };
-    let mut agent = stage.up(0, &through(&stage.token(0, "")));
+    let _link = stage.long_link(100);
+    let mut agent = stage.up(0, &over_long_link(&stage.token(0, "")));
     agent.stop(PATIENCE).unwrap();
 
     let rate = scale::count(3600, 3600, 400);
@@ -49,7 +37,7 @@ fn connections_that_say_nothing_keep_no_agent_out_that_is_far_away() {
     let strangers = probe(stage.control(), &flood).start().unwrap();
     let mut agent = stage
         .site
-        .agent(0, &through(&without_token(0)))
+        .agent(0, &over_long_link(&without_token(0)))
         .start()
         .unwrap();
     let within = scale::patience(Duration::from_secs(10));

@@ -39,7 +39,10 @@ pub fn of_module(module: &str, name: &str) -> Result<PathBuf> {
     };
     let path = directory.join(module).join(name);
     if !path.is_file() {
-        bail!("there is no {} (cargo xtask cluster build)", path.display());
+        bail!(
+            "there is no {} (cargo xtask cluster build; konnectivity: cargo xtask bench tunnel)",
+            path.display()
+        );
     }
     Ok(path)
 }

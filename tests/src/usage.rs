@@ -19,8 +19,17 @@ pub fn cpu_seconds(process: &Daemon) -> Result<f64> {
 
 /// Resident memory in KiB.
 pub fn resident_kib(process: &Daemon) -> Result<f64> {
+    status(process, "VmRSS:")
+}
+
+/// The most resident memory that it has had so far, in KiB.
+pub fn peak_kib(process: &Daemon) -> Result<f64> {
+    status(process, "VmHWM:")
+}
+
+fn status(process: &Daemon, field: &'static str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("VmRSS")?.parse()?)
+    Ok(number.context(field)?.parse()?)
 }

@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use super::{PATIENCE, Stage};
 
 /// A connection that is captured and then reset, whichever call sees that first.
-const RESET: [&str; 4] = [
+pub(crate) const RESET: [&str; 4] = [
     "connect ECONNRESET",
-    "getpeername ENOTCONN",
+    "getpeername ECONNRESET",
     "echo ECONNRESET",
     "echo EPIPE",
 ];
@@ -87,11 +87,16 @@ impl Stage {
 
     /// A connection from the control plane, for the test to use.
     pub(crate) fn connect(&self, to: &str) -> TcpStream {
+        self.connect_from(self.control(), to)
+    }
+
+    /// A connection from that namespace.
+    pub(crate) fn connect_from(&self, namespace: &NetNs, to: &str) -> TcpStream {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let path = self.path(&format!("give{number}"));
         let taker = UnixListener::bind(&path).unwrap();
         let mut probe = self
-            .probe(self.control(), &format!("dial --to {to}"))
+            .probe(namespace, &format!("dial --to {to}"))
             .arg("--give-to")
             .arg(&path)
             .start()

@@ -44,3 +44,9 @@ pub(crate) fn resident_kib(program: &Daemon) -> u64 {
     let number = line.and_then(|line| line.split_whitespace().next());
     number.unwrap().parse().unwrap()
 }
+
+/// Descriptors that a program has.
+pub(crate) fn open_files(program: &Daemon) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap();
+    files.count()
+}

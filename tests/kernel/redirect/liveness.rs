@@ -47,7 +47,7 @@ const EXPECTED: [&str; 4] = [
     "connect ENETUNREACH",
     "connect ECONNREFUSED",
     "connect ECONNRESET",
-    "getpeername ENOTCONN",
+    "getpeername ECONNRESET",
 ];
 
 #[test]

@@ -7,13 +7,11 @@ use std::fs;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 
 use super::Directory;
 use super::machine::KUBERNETES_SERVICE;
+use crate::credential::{Authority, Credential, authority, issue, named};
 use crate::lab::CONTROL;
 
 const API_SERVER_NAMES: [&str; 5] = [
@@ -26,13 +24,7 @@ const API_SERVER_NAMES: [&str; 5] = [
 
 /// The cluster's CA.
 pub(super) struct Pki {
-    authority: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// A certificate and its key, both in PEM.
-pub(super) struct Credential {
-    pub(super) certificate: String,
-    pub(super) key: String,
+    authority: Authority,
 }
 
 impl Pki {
@@ -79,7 +71,7 @@ impl Credential {
     }
 }
 
-fn authority_of_front_proxy(directory: &Directory) -> Result<CertifiedIssuer<'static, KeyPair>> {
+fn authority_of_front_proxy(directory: &Directory) -> Result<Authority> {
     let front_proxy = authority("front-proxy-ca")?;
     write(
         directory,
@@ -90,49 +82,11 @@ fn authority_of_front_proxy(directory: &Directory) -> Result<CertifiedIssuer<'st
     Ok(front_proxy)
 }
 
-fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named(name, "");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-}
-
-fn client_of(
-    authority: &CertifiedIssuer<'static, KeyPair>,
-    user: &str,
-    group: &str,
-) -> Result<Credential> {
+fn client_of(authority: &Authority, user: &str, group: &str) -> Result<Credential> {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(user, group);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     issue(params, authority)
-}
-
-fn issue(
-    mut params: CertificateParams,
-    authority: &CertifiedIssuer<'static, KeyPair>,
-) -> Result<Credential> {
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, authority)?;
-    Ok(Credential {
-        certificate: certificate.pem(),
-        key: key.serialize_pem(),
-    })
-}
-
-fn named(user: &str, group: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, user);
-    if !group.is_empty() {
-        name.push(DnType::OrganizationName, group);
-    }
-    name
 }
 
 fn write(directory: &Directory, name: &str, certificate: &str, key: &KeyPair) -> Result<()> {

@@ -167,13 +167,21 @@ impl Options {
 
 /// The peer that the kernel tells, v4-mapped addresses as IPv4.
 pub(crate) fn peer(socket: &Socket) -> Result<SocketAddr, Failure> {
-    let peer = socket.peer_addr().at("getpeername")?;
+    let peer = socket.peer_addr().map_err(|error| ended(socket, error));
+    let peer = peer.at("getpeername")?;
     let peer = peer.as_socket().expect("an IP address");
     let canonical = |ip: IpAddr| match ip {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
         v4 @ IpAddr::V4(_) => v4,
     };
     Ok(SocketAddr::new(canonical(peer.ip()), peer.port()))
+}
+
+/// Why a connection that has ended already did: whoever is reset before it asks for its peer hears only
+/// that it is not connected.
+fn ended(socket: &Socket, error: io::Error) -> io::Error {
+    let cause = socket.take_error().ok().flatten();
+    cause.unwrap_or(error)
 }
 
 /// Asks for a path as the one request of this connection; the answer has to be whole, and a good one.

@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use culvert_tests::report::Connects;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::{Options, get, peer};
+use crate::client::{At as _, Options, get, peer};
 use crate::connect::{count_failure, count_time};
 
 #[derive(ClapArgs)]
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Send nothing on the connections
     #[arg(long)]
     no_echo: bool,
+    /// End every connection with a reset
+    #[arg(long)]
+    reset: bool,
     /// Instead of an echo, ask for this path by HTTP
     #[arg(long, value_name = "PATH", conflicts_with = "no_echo")]
     http: Option<String>,
@@ -60,6 +63,9 @@ fn one_thread(args: &Args, stop: &AtomicBool, announced: &AtomicBool) -> Connect
         let started = Instant::now();
         let outcome = args.options.open().and_then(|socket| {
             counted.peers.insert(peer(&socket)?);
+            if args.reset {
+                socket.set_linger(Some(Duration::ZERO)).at("linger")?;
+            }
             match &args.http {
                 Some(path) => get(&socket, path),
                 None if args.no_echo => Ok(()),

@@ -26,6 +26,11 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+/// The agents of a crowd are those that `culvert` runs, and allocate as it does.
+#[cfg(target_arch = "x86_64")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 #[command(about = "Small clients and servers for Culvert's tests")]
 struct Probe {

@@ -10,9 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Pieces on their way.
-const QUEUE: usize = 64;
-const PIECE: usize = 16 * 1024;
+/// Pieces on their way, each way: the link itself holds nobody up.
+const QUEUE: usize = 4096;
+const PIECE: usize = 64 * 1024;
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -49,6 +49,10 @@ async fn relay(args: &Args) -> Result<()> {
         let to = args.to;
         tokio::spawn(async move {
             if let Ok(far) = TcpStream::connect(to).await {
+                // Whoever sends small pieces is not to wait for the relay's own kernel.
+                for socket in [&near, &far] {
+                    drop(socket.set_nodelay(true));
+                }
                 let (near_in, near_out) = near.into_split();
                 let (far_in, far_out) = far.into_split();
                 // One that ends takes the other with it.
@@ -64,12 +68,9 @@ async fn relay(args: &Args) -> Result<()> {
 async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, delay: Duration) {
     let (piece_tx, mut piece_rx) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
     let read = async move {
-        loop {
-            let mut piece = vec![0; PIECE];
-            match from.read(&mut piece).await {
-                Ok(count) if count > 0 => piece.truncate(count),
-                Ok(_) | Err(_) => return,
-            }
+        let mut buffer = vec![0; PIECE];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let piece = buffer[..count].to_vec();
             if piece_tx
                 .send((Instant::now() + delay, piece))
                 .await

@@ -51,7 +51,7 @@ impl<'a> Agents<'a> {
             key: key.serialize_der(),
             server: watch::channel(vec![server.to_string().parse()?]).1,
             metrics: AgentMetrics::register(&mut Registry::default()),
-            memory: Memory::new(MEMORY, Settings::default().connection_window),
+            memory: Memory::new(MEMORY, Settings::default().first_window()),
         })
     }
 
