@@ -26,7 +26,7 @@ enum Which {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     shell::require_root("a benchmark")?;
-    setup::ensure()?;
+    setup::ensure(setup::Purpose::Test)?;
     let bench = match args.which {
         Which::Crowd => "crowd",
         Which::Redirect => "redirect",

@@ -81,7 +81,7 @@ pub(crate) fn down_after_tests() -> Result<()> {
 
 /// Whatever a cluster runs, built.
 pub(crate) fn prepare() -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Purpose::Test)?;
     programs::ensure(programs::KUBERNETES)?;
     programs::ensure(programs::METRICS_SERVER)?;
     image::ensure_common()

@@ -9,7 +9,7 @@ use crate::{setup, shell};
 
 pub(crate) fn run() -> Result<()> {
     shell::require_root("the demo")?;
-    setup::ensure()?;
+    setup::ensure(setup::Purpose::Demo)?;
     println!("Building (the first time takes a few minutes) ...");
     shell::build_programs()?;
     // Replaced, so that a signal reaches the program that cleans up.

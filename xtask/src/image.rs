@@ -44,7 +44,7 @@ pub(crate) enum Profile {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Purpose::Build)?;
     let name = args.name.clone().unwrap_or_else(default_name);
     let output = args.output.clone().unwrap_or_else(culvert_archive);
     let digests = build(args.profile, &name, &output)?;

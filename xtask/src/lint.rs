@@ -15,7 +15,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure(setup::Purpose::Build)?;
     shell::run(&mut shell::cargo(["fmt", "--all", "--check"]))?;
     let clippy = [
         "clippy",

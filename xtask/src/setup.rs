@@ -21,7 +21,25 @@ pub(super) struct Step {
     needs_root: bool,
 }
 
+/// What a machine is to be used for. Each needs what those before it need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    Build,
+    Demo,
+    /// Tests and benchmarks.
+    Test,
+}
+
+/// For whatever there is.
 pub(crate) fn run() -> Result<()> {
+    install(|| {
+        missing_for(Purpose::Test)
+            .chain(toolchain::missing_to_lint())
+            .collect()
+    })
+}
+
+fn install(missing: impl Fn() -> Vec<Step>) -> Result<()> {
     let steps = missing();
     if steps.is_empty() {
         println!("setup: everything is there: {}", toolchain::describe());
@@ -37,11 +55,11 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// For the commands that need a set-up machine: acts only when something is missing.
-pub(crate) fn ensure() -> Result<()> {
-    if missing_to_build().is_empty() {
+pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
+    if missing_for(purpose).next().is_none() {
         return Ok(());
     }
-    run()
+    install(|| missing_for(purpose).collect())
 }
 
 /// The `go` that builds other people's programs.
@@ -57,18 +75,12 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     toolchain::cargo_deny().context("cargo-deny is missing (cargo xtask setup)")
 }
 
-fn missing() -> Vec<Step> {
-    let mut steps = missing_to_build();
-    steps.extend(toolchain::missing_to_lint());
-    steps
-}
-
-fn missing_to_build() -> Vec<Step> {
-    packages::missing()
+fn missing_for(purpose: Purpose) -> impl Iterator<Item = Step> {
+    let go = (purpose == Purpose::Test).then(go::missing).flatten();
+    packages::missing(purpose)
         .into_iter()
-        .chain(go::missing())
+        .chain(go)
         .chain(toolchain::missing())
-        .collect()
 }
 
 fn act(steps: Vec<Step>) -> Result<()> {

@@ -53,7 +53,7 @@ type Ended = (Tier, Result<Tally>, u64);
 
 /// True when everything passed.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    setup::ensure()?;
+    setup::ensure(setup::Purpose::Test)?;
     let mut total = Tally::default();
     let ended = run_tiers(&tiers(args), args);
     println!();

@@ -2,53 +2,64 @@
 
 use std::process::Command;
 
-use super::Step;
+use super::{Purpose, Step};
 use crate::shell;
 
-/// (program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(&str, &str, Option<&str>); 28] = [
-    ("apparmor_parser", "apparmor", None),
-    ("/usr/lib/cni/bridge", "containernetworking-plugins", None),
-    ("bpftool", "bpftool", Some("linux-tools-generic")),
-    ("busybox", "busybox-static", None),
-    ("capsh", "libcap2-bin", None),
-    ("conntrack", "conntrack", None),
-    ("containerd", "containerd", None),
-    ("cpio", "cpio", None),
-    ("curl", "curl", None),
-    ("dash", "dash", None),
-    ("depmod", "kmod", None),
-    ("etcd", "etcd-server", None),
-    ("ip", "iproute2", None),
-    ("iptables", "iptables", None),
-    ("ldd", "libc-bin", None),
-    ("nft", "nftables", None),
-    ("nsenter", "util-linux", None),
-    ("openssl", "openssl", None),
-    ("prometheus", "prometheus", None),
-    ("ps", "procps", None),
-    ("qemu-system-x86_64", "qemu-system-x86", None),
-    ("runc", "runc", None),
-    ("socat", "socat", None),
-    ("strip", "binutils", None),
-    ("systemd-analyze", "systemd", None),
-    ("xz", "xz-utils", None),
-    ("cc", "gcc libc6-dev", None),
-    ("make", "make", None),
+/// (what needs it first, program, package on Debian, package on Ubuntu where it differs)
+const PROGRAMS: [(Purpose, &str, &str, Option<&str>); 28] = [
+    (Purpose::Build, "cc", "gcc libc6-dev", None),
+    (Purpose::Build, "make", "make", None),
+    (Purpose::Build, "strip", "binutils", None),
+    (Purpose::Demo, "curl", "curl", None),
+    (Purpose::Demo, "ip", "iproute2", None),
+    (Purpose::Demo, "nsenter", "util-linux", None),
+    (Purpose::Demo, "openssl", "openssl", None),
+    (Purpose::Test, "apparmor_parser", "apparmor", None),
+    (
+        Purpose::Test,
+        "/usr/lib/cni/bridge",
+        "containernetworking-plugins",
+        None,
+    ),
+    (
+        Purpose::Test,
+        "bpftool",
+        "bpftool",
+        Some("linux-tools-generic"),
+    ),
+    (Purpose::Test, "busybox", "busybox-static", None),
+    (Purpose::Test, "capsh", "libcap2-bin", None),
+    (Purpose::Test, "conntrack", "conntrack", None),
+    (Purpose::Test, "containerd", "containerd", None),
+    (Purpose::Test, "cpio", "cpio", None),
+    (Purpose::Test, "dash", "dash", None),
+    (Purpose::Test, "depmod", "kmod", None),
+    (Purpose::Test, "etcd", "etcd-server", None),
+    (Purpose::Test, "iptables", "iptables", None),
+    (Purpose::Test, "ldd", "libc-bin", None),
+    (Purpose::Test, "nft", "nftables", None),
+    (Purpose::Test, "prometheus", "prometheus", None),
+    (Purpose::Test, "ps", "procps", None),
+    (Purpose::Test, "qemu-system-x86_64", "qemu-system-x86", None),
+    (Purpose::Test, "runc", "runc", None),
+    (Purpose::Test, "socat", "socat", None),
+    (Purpose::Test, "systemd-analyze", "systemd", None),
+    (Purpose::Test, "xz", "xz-utils", None),
 ];
 
-pub(super) fn missing() -> Option<Step> {
+pub(super) fn missing(purpose: Purpose) -> Option<Step> {
     let absent: Vec<_> = PROGRAMS
         .iter()
-        .filter(|(program, _, _)| shell::find(program).is_none())
+        .filter(|(first, program, _, _)| *first <= purpose && shell::find(program).is_none())
+        .map(|(_, program, debian, ubuntu)| (program, debian, ubuntu))
         .collect();
     if absent.is_empty() {
         return None;
     }
-    let programs: Vec<_> = absent.iter().map(|(program, _, _)| *program).collect();
+    let programs: Vec<_> = absent.iter().map(|(program, _, _)| **program).collect();
     let packages = absent.iter().map(|(_, debian, ubuntu)| match ubuntu {
         Some(ubuntu) if !available(debian) => *ubuntu,
-        _ => *debian,
+        _ => **debian,
     });
     Some(Step {
         why: format!("programs that are missing: {}", programs.join(", ")),
