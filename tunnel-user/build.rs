@@ -44,8 +44,9 @@ fn generate_grpc() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".Data.data")
+        .bytes(".DialRequest.firstBytes")
         .build_transport(false)
-        .codec_path("crate::grpc::LazyCodec")
+        .codec_path("crate::tunnel::grpc::LazyCodec")
         // It holds a secret.
         .skip_debug(["culvert.v1.EnrolRequest"])
         .compile_fds(descriptors)?;

@@ -6,7 +6,8 @@
 //! main -> app/{server,agent} -> settings                 (composition roots: bind, wire, run, drain)
 //! app -> frontend -> tunnel -> model
 //! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
-//! tunnel, standalone -> grpc, outgoing (gRPC over a given stream; the agent's own sockets)
+//! tunnel, standalone -> outgoing       (the agent's own sockets)
+//! standalone -> tunnel::grpc           (calls over a given stream)
 //! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> moment (waiting)
 //! pki, observability, model            depend on nothing above them
 //! ```
@@ -18,7 +19,6 @@ mod backoff;
 mod bind;
 pub mod cli;
 pub mod frontend;
-mod grpc;
 pub mod kubernetes;
 pub mod model;
 mod moment;

@@ -14,7 +14,8 @@ pub mod agent;
 mod answer;
 mod carry;
 mod dial;
-mod http2;
+mod dialer;
+mod first_bytes;
 mod memory;
 mod metadata;
 mod places;
@@ -25,12 +26,17 @@ mod settings;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod wire;
 
 pub use answer::dial_failure;
-pub use carry::{CarryError, Transfer, reset, until_reset};
+pub use carry::{CarryError, LocalEnd, StreamIo, Transfer, reset, until_reset};
 pub use dial::DialError;
+pub use dialer::{Destination, Dialer, DialerOptions, DialledBy};
+pub use first_bytes::FirstBytes;
 pub use memory::{Memory, Overflow};
 pub use places::Client;
 pub use registration::Refusal;
 pub use settings::Settings;
+pub(crate) use transport::http2::grpc;
+pub use transport::{ResetReason, StreamError};

@@ -24,7 +24,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,9 +35,9 @@ pub use self::{
 };
 use self::{acceptor::Acceptor, client::Client, listeners::Listeners};
 use crate::{
-    model::{Family, NodeName, OriginalDst, PeerAddr, SnapshotReader},
-    observability::metrics::{Connections, Dials},
-    tunnel::server::Sessions,
+    model::{Family, OriginalDst, PeerAddr},
+    observability::metrics::Connections,
+    tunnel::Dialer,
 };
 
 /// How often the accept loop shows that it is alive. The kernel programs let connects pass when
@@ -58,16 +58,8 @@ pub struct TransparentOptions {
     pub original_dsts: Arc<dyn OriginalDsts>,
     /// Who may use the redirect.
     pub clients: ClientNetworks,
-    /// Which node owns an address.
-    pub snapshots: SnapshotReader,
-    /// Which node has a session.
-    pub sessions: Sessions,
-    /// The longest that a dial may take.
-    pub dial_timeout: Duration,
-    /// Until then a node without a session is waited for: agents are still coming along.
-    pub patient_until: Instant,
-    /// Hears of each client whose node has no session.
-    pub on_no_session: Arc<dyn Fn(&NodeName) + Send + Sync>,
+    /// Reaches nodes.
+    pub dialer: Dialer,
     /// Called every second by the accept loop, while it can accept.
     pub heartbeat: Box<dyn Fn() + Send>,
     /// Hears whether it can.
@@ -83,8 +75,6 @@ pub struct TransparentOptions {
 pub struct TransparentMetrics {
     /// Clients, by how they ended.
     pub connections: Connections,
-    /// Dials, by how they failed.
-    pub dials: Dials,
     /// Clients that may not use the redirect.
     pub clients_refused: prometheus_client::metrics::counter::Counter,
     /// Clients without an original destination.
@@ -117,11 +107,7 @@ pub struct TransparentStops {
 struct Shared {
     original_dsts: Arc<dyn OriginalDsts>,
     clients: ClientNetworks,
-    snapshots: SnapshotReader,
-    sessions: Sessions,
-    dial_timeout: Duration,
-    patient_until: Instant,
-    on_no_session: Arc<dyn Fn(&NodeName) + Send + Sync>,
+    dialer: Dialer,
     arrivals: Arrivals,
     metrics: TransparentMetrics,
 }
@@ -157,11 +143,7 @@ impl Transparent {
         let TransparentOptions {
             original_dsts,
             clients,
-            snapshots,
-            sessions,
-            dial_timeout,
-            patient_until,
-            on_no_session,
+            dialer,
             heartbeat,
             accepting,
             arrivals,
@@ -170,11 +152,7 @@ impl Transparent {
         let options = Arc::new(Shared {
             original_dsts,
             clients,
-            snapshots,
-            sessions,
-            dial_timeout,
-            patient_until,
-            on_no_session,
+            dialer,
             arrivals,
             metrics,
         });

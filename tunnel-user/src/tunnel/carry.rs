@@ -1,9 +1,9 @@
-//! Carries one connection: the bytes of a socket through a stream of the session and back,
+//! Carries one connection: the bytes of a socket, or of a program, through a stream of the session and back,
 //! unchanged.
 //!
 //! ```text
-//!   socket --outbound--> stream      reads only what flow control lets through
-//!   socket <--inbound--- stream      opens the window for what the socket took, wider for who takes much
+//!   local end --outbound--> stream      reads only what flow control lets through
+//!   local end <--inbound--- stream      opens the window for what it took, wider for who takes much
 //! ```
 //! Memory is counted in bytes held, not in payload: neither direction lets frames pile up in `h2`.
 //! Both directions live in one task and end on their own: the end of one is passed on as a
@@ -14,12 +14,13 @@
 mod backlog;
 mod forgotten;
 mod inbound;
+mod local_end;
 mod outbound;
+mod pipe;
 mod unsent;
 mod window;
 
 use std::{
-    future::Future,
     io,
     pin::pin,
     sync::{
@@ -28,19 +29,23 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use futures_util::future::OptionFuture;
-use h2::{Reason, RecvStream, SendStream};
 use prometheus_client::metrics::counter::Counter;
-use socket2::SockRef;
-use tokio::{io::Interest, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::{backlog::Backlog, pipe::pipe};
 use self::{forgotten::until_forgotten, inbound::Inbound, outbound::Outbound};
+pub use self::{
+    local_end::{LocalEnd, reset, until_reset},
+    pipe::StreamIo,
+};
 use super::{
     Settings,
-    http2::RoundTrip,
     memory::{ConnectionShare, Overflow, SessionRoom},
+    transport::{
+        Stream, StreamError,
+        http2::{ReceiveHalf, RoundTrip, SendHalf},
+    },
 };
 use crate::observability::metrics::Outcome;
 
@@ -68,6 +73,14 @@ pub(crate) struct SessionFlow {
     largest_window: u32,
 }
 
+/// What went before the stream was there, with the dial.
+pub(crate) enum Early {
+    /// From this end, so many bytes.
+    Sent(u64),
+    /// From the other end.
+    Arrived(Backlog),
+}
+
 /// Counts the bytes of many connections as they pass.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -83,12 +96,9 @@ pub enum CarryError {
     /// The socket on this machine was reset, or failed.
     #[error("the socket failed")]
     Socket(#[source] io::Error),
-    /// The other end reset its stream, for its socket failed.
-    #[error("the other end reset the connection ({0})")]
-    Reset(Reason),
-    /// The session ended.
-    #[error("the session ended")]
-    Session(#[source] h2::Error),
+    /// The stream was reset by the other end, or has ended with its session.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The other end does not keep to its window, and there is no memory for that.
     #[error(transparent)]
     Overflow(#[from] Overflow),
@@ -141,21 +151,12 @@ impl Meter {
     }
 }
 
-impl From<h2::Error> for CarryError {
-    fn from(error: h2::Error) -> Self {
-        match error.reason() {
-            Some(reason) if error.is_reset() => Self::Reset(reason),
-            Some(_) | None => Self::Session(error),
-        }
-    }
-}
-
 impl From<&Transfer> for Outcome {
     fn from(transfer: &Transfer) -> Self {
         match &transfer.end {
             Ok(()) => Self::Completed,
-            Err(CarryError::Socket(_) | CarryError::Reset(_)) => Self::Reset,
-            Err(CarryError::Session(_)) => Self::SessionLost,
+            Err(CarryError::Socket(_) | CarryError::Stream(StreamError::Reset(_))) => Self::Reset,
+            Err(CarryError::Stream(StreamError::SessionEnded(_))) => Self::SessionLost,
             Err(CarryError::Overflow(_)) => Self::Overflow,
             Err(CarryError::Forgotten) => Self::Forgotten,
             Err(CarryError::Aborted) => Self::Drained,
@@ -163,34 +164,31 @@ impl From<&Transfer> for Outcome {
     }
 }
 
-/// Carries until both sides have closed, one is reset, or `abort` resets both. `receive` resolves
-/// to the stream's receiving half, which the agent gets only with the server's response; sending
-/// need not wait.
+/// Carries until both sides have closed, one is reset, or `abort` resets both.
 pub(crate) async fn carry(
-    socket: TcpStream,
-    mut send: SendStream<Bytes>,
-    receive: impl Future<Output = Result<RecvStream, h2::Error>>,
+    local: impl LocalEnd,
+    stream: Stream,
+    early: Early,
     flow: &SessionFlow,
     share: &ConnectionShare,
     abort: CancellationToken,
 ) -> Transfer {
-    let outbound = Outbound::new(&flow.meter, share);
+    let Stream { mut send, receive } = stream;
+    let (sent, arrived) = match early {
+        Early::Sent(bytes) => (bytes, Backlog::new(share.received())),
+        Early::Arrived(bytes) => (0, bytes),
+    };
+    let outbound = Outbound::new(&flow.meter, share, sent);
     let inbound = Inbound::new(flow, share);
-    // From here on the socket ends in a reset unless everything has arrived: also when this
-    // process is killed and the kernel closes it.
-    reset(&socket);
-    forgotten::ask_kernel(&socket);
-    // Whoever sent the bytes has decided when: none wait here for the peer to acknowledge others.
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "cannot disable Nagle's algorithm");
-    }
+    // From here on it ends in a reset unless everything has arrived.
+    local.reset_on_close();
     let end = tokio::select! {
-        end = both_ways(&socket, &mut send, receive, &outbound, &inbound) => end,
+        end = both_ways(&local, &mut send, (receive, arrived), &outbound, &inbound) => end,
         () = abort.cancelled() => Err(CarryError::Aborted),
     };
     match end {
-        Ok(()) => close(&socket),
-        Err(_) => send.send_reset(Reason::CANCEL),
+        Ok(()) => local.close_orderly(),
+        Err(_) => send.reset(),
     }
     Transfer {
         from_socket: outbound.bytes(),
@@ -199,38 +197,23 @@ pub(crate) async fn carry(
     }
 }
 
-/// Makes the closing of the socket a reset, so that its peer does not take what it got for the
-/// whole.
-pub fn reset(socket: &TcpStream) {
-    if let Err(error) = socket.set_zero_linger() {
-        tracing::debug!(%error, "the socket was closed without a reset");
-    }
-}
-
-/// Makes the closing of the socket an orderly one again.
-fn close(socket: &TcpStream) {
-    if let Err(error) = SockRef::from(socket).set_linger(None) {
-        tracing::debug!(%error, "the socket was closed with a reset");
-    }
-}
-
 async fn both_ways(
-    socket: &TcpStream,
-    send: &mut SendStream<Bytes>,
-    receive: impl Future<Output = Result<RecvStream, h2::Error>>,
+    local: &impl LocalEnd,
+    send: &mut SendHalf,
+    (receive, arrived): (ReceiveHalf, Backlog),
     outbound: &Outbound<'_>,
     inbound: &Inbound<'_>,
 ) -> Result<(), CarryError> {
-    let mut receiving = pin!(async { inbound.run(receive.await?, socket).await });
+    let mut receiving = pin!(inbound.run(receive, arrived, local));
     let (mut all_sent, mut all_received) = (false, false);
     let mut forgotten = None;
     while !(all_sent && all_received) {
         let sending = async {
             if all_sent {
                 // After our end of stream only this still notices that the other end gave up.
-                return Err(outbound::reset_by_peer(send).await);
+                return Err(send.until_reset().await.into());
             }
-            outbound.run(socket, send).await
+            outbound.run(local, send).await
         };
         tokio::select! {
             end = sending => {
@@ -241,7 +224,7 @@ async fn both_ways(
                 end?;
                 all_received = true;
             }
-            error = until_reset(socket) => return Err(CarryError::Socket(error)),
+            error = local.until_reset() => return Err(CarryError::Socket(error)),
             _ = OptionFuture::from(forgotten.as_mut()), if forgotten.is_some() => {
                 return Err(CarryError::Forgotten);
             }
@@ -252,16 +235,4 @@ async fn both_ways(
         });
     }
     Ok(())
-}
-
-/// Resolves when the socket is reset, even if nobody reads or writes it at that moment.
-pub async fn until_reset(socket: &TcpStream) -> io::Error {
-    match socket.ready(Interest::ERROR).await {
-        Ok(_) => socket
-            .take_error()
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-        Err(error) => error,
-    }
 }

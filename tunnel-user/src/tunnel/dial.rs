@@ -6,18 +6,25 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::oneshot;
 
-use super::{Client, http2::ServerStream, wire::DialId};
+use super::{Client, transport::http2::OfferedStream, wire::DialId};
 use crate::model::NodeName;
 
 /// Why a client's connection could not be carried to its target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
+    /// The address belongs to nobody, or not any more.
+    #[error("no node has the address {0} any more")]
+    UnknownAddress(IpAddr),
+    /// There is no such node, or it has no address.
+    #[error("there is no node {0} with an address")]
+    UnknownNode(NodeName),
     /// No agent of that node is connected.
     #[error("no agent of node {0} is connected")]
     NoSession(NodeName),
@@ -77,7 +84,7 @@ pub enum DialError {
 }
 
 /// The agent's answer to one dial.
-pub(crate) type DialAnswer = Result<ServerStream, String>;
+pub(crate) type DialAnswer = Result<OfferedStream, String>;
 
 /// The dials of one session that wait for an answer.
 #[derive(Clone, Default)]

@@ -17,6 +17,8 @@ const SERVER_COUNT: &str = "servercount";
 /// Asks for, and grants, one HTTP/2 stream per connection. The value is the protocol's version.
 const NATIVE: &str = "culvert-native";
 const NATIVE_VERSION: &str = "1";
+/// Says that the agent hands what comes with a dial to the target. From one that does not say so it would be lost.
+const FIRST_BYTES: &str = "culvert-first-bytes";
 const AGENT_VERSION: &str = "culvert-agent-version";
 /// The ids of the servers that the agent has a session with, between commas. One of these answers
 /// with [`HELD`] and registers nothing: behind a load balancer an agent finds the servers that it
@@ -35,6 +37,7 @@ pub(crate) struct AgentHello {
     pub(crate) node: NodeName,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) native: bool,
+    pub(crate) takes_first_bytes: bool,
     pub(crate) version: String,
     /// The servers that it has a session with.
     pub(crate) sessions_with: Vec<String>,
@@ -76,6 +79,7 @@ impl AgentHello {
             node: identity.node.clone(),
             addresses: identity.addresses.clone(),
             native: true,
+            takes_first_bytes: true,
             version: crate::VERSION.to_owned(),
             sessions_with,
         }
@@ -97,6 +101,9 @@ impl AgentHello {
         if self.native {
             put(metadata, NATIVE, NATIVE_VERSION);
         }
+        if self.takes_first_bytes {
+            put(metadata, FIRST_BYTES, YES);
+        }
     }
 
     pub(crate) fn read(metadata: &MetadataMap) -> Result<Self, InvalidHello> {
@@ -106,6 +113,7 @@ impl AgentHello {
             None => Vec::new(),
         };
         let native = at_most_one(metadata, NATIVE)?.as_deref() == Some(NATIVE_VERSION);
+        let first_bytes = at_most_one(metadata, FIRST_BYTES)?;
         let version = at_most_one(metadata, AGENT_VERSION)?.unwrap_or_default();
         let version = printable_up_to(&version, LONGEST_VERSION);
         let sessions_with = at_most_one(metadata, SESSIONS_WITH)?.unwrap_or_default();
@@ -115,6 +123,7 @@ impl AgentHello {
             node,
             addresses,
             native,
+            takes_first_bytes: first_bytes.as_deref() == Some(YES),
             version,
         })
     }
@@ -214,6 +223,7 @@ mod tests {
             node: "edge-1".parse().unwrap(),
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             native: true,
+            takes_first_bytes: true,
             version: "0.1.0".into(),
             sessions_with: vec!["s-1".into(), "s-2".into()],
         }
@@ -247,7 +257,7 @@ mod tests {
     fn a_go_agent_is_understood_and_does_not_ask_for_native_mode() {
         let hello = with_identifiers("host=edge-1&ipv4=10.0.0.1&ipv6=fd00%3A%3A1").unwrap();
         assert_eq!(hello.addresses.len(), 2);
-        assert!(!hello.native && hello.sessions_with.is_empty());
+        assert!(!hello.native && !hello.takes_first_bytes && hello.sessions_with.is_empty());
     }
 
     #[test]

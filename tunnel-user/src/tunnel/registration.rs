@@ -175,6 +175,7 @@ mod tests {
             node: node.parse().unwrap(),
             addresses: vec![address.parse().unwrap()],
             native: true,
+            takes_first_bytes: true,
             version: String::new(),
             sessions_with: Vec::new(),
         };

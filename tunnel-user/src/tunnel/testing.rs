@@ -21,9 +21,9 @@ use tokio_util::{
 use tonic::{Status, body::Body};
 
 use super::{
-    Client, DialError, Memory, Settings, Transfer,
+    Client, DialError, FirstBytes, Memory, Settings, Transfer,
     agent::{Keeper, KeeperOptions, Policy, Servers},
-    server::{AgentListener, ListenerOptions, Sessions, TunnelMetrics},
+    server::{AgentListener, Connection, ListenerOptions, Sessions, TunnelMetrics},
 };
 use crate::{
     model::{
@@ -326,17 +326,29 @@ impl TestServer {
         &self,
         target: SocketAddr,
     ) -> Result<(TcpStream, AbortOnDropHandle<Transfer>), DialError> {
-        let allowed = self.settings.dial_timeout;
-        let target = Target::from(target);
-        let node = name("edge-1");
-        let client = Client::Machine;
-        let dialled = self
-            .sessions
-            .dial(&node, &target, client, allowed, Duration::ZERO);
-        let connection = dialled.await?;
+        let connection = self.try_dial(target, FirstBytes::default()).await?;
         let (client, accepted) = tcp_pair().await;
         let carrying = connection.carry(accepted, self.shutdown.clone());
         Ok((client, AbortOnDropHandle::new(tokio::spawn(carrying))))
+    }
+
+    /// A connection to that listener on `edge-1`, for a client that has said this.
+    pub(super) async fn dial(&self, target: &TcpListener, first: FirstBytes<'_>) -> Connection {
+        let target = target.local_addr().unwrap();
+        self.try_dial(target, first).await.unwrap()
+    }
+
+    async fn try_dial(
+        &self,
+        target: SocketAddr,
+        mut first: FirstBytes<'_>,
+    ) -> Result<Connection, DialError> {
+        let (node, target) = (name("edge-1"), Target::from(target));
+        let (client, allowed) = (Client::Machine, self.settings.dial_timeout);
+        let dialling =
+            self.sessions
+                .dial(&node, &target, client, &mut first, allowed, Duration::ZERO);
+        dialling.await
     }
 
     /// A carried connection with both its ends in hand.

@@ -1,8 +1,11 @@
 mod cluster_identity;
 mod expiry;
+mod first_bytes;
 mod handshakes;
 mod lifetime;
 mod memory;
+mod programs;
+mod raw_agent;
 mod revocation;
 mod several_servers;
 

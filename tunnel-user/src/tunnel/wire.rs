@@ -1,6 +1,7 @@
 //! What travels on the wire: konnectivity's packets on the control stream, and the request that
 //! opens the stream of one connection.
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use rand::RngExt as _;
 
@@ -56,8 +57,12 @@ impl DialId {
 /// What a packet asks for, once it is known to be well-formed.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// Server to agent: dial this.
-    Dial { id: DialId, address: String },
+    /// Server to agent: dial this, and hand it what its client has said already.
+    Dial {
+        id: DialId,
+        address: String,
+        first: Bytes,
+    },
     /// Agent to server: the dial failed, and why.
     DialFailed { id: DialId, error: String },
     /// Either way: forget the dial.
@@ -78,6 +83,7 @@ impl From<Packet> for Control {
                 id: DialId(dial.random),
                 // Longer than any target, and then it is none.
                 address: printable(&dial.address),
+                first: dial.first_bytes,
             },
             Some(Payload::DialResponse(answer)) => Self::DialFailed {
                 id: DialId(answer.random),
@@ -94,11 +100,12 @@ impl From<Packet> for Control {
     }
 }
 
-pub(crate) fn dial(id: DialId, target: &Target) -> Packet {
+pub(crate) fn dial(id: DialId, target: &Target, first_bytes: Bytes) -> Packet {
     let request = DialRequest {
         protocol: "tcp".into(),
         address: target.to_string(),
         random: id.0,
+        first_bytes,
     };
     packet(PacketType::DialReq, Payload::DialRequest(request))
 }
@@ -155,7 +162,8 @@ mod tests {
     #[test]
     fn a_dial_reads_as_konnectivity_writes_it() {
         let id = DialId(7);
-        let encoded = dial(id, &"10.0.0.1:10250".parse().unwrap()).encode_to_vec();
+        let target = "10.0.0.1:10250".parse().unwrap();
+        let encoded = dial(id, &target, Bytes::new()).encode_to_vec();
         let by_hand = [
             &[0x12, 0x17, 0x0a, 3][..],
             b"tcp",

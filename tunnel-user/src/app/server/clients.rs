@@ -19,6 +19,7 @@ use crate::{
     model::{Family, OriginalDst},
     redirect::OriginalDestinations,
     settings::LoopbackPortClients,
+    tunnel::{Dialer, DialerOptions},
 };
 
 impl Server {
@@ -135,11 +136,7 @@ impl Server {
                     networks: self.args.client_networks(),
                     own_addresses: self.parts.own_addresses.clone(),
                 },
-                snapshots: self.parts.snapshots.clone(),
-                sessions: self.parts.sessions.clone(),
-                dial_timeout: self.args.session.dial_timeout,
-                patient_until: self.patient_until,
-                on_no_session: Arc::clone(&self.parts.on_no_session),
+                dialer: self.dialer(),
                 heartbeat: Box::new(move || {
                     if let Err(error) = heartbeat.beat() {
                         tracing::warn!(%error, "cannot show the kernel that this server is alive");
@@ -149,7 +146,6 @@ impl Server {
                 arrivals,
                 metrics: TransparentMetrics {
                     connections: self.parts.metrics.connections.clone(),
-                    dials: self.parts.metrics.dials.clone(),
                     clients_refused: self.parts.metrics.clients_refused.clone(),
                     without_original_dst: self.parts.metrics.without_original_destination.clone(),
                 },
@@ -166,6 +162,18 @@ impl Server {
             drop(gone);
         });
         Ok(())
+    }
+
+    /// What every frontend reaches nodes by.
+    fn dialer(&self) -> Dialer {
+        Dialer::new(DialerOptions {
+            snapshots: self.parts.snapshots.clone(),
+            sessions: self.parts.sessions.clone(),
+            timeout: self.args.session.dial_timeout,
+            patient_until: self.patient_until,
+            on_no_session: Arc::clone(&self.parts.on_no_session),
+            metrics: self.parts.metrics.dials.clone(),
+        })
     }
 }
 

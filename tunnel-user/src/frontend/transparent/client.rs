@@ -1,15 +1,15 @@
 //! One redirected client.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::{
-    model::{ARRIVED, Family, NodeName, OriginalDst, PeerAddr, Target, is_probe_target},
-    observability::metrics::{DialFailure, Frontend, OpenConnection, Outcome},
-    tunnel::{self, DialError, dial_failure, reset, server::Connection, until_reset},
+    model::{ARRIVED, Family, OriginalDst, PeerAddr, is_probe_target},
+    observability::metrics::{Frontend, OpenConnection, Outcome},
+    tunnel::{self, Destination, DialledBy, FirstBytes, reset, server::Connection, until_reset},
 };
 
 /// A client from accept to close.
@@ -18,13 +18,6 @@ pub(super) struct Client {
     peer: PeerAddr,
     accepted: Instant,
     shared: Arc<Shared>,
-}
-
-/// Where a client wants to go.
-struct Route {
-    original_dst: OriginalDst,
-    node: NodeName,
-    target: Target,
 }
 
 impl Client {
@@ -53,16 +46,17 @@ impl Client {
         }
         self.shared.arrivals.count(Family::of(original_dst.0.ip()));
         let counted = self.shared.metrics.connections.open(Frontend::Transparent);
-        let Some(route) = self.route(original_dst) else {
-            return counted.end(Outcome::DialFailed);
-        };
+        let destination = Destination::Address(original_dst);
+        let first = FirstBytes::of(&self.stream);
         let dialled = tokio::select! {
-            dialled = self.dial(&route) => dialled.ok_or(Outcome::DialFailed),
+            dialled = self.shared.dialer.dial(&destination, self.dialled_by(), first) => {
+                dialled.map_err(|_told| Outcome::DialFailed)
+            }
             _ = until_reset(&self.stream) => Err(Outcome::Reset),
             () = abort.cancelled() => Err(Outcome::Drained),
         };
         match dialled {
-            Ok(connection) => self.carry(&route, connection, counted, abort).await,
+            Ok(connection) => self.carry(original_dst, connection, counted, abort).await,
             Err(outcome) => {
                 reset(&self.stream);
                 counted.end(outcome);
@@ -96,103 +90,32 @@ impl Client {
         None
     }
 
-    fn route(&self, original_dst: OriginalDst) -> Option<Route> {
-        let found = {
-            let snapshot = self.shared.snapshots.borrow();
-            let owner = snapshot.owner(original_dst.0.ip());
-            owner.map(|node| Route {
-                original_dst,
-                node: node.name.clone(),
-                target: snapshot.target(original_dst),
-            })
-        };
-        if found.is_some() {
-            return found;
-        }
-        tracing::info!(peer = %self.peer, %original_dst, "no node has this address any more");
-        self.shared.metrics.dials.failed(DialFailure::UnknownNode);
-        reset(&self.stream);
-        None
-    }
-
-    async fn dial(&self, route: &Route) -> Option<Connection> {
-        let Shared {
-            sessions,
-            dial_timeout,
-            patient_until,
-            metrics,
-            ..
-        } = &*self.shared;
-        let started = Instant::now();
-        let patience = patient_until.saturating_duration_since(started);
-        match sessions
-            .dial(
-                &route.node,
-                &route.target,
-                self.client(),
-                *dial_timeout,
-                patience,
-            )
-            .await
-        {
-            Ok(connection) => {
-                metrics.dials.succeeded(started.elapsed());
-                Some(connection)
-            }
-            Err(error) => {
-                metrics.dials.failed(failure(&error));
-                if matches!(error, DialError::NoSession(_)) {
-                    (self.shared.on_no_session)(&route.node);
-                }
-                self.log_failure(route, &error, started.elapsed());
-                None
-            }
-        }
-    }
-
-    /// Whom the connection is counted for.
-    fn client(&self) -> tunnel::Client {
-        if self.shared.clients.is_this_machine(self.peer) {
+    fn dialled_by(&self) -> DialledBy {
+        let client = if self.shared.clients.is_this_machine(self.peer) {
             tunnel::Client::Machine
         } else {
             tunnel::Client::Address(self.peer.0.ip())
+        };
+        DialledBy {
+            client,
+            peer: self.peer,
         }
-    }
-
-    fn log_failure(&self, route: &Route, cause: &DialError, duration: Duration) {
-        tracing::info!(
-            node = %route.node, target_address = %route.original_dst, peer = %self.peer, %cause,
-            ?duration, "connection refused to the client",
-        );
     }
 
     async fn carry(
         self,
-        route: &Route,
+        original_dst: OriginalDst,
         connection: Connection,
         counted: OpenConnection,
         abort: CancellationToken,
     ) {
+        let node = connection.node().clone();
         let transfer = connection.carry(self.stream, abort).await;
         tracing::debug!(
-            node = %route.node, target_address = %route.original_dst, peer = %self.peer,
+            %node, target_address = %original_dst, peer = %self.peer,
             to_node = transfer.from_socket, to_client = transfer.to_socket,
             duration = ?self.accepted.elapsed(), end = ?transfer.end, "connection ended",
         );
         counted.end(Outcome::from(&transfer));
-    }
-}
-
-fn failure(error: &DialError) -> DialFailure {
-    match error {
-        DialError::NoSession(_) => DialFailure::NoSession,
-        DialError::SessionFull { .. } => DialFailure::SessionFull,
-        DialError::ClientFull { .. } | DialError::ClientOutOfMemory { .. } => {
-            DialFailure::ClientFull
-        }
-        DialError::OutOfMemory { .. } => DialFailure::Exhausted,
-        DialError::SessionEnded(_) => DialFailure::SessionLost,
-        DialError::TimedOut(_) => DialFailure::TimedOut,
-        DialError::Refused(answer) => dial_failure(answer),
     }
 }

@@ -1,7 +1,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use prometheus_client::registry::Registry;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::Instant,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
@@ -9,7 +12,7 @@ use crate::{
     model::{ARRIVED, Admits, IdentityKey, Node, PortSet, Snapshot},
     observability::{metrics::ServerMetrics, readiness::Readiness},
     tunnel::{
-        Settings,
+        DialerOptions, Settings,
         testing::{PATIENCE, TestServer},
     },
 };
@@ -51,6 +54,17 @@ impl Frontend {
         let without_session = Arc::<AtomicU32>::default();
         let counted = Arc::clone(&without_session);
         let arrivals = Arrivals::default();
+        let dialer = Dialer::new(DialerOptions {
+            snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
+            sessions: server.sessions.clone(),
+            timeout: PATIENCE,
+            patient_until: Instant::now(),
+            on_no_session: Arc::new(move |node| {
+                assert_eq!(node.as_str(), "edge-1");
+                counted.fetch_add(1, Ordering::Relaxed);
+            }),
+            metrics: metrics.dials,
+        });
         let transparent = Transparent::new(
             listening.subscribe(),
             TransparentOptions {
@@ -59,14 +73,7 @@ impl Frontend {
                     networks: Vec::new(),
                     own_addresses: watch::Sender::default().subscribe(),
                 },
-                snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
-                sessions: server.sessions.clone(),
-                dial_timeout: PATIENCE,
-                patient_until: Instant::now(),
-                on_no_session: Arc::new(move |node| {
-                    assert_eq!(node.as_str(), "edge-1");
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }),
+                dialer,
                 heartbeat: Box::new(|| {}),
                 accepting: Accepting {
                     condition: Readiness::default().register("accept"),
@@ -75,7 +82,6 @@ impl Frontend {
                 arrivals: arrivals.clone(),
                 metrics: TransparentMetrics {
                     connections: metrics.connections,
-                    dials: metrics.dials,
                     clients_refused: metrics.clients_refused,
                     without_original_dst: metrics.without_original_destination,
                 },

@@ -11,7 +11,6 @@ use tonic::{Code, Response, Status};
 use tracing::debug;
 
 use crate::{
-    grpc::{self, Channel},
     model::{Mark, ServerAddr, printable, printable_up_to},
     outgoing::{self, SegmentSize},
     pki::{PinMismatch, SERVER_NAME},
@@ -19,6 +18,7 @@ use crate::{
         chain,
         proto::{Certificate, EnrolRequest, RenewRequest, enrolment_client::EnrolmentClient},
     },
+    tunnel::grpc::{self, Channel},
 };
 
 /// The longest that a call takes, its connection included.

@@ -1,7 +1,7 @@
 //! How a session ends, as its agent sees it.
 
 use super::paths::Suspicion;
-use crate::tunnel::http2::Lost;
+use crate::tunnel::transport::http2::Lost;
 
 /// The end of a session, and what it says of the path to the server.
 pub(super) struct Ending {

@@ -10,8 +10,6 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use bytes::Bytes;
-use h2::client::{Connection, SendRequest};
 use http::Uri;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -29,18 +27,18 @@ use super::{
     paths::Suspicion,
 };
 use crate::{
-    grpc::Channel,
     model::{AgentIdentity, Mark, ServerAddr, printable},
     observability::metrics::AgentMetrics,
     outgoing::{self, SegmentSize},
     tunnel::{
         Memory, Settings,
         carry::{Meter, SessionFlow},
-        http2::{
-            self, Activity, Lost, Patience, ReadAhead, Segments, SharedSocket, Watched,
-            WindowSetting, until_silent,
-        },
+        grpc::Channel,
         metadata::{AgentHello, ServerHello, is_certificate_refused},
+        transport::http2::{
+            Activity, ClientConnection, Lost, Opener, Patience, ReadAhead, Segments, SharedSocket,
+            Watched, WindowSetting, until_silent,
+        },
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
 };
@@ -106,7 +104,7 @@ pub(super) struct Link {
     hello: ServerHello,
     info: LinkInfo,
     io: Io,
-    requests: SendRequest<Bytes>,
+    opener: Opener,
     packets: Streaming<Packet>,
     /// `dials, drain --Packet--> server`
     control_tx: mpsc::Sender<Packet>,
@@ -115,7 +113,7 @@ pub(super) struct Link {
 
 /// What drives the session's bytes.
 struct Io {
-    connection: Connection<Watched<TlsStream<ReadAhead>>>,
+    connection: ClientConnection<Watched<TlsStream<ReadAhead>>>,
     activity: Activity,
     window: WindowSetting,
     flow: SessionFlow,
@@ -196,7 +194,7 @@ impl Link {
             options,
             hello: _,
             mut io,
-            requests,
+            opener,
             packets,
             control_tx,
             tasks,
@@ -209,7 +207,7 @@ impl Link {
         let dials = Dials::new(
             options,
             io.flow.clone(),
-            requests,
+            opener,
             control_tx,
             carried.clone(),
             dialling.clone(),
@@ -253,8 +251,7 @@ impl Link {
             .with_context(|| format!("TLS with server {server}"))?;
         let (stream, activity) = Watched::new(stream, segments);
         let window = WindowSetting::new(&options.memory);
-        let (requests, connection) = http2::client(&options.settings, window.told())
-            .handshake(stream)
+        let (opener, connection) = Opener::handshake(&options.settings, window.told(), stream)
             .await
             .with_context(|| format!("HTTP/2 with server {server}"))?;
         let tasks = TaskTracker::new();
@@ -266,7 +263,7 @@ impl Link {
             window,
             flow: SessionFlow::new(&options.settings, meter),
         };
-        let registering = register(&options, requests.clone(), tasks.clone());
+        let registering = register(&options, opener.channel(tasks.clone()));
         let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;
         if hello.held {
             return Ok(Reached::Held(hello));
@@ -283,7 +280,7 @@ impl Link {
             hello,
             info,
             io,
-            requests,
+            opener,
             packets,
             control_tx,
             tasks,
@@ -337,12 +334,10 @@ impl Io {
 /// Opens the control stream and registers what the certificate proves.
 async fn register(
     options: &LinkOptions,
-    requests: SendRequest<Bytes>,
-    tasks: TaskTracker,
+    channel: Channel,
 ) -> anyhow::Result<(ServerHello, Streaming<Packet>, mpsc::Sender<Packet>)> {
     let (control_tx, control_rx) = mpsc::channel(CONTROL_QUEUE);
     let origin = origin(&options.server)?;
-    let channel = Channel::new(requests, tasks);
     let mut client = agent_service_client::AgentServiceClient::with_origin(channel, origin)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);

@@ -11,13 +11,13 @@ use crate::tunnel::memory::{Overflow, Received};
 
 /// Bytes in order, counted with the room that is kept for them. Empty, it holds no memory.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     bytes: VecDeque<u8>,
     received: Received,
 }
 
 impl Backlog {
-    pub(super) fn new(received: Received) -> Self {
+    pub(crate) fn new(received: Received) -> Self {
         Self {
             bytes: VecDeque::new(),
             received,
@@ -38,7 +38,7 @@ impl Backlog {
     }
 
     /// Takes what comes next. The buffer doubles, but not beyond the window.
-    pub(super) fn push(&mut self, data: &[u8], window: u64) -> Result<(), Overflow> {
+    pub(crate) fn push(&mut self, data: &[u8], window: u64) -> Result<(), Overflow> {
         let needed = self.bytes.len() + data.len();
         if needed > self.bytes.capacity() {
             // Where more has arrived than the present window, it grows in steps nevertheless.

@@ -6,20 +6,17 @@ use std::{
 };
 
 use futures_util::future::OptionFuture;
-use h2::RecvStream;
-use socket2::SockRef;
 use tokio::{
-    net::TcpStream,
     task::coop::consume_budget,
     time::{Instant, sleep},
 };
 
 use super::{
-    CarryError, SessionFlow,
+    CarryError, LocalEnd, SessionFlow,
     backlog::Backlog,
     window::{Change, PERIOD, Window},
 };
-use crate::tunnel::memory::ConnectionShare;
+use crate::tunnel::{memory::ConnectionShare, transport::http2::ReceiveHalf};
 
 /// Counts what the socket took.
 pub(super) struct Inbound<'a> {
@@ -30,10 +27,12 @@ pub(super) struct Inbound<'a> {
 
 /// What one run of it keeps.
 struct Receiving {
-    stream: RecvStream,
+    stream: ReceiveHalf,
     /// Is dropped first: what it holds is counted as its window's as long as that is drawn.
     backlog: Backlog,
     window: Window,
+    /// Bytes of the backlog that came with the dial, and not by the stream: its window has nothing to do with them.
+    early: usize,
 }
 
 impl<'a> Inbound<'a> {
@@ -52,21 +51,23 @@ impl<'a> Inbound<'a> {
     /// Writes until the stream ends, then closes the socket's sending side.
     pub(super) async fn run(
         &self,
-        stream: RecvStream,
-        socket: &TcpStream,
+        stream: ReceiveHalf,
+        arrived: Backlog,
+        local: &impl LocalEnd,
     ) -> Result<(), CarryError> {
         let mut receiving = Receiving {
             stream,
             window: Window::new(self.share.growth(&self.flow.room), self.flow.largest_window),
-            backlog: Backlog::new(self.share.received()),
+            early: arrived.len(),
+            backlog: arrived,
         };
         let mut all_arrived = false;
         let mut period = None;
         loop {
-            self.write_backlog(&mut receiving, socket)?;
+            self.write_backlog(&mut receiving, local)?;
             let has_backlog = !receiving.backlog.is_empty();
             if all_arrived && !has_backlog {
-                return close(socket).map_err(CarryError::Socket);
+                return local.finish().map_err(CarryError::Socket);
             }
             // Boxed, and only then: thousands of connections have never grown.
             if period.is_none() && receiving.window.growth() > 0 {
@@ -74,14 +75,14 @@ impl<'a> Inbound<'a> {
             }
             tokio::select! {
                 biased;
-                writable = socket.writable(), if has_backlog => {
+                writable = local.writable(), if has_backlog => {
                     writable.map_err(CarryError::Socket)?;
                 }
-                // Frames leave `h2` although the socket takes nothing, see `backlog`.
+                // Frames leave the transport although the socket takes nothing, see `backlog`.
                 data = receiving.stream.data(), if !all_arrived => {
                     all_arrived = data.is_none();
                     match data {
-                        Some(data) => self.take(&data?, &mut receiving, socket)?,
+                        Some(data) => self.take(&data?, &mut receiving, local)?,
                         None => self.end(&mut receiving),
                     }
                 }
@@ -102,12 +103,12 @@ impl<'a> Inbound<'a> {
         &self,
         data: &[u8],
         receiving: &mut Receiving,
-        socket: &TcpStream,
+        local: &impl LocalEnd,
     ) -> Result<(), CarryError> {
         let mut written = 0;
         if receiving.backlog.is_empty() {
             while written < data.len() {
-                match self.write(socket, &data[written..])? {
+                match self.write(local, &data[written..])? {
                     0 => break,
                     more => written += more,
                 }
@@ -119,10 +120,13 @@ impl<'a> Inbound<'a> {
             return Ok(());
         }
         let Receiving {
-            window, backlog, ..
+            window,
+            backlog,
+            early,
+            ..
         } = receiving;
         let first = self.share.window();
-        let beyond = (backlog.len() + left.len()) as u64;
+        let beyond = (backlog.len() - *early + left.len()) as u64;
         window.has_come(beyond.saturating_sub(first + window.growth()));
         backlog.set_growth(window.growth());
         Ok(backlog.push(left, first + window.growth())?)
@@ -131,15 +135,17 @@ impl<'a> Inbound<'a> {
     fn write_backlog(
         &self,
         receiving: &mut Receiving,
-        socket: &TcpStream,
+        local: &impl LocalEnd,
     ) -> Result<(), CarryError> {
         while !receiving.backlog.is_empty() {
-            let written = self.write(socket, receiving.backlog.front())?;
+            let written = self.write(local, receiving.backlog.front())?;
             if written == 0 {
                 break;
             }
             receiving.backlog.consume(written);
-            self.release(written, receiving)?;
+            let early = written.min(receiving.early);
+            receiving.early -= early;
+            self.release(written - early, receiving)?;
         }
         Ok(())
     }
@@ -155,8 +161,7 @@ impl<'a> Inbound<'a> {
         if change.measure {
             round_trip.want();
         }
-        let flow_control = receiving.stream.flow_control();
-        flow_control.release_capacity(written)?;
+        receiving.stream.release(written)?;
         Self::follow(change, receiving)
     }
 
@@ -172,15 +177,14 @@ impl<'a> Inbound<'a> {
     fn follow(change: Change, receiving: &mut Receiving) -> Result<(), CarryError> {
         receiving.backlog.set_growth(receiving.window.growth());
         if change.larger != 0 {
-            let flow_control = receiving.stream.flow_control();
-            flow_control.adjust_target_window_size(change.larger)?;
+            receiving.stream.widen(change.larger)?;
         }
         Ok(())
     }
 
     /// What the socket takes without waiting.
-    fn write(&self, socket: &TcpStream, data: &[u8]) -> Result<usize, CarryError> {
-        match socket.try_write(data) {
+    fn write(&self, local: &impl LocalEnd, data: &[u8]) -> Result<usize, CarryError> {
+        match local.try_write(data) {
             Ok(written) => {
                 self.bytes.fetch_add(written as u64, Ordering::Relaxed);
                 self.flow.meter.given(written as u64);
@@ -189,16 +193,5 @@ impl<'a> Inbound<'a> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => Err(CarryError::Socket(error)),
         }
-    }
-}
-
-/// Closes the socket's sending side.
-fn close(socket: &TcpStream) -> io::Result<()> {
-    match SockRef::from(socket).shutdown(std::net::Shutdown::Write) {
-        // The peer is gone already: with everything it was sent, unless it was reset.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-            socket.take_error()?.map_or(Ok(()), Err)
-        }
-        end => end,
     }
 }

@@ -21,13 +21,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, OptionFuture};
-use h2::{
-    RecvStream,
-    server::{Connection, SendResponse},
-};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -41,14 +36,13 @@ use super::{
     control::ControlService, ending::Ending, listener::Shared, preauth::Permit, proved::Proved,
 };
 use crate::{
-    grpc::{RecvBody, send_body},
     model::PeerAddr,
     pki::OnRenewal,
     tunnel::{
         carry::SessionFlow,
-        http2::{
-            self, Activity, Lost, Patience, Segments, ServerStream, Watched, WindowSetting,
-            until_silent,
+        transport::http2::{
+            self, Activity, Call, Lost, Patience, Segments, ServerBuilder, ServerConnection,
+            Watched, WindowSetting, until_silent,
         },
         wire::{
             CARRY_PATH, CONNECT_PATH, DIAL_HEADER, DialId, LARGEST_MESSAGE, agent_service_server,
@@ -112,7 +106,7 @@ pub(super) fn serve(
 }
 
 /// Lets what is still queued (a refusal, a drain, the last bytes carried) reach the caller.
-async fn farewell(mut connection: Box<Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>>) {
+async fn farewell(mut connection: Box<ServerConnection<impl AsyncRead + AsyncWrite + Unpin>>) {
     connection.graceful_shutdown();
     // A connection that is lost meanwhile goes on to answer with its error.
     let farewell = async { while let Some(Ok(_)) = connection.accept().await {} };
@@ -166,7 +160,7 @@ impl Serving {
         }
     }
 
-    fn http2(&self, window: &WindowSetting) -> h2::server::Builder {
+    fn http2(&self, window: &WindowSetting) -> ServerBuilder {
         match self.control {
             Some(_) => http2::server(&self.shared.settings, window.told()),
             None => http2::server_for_strangers(),
@@ -176,7 +170,7 @@ impl Serving {
     /// Accepts streams until the connection is over, and says why it is.
     async fn run(
         &self,
-        connection: &mut Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
+        connection: &mut ServerConnection<impl AsyncRead + AsyncWrite + Unpin>,
         mut activity: Activity,
         overstayed: Pin<Box<impl Future<Output = ()>>>,
         mut window: WindowSetting,
@@ -192,7 +186,7 @@ impl Serving {
         loop {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
-                    Some(Ok((request, respond))) => self.handle(request, respond),
+                    Some(Ok((request, respond))) => self.handle(Call::new(request, respond)),
                     Some(Err(error)) => {
                         tracing::debug!(peer = %self.caller.peer, %error, "connection failed");
                         return Ending::ConnectionFailed;
@@ -276,14 +270,14 @@ impl Serving {
         }
     }
 
-    fn handle(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        match (request.uri().path(), &self.control) {
-            (CARRY_PATH, Some(control)) => take_up(control, request, respond),
+    fn handle(&self, call: Call) {
+        match (call.path(), &self.control) {
+            (CARRY_PATH, Some(control)) => take_up(control, call),
             (CONNECT_PATH, Some(control)) => {
                 let service = agent_service_server::AgentServiceServer::new(Arc::clone(control))
                     .max_decoding_message_size(LARGEST_MESSAGE)
                     .max_encoding_message_size(LARGEST_MESSAGE);
-                self.answer(request, respond, move |request| {
+                self.answer(call, move |request| {
                     let mut service = service;
                     Box::pin(async move {
                         let Ok(response) = service.call(request).await;
@@ -294,27 +288,26 @@ impl Serving {
             (CARRY_PATH | CONNECT_PATH, None) => {
                 let peer = self.caller.peer;
                 tracing::warn!(%peer, "refused a caller without a certificate");
-                let status = Status::unauthenticated(
+                call.refuse(Status::unauthenticated(
                     "a client certificate is required: an agent gets one by enrolment, or from its cluster",
-                );
-                refuse(respond, status);
+                ));
             }
             (_, _) if self.calls_too_much() => {
-                refuse(respond, Status::resource_exhausted("too many calls"));
+                call.refuse(Status::resource_exhausted("too many calls"));
             }
             (_, _) => {
                 let unary = Arc::clone(&self.shared.unary);
-                self.answer(request, respond, move |request| unary(request));
+                self.answer(call, move |request| unary(request));
             }
         }
     }
 
     /// Runs one gRPC call beside the others.
-    fn answer<F>(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, service: F)
+    fn answer<F>(&self, call: Call, service: F)
     where
         F: FnOnce(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + 'static,
     {
-        let mut request = request.map(|stream| Body::new(RecvBody::new(stream)));
+        let (mut request, responder) = call.into_grpc();
         request.extensions_mut().insert(self.caller.peer);
         if let Some(certificate) = &self.caller.certificate {
             request
@@ -330,11 +323,7 @@ impl Serving {
         // Made here, so that the task has no room for the request.
         let answer = service(request);
         self.tasks.spawn(async move {
-            let call = async {
-                let (head, body) = answer.await.into_parts();
-                let stream = respond.send_response(Response::from_parts(head, ()), false)?;
-                send_body(body, stream).await
-            };
+            let call = async { responder.send(answer.await).await };
             tokio::select! {
                 biased;
                 // The farewell still delivers what this has queued.
@@ -356,30 +345,16 @@ async fn overstayed(permit: Permit, registered: CancellationToken) {
     }
 }
 
-fn refuse(mut respond: SendResponse<Bytes>, status: Status) {
-    let (head, _) = status.into_http::<Body>().into_parts();
-    // A caller that left needs no answer.
-    let _ = respond.send_response(Response::from_parts(head, ()), true);
-}
-
 /// Hands the agent's stream to the dial that it answers.
-fn take_up(control: &ControlService, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let id = request
-        .headers()
-        .get(DIAL_HEADER)
-        .and_then(DialId::from_header);
-    let stream = ServerStream {
-        request: request.into_body(),
-        respond,
-    };
+fn take_up(control: &ControlService, call: Call) {
+    let id = call.header(&DIAL_HEADER).and_then(DialId::from_header);
+    let stream = call.into_offer();
     let unwanted = match (id, control.session.get()) {
         (Some(id), Some(session)) => session.dials().answer(id, Ok(stream)).err(),
         (_, _) => Some(Ok(stream)),
     };
-    if let Some(Ok(mut stream)) = unwanted {
-        let head = Response::builder().status(StatusCode::GONE).body(());
-        let head = head.expect("a response without headers is valid");
-        // The client has left, or time ran out: the agent resets its target.
-        let _ = stream.respond.send_response(head, true);
+    if let Some(Ok(stream)) = unwanted {
+        // The client has left, or time ran out.
+        stream.decline();
     }
 }

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Session, Sessions, TunnelMetrics, proved::Proved};
+use super::{Session, Sessions, TunnelMetrics, proved::Proved, session::AboutAgent};
 use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
@@ -72,7 +72,7 @@ impl ControlService {
     fn register(
         &self,
         registered: AgentIdentity,
-        version: String,
+        hello: AgentHello,
     ) -> Result<mpsc::Receiver<Box<Packet>>, Status> {
         let node = &self.proved.identity.node;
         let (session, control_rx) = Session::new(
@@ -81,7 +81,10 @@ impl ControlService {
                 validity: self.proved.validity,
             },
             self.peer,
-            version,
+            AboutAgent {
+                version: hello.version,
+                takes_first_bytes: hello.takes_first_bytes,
+            },
             self.settings,
             self.memory.clone(),
             self.flow.clone(),
@@ -148,7 +151,7 @@ impl AgentService for Arc<ControlService> {
             self.hello(count, true).write(response.metadata_mut());
             return Ok(response);
         }
-        let control_rx = self.register(identity, hello.version)?;
+        let control_rx = self.register(identity, hello)?;
         let counts = WatchStream::from_changes(server_count).map(wire::server_count);
         let control = ReceiverStream::new(control_rx).map(|packet| *packet);
         let packets = stream::select(control, counts);

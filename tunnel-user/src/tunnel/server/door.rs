@@ -24,7 +24,7 @@ use super::{
     arriving::{Left, tell, within},
     preauth::{Permit, PreAuthLimiter, Source},
 };
-use crate::{bind::into_tokio, model::PeerAddr, tunnel::http2::ReadAhead};
+use crate::{bind::into_tokio, model::PeerAddr, tunnel::transport::http2::ReadAhead};
 
 /// The longest wait for what a caller says first. An agent says it with the packet that connects, or
 /// in the next one.

@@ -1,6 +1,6 @@
 //! How a session ends, as its server sees it.
 
-use crate::tunnel::http2::Lost;
+use crate::tunnel::transport::http2::Lost;
 
 /// Why a caller is served no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ use crate::{
     tunnel::{
         Memory, Settings,
         carry::Meter,
-        http2::{ReadAhead, Segments, SharedSocket},
+        transport::http2::{ReadAhead, Segments, SharedSocket},
     },
 };
 

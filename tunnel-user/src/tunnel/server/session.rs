@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{Response, StatusCode};
-use tokio::{net::TcpStream, sync::mpsc};
+use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::proved::Proved;
@@ -17,12 +17,12 @@ use crate::{
     model::{AgentIdentity, NodeName, PeerAddr, Snapshot, Target},
     pki::Validity,
     tunnel::{
-        Client, DialError, Memory, Refusal, Settings, Transfer,
-        carry::{self, SessionFlow, carry},
+        Client, DialError, FirstBytes, Memory, Refusal, Settings, Transfer,
+        carry::{Early, LocalEnd, SessionFlow, StreamIo, carry, pipe},
         dial::{DialAnswer, PendingDial, PendingDials},
-        http2::ServerStream,
         memory::ConnectionShare,
         places::{NoPlace, Places},
+        transport::http2::OfferedStream,
         wire::{self, Packet},
     },
 };
@@ -36,6 +36,7 @@ pub struct Session {
     proved: Proved,
     peer: PeerAddr,
     agent_version: String,
+    takes_first_bytes: bool,
     since: SystemTime,
     established: Instant,
     memory: Memory,
@@ -52,6 +53,12 @@ pub struct Session {
     may_finish: AtomicBool,
     expired: AtomicBool,
     ended: CancellationToken,
+}
+
+/// What an agent has said of itself.
+pub(super) struct AboutAgent {
+    pub(super) version: String,
+    pub(super) takes_first_bytes: bool,
 }
 
 /// What `culvert status` shows of a session.
@@ -77,7 +84,9 @@ pub struct SessionReport {
 
 /// A connection that the agent has dialled and that waits for its client's bytes.
 pub struct Connection {
-    stream: ServerStream,
+    stream: OfferedStream,
+    /// Bytes of its client that went with the dial.
+    sent: u64,
     place: Place,
 }
 
@@ -98,7 +107,7 @@ impl Session {
     pub(super) fn new(
         proved: Proved,
         peer: PeerAddr,
-        agent_version: String,
+        agent: AboutAgent,
         settings: Settings,
         memory: Memory,
         flow: SessionFlow,
@@ -108,7 +117,8 @@ impl Session {
         let session = Self {
             proved,
             peer,
-            agent_version,
+            agent_version: agent.version,
+            takes_first_bytes: agent.takes_first_bytes,
             since: SystemTime::now(),
             established: Instant::now(),
             memory,
@@ -166,26 +176,45 @@ impl Session {
 
     /// Asks the agent to dial, and waits for the stream that carries the connection. Whoever stops
     /// waiting, for whatever reason, takes the dial back.
-    pub async fn dial(
+    pub(super) async fn dial(
         self: &Arc<Self>,
         target: &Target,
         client: Client,
+        first: &mut FirstBytes<'_>,
     ) -> Result<Connection, DialError> {
         let place = Place::take(self, client)?;
+        let bytes = self.first_bytes(first, &place.share).await;
+        let sent = bytes.len() as u64;
         let mut asked = Asked {
             session: self,
             pending: self.dials.begin(),
         };
         let answer = tokio::select! {
-            answer = asked.answer(target) => answer,
+            answer = asked.answer(wire::dial(asked.pending.id, target, bytes), first) => answer,
             () = self.ended.cancelled() => None,
         };
         drop(asked);
         match answer {
-            Some(Ok(stream)) => Ok(Connection { stream, place }),
+            Some(Ok(stream)) => Ok(Connection {
+                stream,
+                sent,
+                place,
+            }),
             Some(Err(error)) => Err(DialError::Refused(error)),
             None => Err(DialError::SessionEnded(self.proved.identity.node.clone())),
         }
+    }
+
+    /// What goes with the dial, if the agent takes it.
+    async fn first_bytes(&self, first: &mut FirstBytes<'_>, share: &ConnectionShare) -> Bytes {
+        if !self.takes_first_bytes {
+            return Bytes::new();
+        }
+        let round_trip = self.flow.round_trip.get();
+        if round_trip.is_none() {
+            self.flow.round_trip.want();
+        }
+        first.read(share, round_trip).await
     }
 
     /// Ends the session and resets what it carries.
@@ -264,9 +293,10 @@ impl Session {
 }
 
 impl Asked<'_> {
-    async fn answer(&mut self, target: &Target) -> Option<DialAnswer> {
-        let dial = Box::new(wire::dial(self.pending.id, target));
-        self.session.control_tx.send(dial).await.ok()?;
+    async fn answer(&mut self, dial: Packet, first: &mut FirstBytes<'_>) -> Option<DialAnswer> {
+        let place = self.session.control_tx.reserve().await.ok()?;
+        first.leave();
+        place.send(Box::new(dial));
         self.pending.answer().await
     }
 }
@@ -284,24 +314,35 @@ impl Drop for Asked<'_> {
 impl Connection {
     /// Carries the client's bytes until both sides have closed, either is reset, or `abort` resets
     /// both.
-    pub async fn carry(mut self, client: TcpStream, abort: CancellationToken) -> Transfer {
-        let head = Response::builder().status(StatusCode::OK).body(());
-        let head = head.expect("a response without headers is valid");
-        let send = match self.stream.respond.send_response(head, false) {
-            Ok(send) => send,
+    pub async fn carry(self, client: impl LocalEnd, abort: CancellationToken) -> Transfer {
+        let early = Early::Sent(self.sent);
+        let Place { session, share, .. } = &self.place;
+        match self.stream.accept() {
+            Ok(stream) => carry(client, stream, early, &session.flow, share, abort).await,
             Err(error) => {
-                carry::reset(&client);
-                return Transfer {
-                    from_socket: 0,
+                client.reset_on_close();
+                Transfer {
+                    from_socket: self.sent,
                     to_socket: 0,
                     end: Err(error.into()),
-                };
+                }
             }
-        };
-        let request = self.stream.request;
-        let Place { session, share, .. } = &self.place;
-        let receive = async { Ok(request) };
-        carry(client, send, receive, &session.flow, share, abort).await
+        }
+    }
+
+    /// The connection as something to read and write, for a client that is in this program; it is carried as long as
+    /// the future is polled.
+    pub fn into_io(
+        self,
+        abort: CancellationToken,
+    ) -> (StreamIo, impl Future<Output = Transfer> + Send) {
+        let (ours, io) = pipe();
+        (io, self.carry(ours, abort))
+    }
+
+    /// The node at its other end.
+    pub fn node(&self) -> &NodeName {
+        &self.place.session.identity().node
     }
 }
 

@@ -21,7 +21,7 @@ use super::{Connection, Session, SessionReport};
 use crate::{
     model::{AgentIdentity, NodeName, SnapshotReader, Target},
     pki::Validity,
-    tunnel::{Client, DialError, Refusal},
+    tunnel::{Client, DialError, FirstBytes, Refusal},
 };
 
 /// Attempts of one dial: a session may retire between being chosen and being asked.
@@ -48,15 +48,16 @@ impl Sessions {
     /// Dials through the node's newest session, within `allowed` altogether. Where there is none,
     /// and has not been one yet, waits for one until `patience` is over: a server that has just
     /// started gives agents the time to come along.
-    pub async fn dial(
+    pub(in crate::tunnel) async fn dial(
         &self,
         node: &NodeName,
         target: &Target,
         client: Client,
+        first: &mut FirstBytes<'_>,
         allowed: Duration,
         patience: Duration,
     ) -> Result<Connection, DialError> {
-        let dialling = self.try_dial(node, target, client, patience.min(allowed));
+        let dialling = self.try_dial(node, target, client, first, patience.min(allowed));
         let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
         timeout(allowed, dialling).await.unwrap_or_else(timed_out)
     }
@@ -187,6 +188,7 @@ impl Sessions {
         node: &NodeName,
         target: &Target,
         client: Client,
+        first: &mut FirstBytes<'_>,
         patience: Duration,
     ) -> Result<Connection, DialError> {
         let mut outcome = Err(DialError::NoSession(node.clone()));
@@ -194,8 +196,9 @@ impl Sessions {
             let Some(session) = self.wait_for(node, patience).await else {
                 return outcome;
             };
-            outcome = session.dial(target, client).await;
-            if !matches!(outcome, Err(DialError::SessionEnded(_))) {
+            outcome = session.dial(target, client, first).await;
+            let is_over = matches!(outcome, Err(DialError::SessionEnded(_)));
+            if !is_over || !first.may_be_sent() {
                 return outcome;
             }
         }
@@ -253,7 +256,7 @@ mod tests {
         tunnel::{
             Memory, Settings,
             carry::{Meter, SessionFlow},
-            server::proved::Proved,
+            server::{proved::Proved, session::AboutAgent},
         },
     };
 
@@ -272,7 +275,10 @@ mod tests {
                 validity: Validity::starting(OffsetDateTime::UNIX_EPOCH, Duration::ZERO),
             },
             peer,
-            String::new(),
+            AboutAgent {
+                version: String::new(),
+                takes_first_bytes: true,
+            },
             Settings::default(),
             Memory::new(1 << 30, 1 << 18),
             SessionFlow::new(&Settings::default(), meter),

@@ -3,120 +3,18 @@
 use std::fs;
 
 use bytes::Bytes;
-use h2::{SendStream, client::SendRequest};
-use http::{Method, Request};
-use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::AbortOnDropHandle;
-use tonic::Streaming;
+use h2::SendStream;
 
-use super::*;
+use super::{
+    raw_agent::{RawAgent, RawConnection},
+    *,
+};
 use crate::{
-    grpc::{Channel, capacity},
     model::{NodeName, Target},
-    pki::SERVER_NAME,
-    tunnel::{
-        Client, Memory, Transfer,
-        http2::{ReadAhead, SharedSocket},
-        memory::SMALLEST_WINDOW,
-        metadata::AgentHello,
-        testing::{LIFE, identity},
-        wire::{CARRY_PATH, Control, DIAL_HEADER, Packet, agent_service_client},
-    },
+    tunnel::{Client, FirstBytes, Memory, grpc::capacity, memory::SMALLEST_WINDOW},
 };
 
 const WINDOW: usize = 256 * 1024;
-
-/// An agent that writes its frames itself, and does not look at what it dials.
-struct RawAgent {
-    requests: SendRequest<Bytes>,
-    packets: Streaming<Packet>,
-    _control_tx: mpsc::Sender<Packet>,
-    _driving: AbortOnDropHandle<()>,
-}
-
-/// A client whose connection that agent has answered.
-struct RawConnection {
-    client: TcpStream,
-    from_agent: SendStream<Bytes>,
-    carrying: AbortOnDropHandle<Transfer>,
-}
-
-impl RawAgent {
-    async fn of(server: &TestServer) -> Self {
-        let identity = identity("edge-1", "k");
-        let stream = TcpStream::connect(server.address).await.unwrap();
-        let name = SERVER_NAME.try_into().unwrap();
-        let socket = ReadAhead::new(SharedSocket::new(stream));
-        let connecting = TlsConnector::from(server.proof(&identity, LIFE));
-        let stream = connecting.connect(name, socket).await.unwrap();
-        let mut builder = h2::client::Builder::new();
-        let shaken = builder.max_send_buffer_size(1024).handshake(stream).await;
-        let (requests, connection) = shaken.unwrap();
-        // How it ends is seen by those who use it.
-        let driving = tokio::spawn(async { drop(connection.await) });
-        let channel = Channel::new(requests.clone(), TaskTracker::new());
-        let origin = "https://server/".parse().unwrap();
-        let mut client = agent_service_client::AgentServiceClient::with_origin(channel, origin);
-        let (control_tx, control_rx) = mpsc::channel(1);
-        let mut request = tonic::Request::new(ReceiverStream::new(control_rx));
-        AgentHello::of(&identity, Vec::new()).write(request.metadata_mut());
-        let packets = client.connect(request).await.unwrap().into_inner();
-        server.until_session("edge-1").await;
-        Self {
-            requests,
-            packets,
-            _control_tx: control_tx,
-            _driving: AbortOnDropHandle::new(driving),
-        }
-    }
-
-    /// Answers the next dial with a stream.
-    async fn answer(&mut self) -> SendStream<Bytes> {
-        let id = loop {
-            let packet = patiently(self.packets.message()).await.unwrap().unwrap();
-            if let Control::Dial { id, .. } = packet.into() {
-                break id;
-            }
-        };
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("https://server{CARRY_PATH}"))
-            .header(DIAL_HEADER, id.to_header())
-            .body(())
-            .unwrap();
-        let mut requests = self.requests.clone().ready().await.unwrap();
-        requests.send_request(request, false).unwrap().1
-    }
-
-    /// A client that has been carried and does not read. The kernel keeps little of what it does not.
-    async fn connect(&mut self, server: &TestServer) -> RawConnection {
-        let (node, target): (NodeName, Target) = (
-            "edge-1".parse().unwrap(),
-            "127.0.0.1:10250".parse::<SocketAddr>().unwrap().into(),
-        );
-        let allowed = server.settings.dial_timeout;
-        let machine = Client::Machine;
-        let dialling = server
-            .sessions
-            .dial(&node, &target, machine, allowed, Duration::ZERO);
-        let (dialled, from_agent) = tokio::join!(dialling, self.answer());
-        let (client, accepted) = tcp_pair().await;
-        for (socket, buffer) in [(&client, 4096), (&accepted, 4096)] {
-            let socket = socket2::SockRef::from(socket);
-            socket.set_recv_buffer_size(buffer).unwrap();
-            socket.set_send_buffer_size(buffer).unwrap();
-        }
-        let never = tokio_util::sync::CancellationToken::new();
-        let carrying = tokio::spawn(dialled.unwrap().carry(accepted, never));
-        RawConnection {
-            client,
-            from_agent,
-            carrying: AbortOnDropHandle::new(carrying),
-        }
-    }
-}
 
 /// Sends each byte in a frame of its own.
 async fn send_single_bytes(stream: &mut SendStream<Bytes>, bytes: Vec<u8>) {
@@ -292,9 +190,11 @@ async fn one_client_leaves_places_of_a_session_to_others() {
     let pod = |last| Client::Address([10, 244, 0, last].into());
     let dial = async |client| {
         let allowed = settings.dial_timeout;
-        let dialling = server
-            .sessions
-            .dial(&node, &target, client, allowed, Duration::ZERO);
+        let mut first = FirstBytes::default();
+        let dialling =
+            server
+                .sessions
+                .dial(&node, &target, client, &mut first, allowed, Duration::ZERO);
         dialling.await
     };
     let mut open = Vec::new();

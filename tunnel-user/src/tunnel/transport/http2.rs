@@ -4,28 +4,32 @@
 //! waits for flow control, and its bytes reach the socket without a copy.
 
 mod activity;
+mod client;
+pub(crate) mod grpc;
+mod halves;
 mod keepalive;
 mod read_ahead;
 mod round_trip;
 mod segments;
+mod server;
 mod shared_socket;
 mod window_setting;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::{RecvStream, server::SendResponse};
-
 pub(crate) use self::{
     activity::{Activity, Watched},
+    client::{ClientConnection, Opener},
+    halves::{ReceiveHalf, SendHalf},
     keepalive::{Lost, Patience, until_silent},
     read_ahead::ReadAhead,
     round_trip::RoundTrip,
     segments::Segments,
+    server::{Call, OfferedStream, ServerBuilder, ServerConnection},
     shared_socket::SharedSocket,
     window_setting::WindowSetting,
 };
-use super::{
+use crate::tunnel::{
     Settings,
     settings::{FRAME_SIZE, SESSION_WINDOW},
 };
@@ -54,14 +58,8 @@ const RESET_MEMORY: Duration = Duration::from_secs(30);
 const LATE_FRAMES_OF_AGENT: Option<usize> = Some(1 << 13);
 const LATE_FRAMES_OF_SERVER: Option<usize> = None;
 
-/// A stream that the agent opened, on the server's side.
-pub(crate) struct ServerStream {
-    pub(crate) request: RecvStream,
-    pub(crate) respond: SendResponse<Bytes>,
-}
-
 /// The server's end of a session whose connections begin with that window.
-pub(crate) fn server(settings: &Settings, window: u32) -> h2::server::Builder {
+pub(crate) fn server(settings: &Settings, window: u32) -> ServerBuilder {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_connection_window_size(SESSION_WINDOW)
@@ -80,7 +78,7 @@ pub(crate) fn server(settings: &Settings, window: u32) -> h2::server::Builder {
 }
 
 /// The server's end of a connection whose peer has not proved who it is.
-pub(crate) fn server_for_strangers() -> h2::server::Builder {
+pub(crate) fn server_for_strangers() -> ServerBuilder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_header_list_size(HEADER_LIST_SIZE)
@@ -89,7 +87,7 @@ pub(crate) fn server_for_strangers() -> h2::server::Builder {
 }
 
 /// The agent's end of a session, likewise.
-pub(crate) fn client(settings: &Settings, window: u32) -> h2::client::Builder {
+fn client_builder(settings: &Settings, window: u32) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)

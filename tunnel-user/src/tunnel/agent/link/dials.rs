@@ -2,30 +2,26 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use bytes::Bytes;
-use h2::{Reason, RecvStream, client::SendRequest};
-use http::{Method, Request, StatusCode};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
 use super::{LinkOptions, LinkSignals, Notice};
 use crate::{
-    model::ServerAddr,
     observability::metrics::{DialFailure, Outcome},
     tunnel::{
         Client,
         agent::{dialer, ending::EndReason},
         answer::{OUT_OF_MEMORY, SESSION_FULL},
-        carry::{self, SessionFlow, carry},
+        carry::{self, Backlog, Early, SessionFlow, carry},
         memory::ConnectionShare,
         places::NoPlace,
-        wire::{self, CARRY_PATH, Control, DIAL_HEADER, DialId, Packet},
+        transport::http2::Opener,
+        wire::{self, Control, DialId, Packet},
     },
 };
 
@@ -37,7 +33,7 @@ const ENDING: usize = 64;
 pub(super) struct Dials {
     options: Arc<LinkOptions>,
     flow: SessionFlow,
-    requests: SendRequest<Bytes>,
+    opener: Opener,
     /// `dials, drain --Packet--> server`
     control_tx: mpsc::Sender<Packet>,
     pending: Pending,
@@ -55,10 +51,12 @@ struct Pending(Arc<Mutex<HashMap<DialId, CancellationToken>>>);
 struct Dial {
     id: DialId,
     share: ConnectionShare,
+    /// What the client has said already.
+    arrived: Backlog,
     address: String,
     options: Arc<LinkOptions>,
     flow: SessionFlow,
-    requests: SendRequest<Bytes>,
+    opener: Opener,
     control_tx: mpsc::Sender<Packet>,
     used_up: CancellationToken,
 }
@@ -67,7 +65,7 @@ impl Dials {
     pub(super) fn new(
         options: LinkOptions,
         flow: SessionFlow,
-        requests: SendRequest<Bytes>,
+        opener: Opener,
         control_tx: mpsc::Sender<Packet>,
         carried: TaskTracker,
         dialling: CancellationToken,
@@ -75,7 +73,7 @@ impl Dials {
         Self {
             options: Arc::new(options),
             flow,
-            requests,
+            opener,
             control_tx,
             pending: Pending::default(),
             carried,
@@ -121,7 +119,7 @@ impl Dials {
 
     async fn handle(&self, packet: Control, signals: &LinkSignals) {
         let notice = match packet {
-            Control::Dial { id, address } => return self.begin(id, address),
+            Control::Dial { id, address, first } => return self.begin(id, address, &first),
             Control::CloseDial { id } => return self.pending.take_back(id),
             Control::Drain => Notice::Move,
             Control::ServerCount(count) => Notice::ServerCount(count),
@@ -130,7 +128,7 @@ impl Dials {
         notify(signals, notice).await;
     }
 
-    fn begin(&self, id: DialId, address: String) {
+    fn begin(&self, id: DialId, address: String, first: &[u8]) {
         let limit = self.options.settings.max_connections as usize;
         if self.carried.len() >= limit + ENDING {
             let error = format!("the agent carries {limit} {SESSION_FULL}");
@@ -144,13 +142,19 @@ impl Dials {
                 return self.refuse(id, error, DialFailure::Exhausted);
             }
         };
+        let mut arrived = Backlog::new(share.received());
+        if arrived.push(first, share.window()).is_err() {
+            let error = format!("the agent holds {OUT_OF_MEMORY}");
+            return self.refuse(id, error, DialFailure::Exhausted);
+        }
         let dial = Dial {
             id,
             share,
+            arrived,
             address,
             options: Arc::clone(&self.options),
             flow: self.flow.clone(),
-            requests: self.requests.clone(),
+            opener: self.opener.clone(),
             control_tx: self.control_tx.clone(),
             used_up: self.used_up.clone(),
         };
@@ -234,62 +238,41 @@ impl Dial {
         let Self {
             id,
             share,
+            arrived,
             address,
             options,
             flow,
-            requests,
+            opener,
             control_tx: _,
             used_up,
         } = self;
         let counted = options.metrics.connections.open();
-        let (send, receive) = match open(requests, id, &options.server).await {
-            Ok(opened) => opened,
+        let stream = match opener.answer(id, &options.server).await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(target_address = %address, %error, "cannot open a stream");
                 carry::reset(&target);
                 return counted.end(Outcome::SessionLost);
             }
         };
-        if send.stream_id().as_u32() >= options.settings.last_stream {
+        if stream.send.number() >= options.settings.last_stream {
             used_up.cancel();
         }
         // The session's end aborts what it carries.
         let never = CancellationToken::new();
-        let transfer = carry(target, send, receive, &flow, &share, never).await;
+        let transfer = carry(
+            target,
+            stream,
+            Early::Arrived(arrived),
+            &flow,
+            &share,
+            never,
+        )
+        .await;
         tracing::debug!(
             target_address = %address, from_target = transfer.from_socket,
             to_target = transfer.to_socket, end = ?transfer.end, "connection ended",
         );
         counted.end(Outcome::from(&transfer));
     }
-}
-
-async fn open(
-    requests: SendRequest<Bytes>,
-    id: DialId,
-    server: &ServerAddr,
-) -> Result<
-    (
-        h2::SendStream<Bytes>,
-        impl Future<Output = Result<RecvStream, h2::Error>> + use<>,
-    ),
-    h2::Error,
-> {
-    let uri = format!("https://{server}{CARRY_PATH}");
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(uri)
-        .header(DIAL_HEADER, id.to_header())
-        .body(())
-        .expect("a server address makes a valid URI");
-    let (response, send) = requests.ready().await?.send_request(request, false)?;
-    let receive = async move {
-        let response = response.await?;
-        match response.status() {
-            StatusCode::OK => Ok(response.into_body()),
-            // The client has left, or the server ran out of patience.
-            _ => Err(Reason::CANCEL.into()),
-        }
-    };
-    Ok((send, receive))
 }

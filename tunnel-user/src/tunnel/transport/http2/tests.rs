@@ -1,5 +1,7 @@
 //! What a session's peer may do for months, spoken in frames: `h2` itself would not.
 
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;

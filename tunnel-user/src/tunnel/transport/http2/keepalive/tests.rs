@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::tunnel::http2::{Segments, Watched};
+use crate::tunnel::transport::http2::{Segments, Watched};
 
 /// From one end to the other: longer than an answer is waited for in one go.
 const DELAY: Duration = Duration::from_millis(800);
