@@ -24,6 +24,7 @@ mod resets;
 mod resolvers;
 mod restarts;
 mod service_addresses;
+mod skew;
 mod stage;
 mod stalled;
 mod stops;

@@ -1,4 +1,4 @@
-//! A connection over a long link: its window follows what its reader takes.
+//! A connection over a long link: what its client says first goes with the dial, and its window follows what its reader takes.
 
 use std::io::{Read as _, Write as _};
 use std::thread;
@@ -11,6 +11,8 @@ use crate::stage::{NODE, PATIENCE, Stage, over_long_link};
 
 /// Each way.
 const DELAY_MS: u64 = 50;
+/// Each way, where it must stand out from what a busy machine takes.
+const SLOW_MS: u64 = 250;
 const BYTES: usize = 16 << 20;
 
 #[test]
@@ -54,4 +56,24 @@ fn one_that_rests_gives_back_what_its_window_has_grown() {
     let writing = thread::spawn(move || client.write_all(&vec![7; BYTES]).unwrap());
     accepted.read_exact(&mut vec![0; BYTES]).unwrap();
     writing.join().unwrap();
+}
+
+#[test]
+fn a_client_that_speaks_at_once_hears_its_answer_after_one_round_trip() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let _server = stage.server("");
+    let round_trip = Duration::from_millis(2 * SLOW_MS);
+    let _link = stage.long_link(SLOW_MS);
+    let _agent = stage.up(0, &over_long_link(&stage.token(0, "")));
+    // The first dial has the round trip measured, and does not know it yet.
+    let fastest = (0..5).map(|_| {
+        let (failed, took) = stage.try_once(NODE);
+        assert_eq!(failed, None);
+        took
+    });
+    let fastest = fastest.min().unwrap();
+    // The dial, and then the byte and its answer, took two.
+    assert!(fastest >= round_trip, "{fastest:?}");
+    assert!(fastest < round_trip * 3 / 2, "{fastest:?}");
 }

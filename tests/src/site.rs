@@ -139,9 +139,19 @@ impl Site {
 
     /// The same with directories of that name: another machine, as far as the agent knows.
     pub fn agent_in(&self, directory: &str, edge: usize, join: &str) -> Launch {
+        self.agent_of(&self.culvert, directory, edge, join)
+    }
+
+    /// The agent of the version before.
+    pub fn previous_agent(&self, edge: usize, join: &str) -> Result<Launch> {
+        let culvert = programs::previous_culvert()?;
+        Ok(self.agent_of(&culvert, &format!("agent{edge}"), edge, join))
+    }
+
+    fn agent_of(&self, culvert: &Path, directory: &str, edge: usize, join: &str) -> Launch {
         let arguments = join.split_whitespace().skip(1);
         let directory = self.directory().join(directory);
-        Launch::new(self.lab.edge(edge).namespace(), &self.culvert)
+        Launch::new(self.lab.edge(edge).namespace(), culvert)
             .args(arguments)
             .arg("--state-dir")
             .arg(directory.join("state"))
