@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tunnel_user::kubernetes::{
-    Access, Members, MembersOptions, ObjectName, OwnNode, ServerAddresses, ServerAddressesOptions,
-    ServerNames, ServerNamesOptions,
+    Access, Membership, MembershipOptions, ObjectName, OwnNode, ServerAddresses,
+    ServerAddressesOptions, ServerNames, ServerNamesOptions,
 };
 
 use crate::api::{Place, access, in_control_plane, until};
@@ -47,7 +47,7 @@ struct Member {
 
 impl Member {
     fn start(access: &Access, place: &Place, machine: &str, server_id: &str) -> Self {
-        let (members, counts) = Members::new(MembersOptions {
+        let (members, counts) = Membership::new(MembershipOptions {
             client: access.client.clone(),
             namespace: place.namespace.clone(),
             machine: machine.parse().unwrap(),

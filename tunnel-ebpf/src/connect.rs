@@ -1,6 +1,6 @@
 //! The decision over one connect.
 
-use tunnel_ebpf::{ClientDst, Config, Endpoint, NodeEntry, policy, port_kind, standing};
+use tunnel_ebpf::{ClientDst, Config, Endpoint, NodeEntry, node_mode, policy, port_kind};
 
 use crate::{
     client::{Client, Permit},
@@ -62,7 +62,7 @@ pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
     }
 }
 
-/// While a server is there to take connects, the node's standing with it decides; else the node's
+/// While a server is there to take connects, the node's mode decides; else the node's
 /// policy does: what a server said of its sessions must not outlive it.
 #[inline(always)]
 fn through_gate(
@@ -107,16 +107,16 @@ fn as_it_stands(
     node: &NodeEntry,
     config: &Config,
 ) -> Decision {
-    match node.standing {
-        standing::CAPTURE => redirect(address, target, client, node, config),
-        standing::REFUSE => {
+    match node.node_mode {
+        node_mode::CAPTURE => redirect(address, target, client, node, config),
+        node_mode::REFUSE => {
             count(|c| &mut c.standing_refuse);
-            trace!(info, address, target, "refuse", "standing");
+            trace!(info, address, target, "refuse", "node mode");
             Decision::Refuse
         }
         _ => {
             count(|c| &mut c.standing_bypass);
-            trace!(debug, address, target, "pass", "standing");
+            trace!(debug, address, target, "pass", "node mode");
             Decision::Pass
         }
     }

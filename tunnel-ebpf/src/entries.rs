@@ -50,8 +50,8 @@ pub mod groups {
 pub struct NodeEntry {
     /// The groups that the node is in; see [`groups`].
     pub groups: u64,
-    /// One of [`standing`].
-    pub standing: u32,
+    /// One of [`node_mode`].
+    pub node_mode: u32,
     /// One of [`policy`]: what a connect gets while the gate is closed.
     pub closed_gate: u32,
     /// Which address of each range stands for this one; 0: none does.
@@ -73,7 +73,7 @@ pub struct SlotEntry {
 
 /// How a node stands with the server, as user space sees it. It counts while the gate is open; else
 /// the [`policy`] does.
-pub mod standing {
+pub mod node_mode {
     /// Connects are redirected.
     pub const CAPTURE: u32 = 0;
     /// Connects pass untouched.

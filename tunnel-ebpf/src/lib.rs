@@ -18,7 +18,7 @@ pub use address::{Address, Endpoint};
 pub use counters::Counters;
 pub use entries::{
     ClientDst, Config, LISTENER_V4, LISTENER_V6, Namespace, NodeEntry, Pending, PortRule,
-    SlotEntry, Tuple, clients, groups, policy, port_kind, scheme, standing,
+    SlotEntry, Tuple, clients, groups, node_mode, policy, port_kind, scheme,
 };
 pub use ranges::{Range, Ranges};
 

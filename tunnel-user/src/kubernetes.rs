@@ -11,7 +11,7 @@ mod approver;
 mod certificates;
 mod election;
 pub mod events;
-mod members;
+mod membership;
 mod object_name;
 mod own_node;
 mod services;
@@ -28,7 +28,7 @@ pub use certificates::{
     ServerCertificate, ServerCertificateOptions,
 };
 pub use election::Election;
-pub use members::{Members, MembersOptions};
+pub use membership::{Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;
 pub use services::{

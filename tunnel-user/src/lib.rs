@@ -21,7 +21,6 @@ pub mod cli;
 pub mod frontend;
 pub mod kubernetes;
 pub mod model;
-mod moment;
 pub mod observability;
 mod outgoing;
 pub mod pki;
@@ -30,6 +29,7 @@ pub mod settings;
 pub mod standalone;
 mod sys;
 pub mod tunnel;
+mod wait;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

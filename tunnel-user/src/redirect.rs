@@ -61,8 +61,8 @@ pub use self::{
     original::OriginalDestinations,
     pins::Removed,
     schemes::{NamespaceReader, Namespaces, Scheme, Schemes},
-    state::{ProgramState, State},
-    table::{Excluded, Exclusion, Standing, Table},
+    state::{ProgramState, RedirectState},
+    table::{Excluded, Exclusion, NodeMode, Table},
 };
 
 /// The installed redirect.
@@ -305,8 +305,8 @@ impl Redirect {
     }
 
     /// What is installed, as the kernel tells it.
-    pub fn state(&self) -> io::Result<State> {
-        State::of(self)
+    pub fn state(&self) -> io::Result<RedirectState> {
+        RedirectState::of(self)
     }
 
     /// The reader of the programs' log, once, if they log.

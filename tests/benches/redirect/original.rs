@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use socket2::SockRef;
 use tunnel_user::{
     model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
-    redirect::{Heartbeat, Listeners, Options, OriginalDestinations, Redirect, Standing, Table},
+    redirect::{Heartbeat, Listeners, NodeMode, Options, OriginalDestinations, Redirect, Table},
 };
 
 use crate::{
@@ -97,7 +97,7 @@ fn table(nodes: u32) -> Table {
         admits: None,
     };
     let ports = TunnelPort::new(PORT).into_iter().collect();
-    let capture = |_: &_| Standing::Capture;
+    let capture = |_: &_| NodeMode::Capture;
     let snapshot = Snapshot::new([node], ports);
     Table::new(&snapshot, &BTreeSet::new(), GatePolicy::Bypass, capture).0
 }

@@ -84,13 +84,13 @@ fn a_port_of_one_node_is_captured_for_that_node_only() {
 
 #[test]
 fn a_nodes_standing_decides_while_the_server_lives() {
-    for (standing, outcome) in [
+    for (node_mode, outcome) in [
         ("bypass", "connect ENETUNREACH"),
         ("refuse", "connect ECONNREFUSED"),
     ] {
         let lab = RedirectLab::new();
         let mut server = lab.server(&format!(
-            "--other 10.78.0.12 --standing {standing} --mark 7"
+            "--other 10.78.0.12 --standing {node_mode} --mark 7"
         ));
         assert_eq!(lab.fails("--to 10.78.0.12:10250"), outcome);
         // Nobody refuses the server's own sockets.
@@ -100,6 +100,10 @@ fn a_nodes_standing_decides_while_the_server_lives() {
         );
         lab.reaches(&format!("--to {NODE_V4}"));
         let counters = stop(&mut server).counters;
-        assert_eq!(counters[&format!("standing_{standing}")], 1, "{counters:?}");
+        assert_eq!(
+            counters[&format!("standing_{node_mode}")],
+            1,
+            "{counters:?}"
+        );
     }
 }

@@ -13,7 +13,9 @@ use culvert_tests::{Cgroup, command};
 use tunnel_ebpf::{ABI, Address, NodeEntry, maps, programs};
 use tunnel_user::{
     model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
-    redirect::{self, GateState, Listeners, Options, Redirect, Sharing, Standing, State, Table},
+    redirect::{
+        self, GateState, Listeners, NodeMode, Options, Redirect, RedirectState, Sharing, Table,
+    },
 };
 
 use super::lab::{NODE_V4, PATIENCE, RedirectLab, stop};
@@ -48,11 +50,11 @@ fn table(addresses: &[&str]) -> Table {
         admits: None,
     };
     let snapshot = Snapshot::new([node], [TunnelPort::KUBELET].into());
-    let capture = |_: &_| Standing::Capture;
+    let capture = |_: &_| NodeMode::Capture;
     Table::new(&snapshot, &BTreeSet::new(), GatePolicy::Bypass, capture).0
 }
 
-fn ids(state: &State) -> Vec<Option<u32>> {
+fn ids(state: &RedirectState) -> Vec<Option<u32>> {
     assert!(state.programs.iter().all(|program| program.attached));
     state.programs.iter().map(|program| program.id).collect()
 }
@@ -153,7 +155,7 @@ fn a_map_of_another_shape_is_replaced_and_keeps_its_entries() {
     let address = Address::from("10.78.0.11".parse::<std::net::IpAddr>().unwrap());
     let entry = NodeEntry {
         groups: 1,
-        standing: 0,
+        node_mode: 0,
         closed_gate: 0,
         slot: 0,
         reserved: 0,

@@ -12,7 +12,7 @@ use culvert_tests::{
 };
 use tunnel_user::{
     model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
-    redirect::{Options, Redirect, Standing, Table},
+    redirect::{NodeMode, Options, Redirect, Table},
 };
 
 use super::lab::{NODE_V4, PATIENCE, RedirectLab};
@@ -26,7 +26,7 @@ fn table(nodes: u32) -> Table {
         admits: None,
     };
     let snapshot = Snapshot::new((0..nodes).map(node), [TunnelPort::KUBELET].into());
-    let capture = |_: &_| Standing::Capture;
+    let capture = |_: &_| NodeMode::Capture;
     Table::new(&snapshot, &BTreeSet::new(), GatePolicy::Bypass, capture).0
 }
 

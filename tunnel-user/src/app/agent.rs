@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    backing::{Backing, Foundation},
+    platform::{Platform, PlatformContext},
     status::Established,
 };
 use super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     observability::{
-        admin::{AdminError, AdminServer, Incumbent},
+        admin::{AdminError, AdminServer, OnConflict},
         meta::{BindError, MetaServer},
         metrics::AgentMetrics,
         readiness::{Condition, Readiness},
@@ -26,12 +26,12 @@ use crate::{
     settings::AgentArgs,
     tunnel::{
         Memory,
-        agent::{Keeper, KeeperOptions, LocalAddresses, OwnPorts, Policy, Servers},
+        agent::{LocalAddresses, OwnPorts, Policy, Servers, SessionManager, SessionManagerOptions},
     },
 };
 
 mod addresses;
-mod backing;
+mod platform;
 mod status;
 
 /// Runs the agent until it is told to stop.
@@ -62,11 +62,11 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
         stop,
     };
     let end = CancellationToken::new();
-    let (mut tasks, mut backing) = (Tasks::default(), Tasks::default());
-    let outcome = agent.serve(registry, &mut tasks, &mut backing, &end).await;
+    let (mut tasks, mut platform) = (Tasks::default(), Tasks::default());
+    let outcome = agent.serve(registry, &mut tasks, &mut platform, &end).await;
     end.cancel();
     tasks.finished().await;
-    backing.finished().await;
+    platform.finished().await;
     outcome
 }
 
@@ -98,27 +98,28 @@ impl Agent {
         tasks.try_spawn("the admin socket", admin.run(end.clone()));
         tasks.try_spawn("the meta server", meta.run(end.clone()));
         let local = addresses::follow(tasks, end).await;
-        let backing = tokio::select! {
-            established = self.backing(&identity, local.as_ref(), backing_tasks, end) => established?,
+        let platform = tokio::select! {
+            established = self.platform(&identity, local.as_ref(), backing_tasks, end) => established?,
             error = tasks.failed() => return Err(error),
         };
         identity.ready();
-        self.established.set(&backing, &self.metrics);
+        self.established.set(&platform, &self.metrics);
         tasks.spawn("watching certificates", {
             let certificates = self.metrics.certificates.clone();
             follow_expiry(
                 "agent",
-                backing.validities.clone(),
+                platform.validities.clone(),
                 certificates,
                 end.clone(),
             )
         });
-        let keeper = Keeper::new(self.keeper_options(backing, local), self.servers.clone());
-        tasks.spawn("watching sessions", {
+        let manager =
+            SessionManager::new(self.keeper_options(platform, local), self.servers.clone());
+        tasks.spawn("session metrics", {
             status::follow_sessions(self.servers, connected, self.metrics, end.clone())
         });
         tokio::select! {
-            kept = keeper.run(self.stop.graceful, self.stop.abort) => kept,
+            kept = manager.run(self.stop.graceful, self.stop.abort) => kept,
             error = tasks.failed() => Err(error),
             error = backing_tasks.failed() => Err(error),
         }
@@ -131,7 +132,7 @@ impl Agent {
             servers: self.servers.clone(),
             readiness: self.readiness.clone(),
         };
-        AdminServer::new(&self.args.run_dir, Incumbent::Respect, report.into_fn()).await
+        AdminServer::new(&self.args.run_dir, OnConflict::Respect, report.into_fn()).await
     }
 
     async fn meta_server(&self, registry: Registry) -> Result<MetaServer, BindError> {
@@ -139,14 +140,14 @@ impl Agent {
         MetaServer::new(address, registry, self.readiness.clone()).await
     }
 
-    async fn backing(
+    async fn platform(
         &self,
         identity: &Condition,
         local: Option<&LocalAddresses>,
         tasks: &mut Tasks,
         end: &CancellationToken,
-    ) -> anyhow::Result<Backing> {
-        Backing::establish(Foundation {
+    ) -> anyhow::Result<Platform> {
+        Platform::establish(PlatformContext {
             args: &self.args,
             local,
             readiness: &self.readiness,
@@ -158,19 +159,23 @@ impl Agent {
         .await
     }
 
-    fn keeper_options(&self, backing: Backing, local: Option<LocalAddresses>) -> KeeperOptions {
+    fn keeper_options(
+        &self,
+        platform: Platform,
+        local: Option<LocalAddresses>,
+    ) -> SessionManagerOptions {
         let args = &self.args;
-        let (own, allowed) = (backing.identity.clone(), args.allow.clone());
+        let (own, allowed) = (platform.identity.clone(), args.allow.clone());
         let mut policy = Policy::only(own, allowed);
         if !args.no_default_targets {
-            policy = policy.with_own(OwnPorts::new(&args.allow_ports, backing.listed_ports));
+            policy = policy.with_own(OwnPorts::new(&args.allow_ports, platform.listed_ports));
         }
-        KeeperOptions {
-            servers: backing.servers,
-            server_name: backing.server_name,
-            tls: backing.tls,
-            refused_tx: backing.refused_tx,
-            identity: backing.identity,
+        SessionManagerOptions {
+            servers: platform.servers,
+            server_name: platform.server_name,
+            tls: platform.tls,
+            refused_tx: platform.refused_tx,
+            identity: platform.identity,
             settings: args.session.settings(),
             memory: self.memory.clone(),
             policy: Arc::new(policy.with_local(local)),

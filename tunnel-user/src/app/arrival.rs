@@ -30,9 +30,9 @@ use super::node_table::SharedRedirect;
 use crate::{
     frontend::transparent::{Arrivals, Listening},
     model::Family,
-    moment::changed,
     observability::{metrics::ServerMetrics, readiness::Condition},
     redirect::GateState,
+    wait::changed,
 };
 
 /// The pause between two rounds while all is well.

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{AddressConflict, Family, GatePolicy, NodeName, SnapshotReader},
-    moment::until,
-    observability::{metrics::ServerMetrics, readiness::Condition},
-    redirect::{ApplyError, Excluded, Redirect, Standing, Table, addresses::Surroundings},
+    observability::{chain, metrics::ServerMetrics, readiness::Condition},
+    redirect::{ApplyError, Excluded, NodeMode, Redirect, Table, addresses::Surroundings},
     settings::OfflineNodes,
     tunnel::server::Sessions,
+    wait::sleep_until_opt,
 };
 
 /// A table that could not be applied is tried again after this time.
@@ -55,12 +55,12 @@ pub(super) struct NodeTable {
     pub(super) probes: watch::Sender<Vec<SocketAddr>>,
     pub(super) applied: Condition,
     pub(super) metrics: ServerMetrics,
-    pub(super) told: Told,
+    pub(super) told: LogDedup,
 }
 
 /// What the log has been told already: each thing once, until it is over.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct LogDedup {
     excluded: BTreeSet<Excluded>,
     conflicts: Vec<AddressConflict>,
 }
@@ -81,8 +81,8 @@ impl NodeTable {
     pub(super) fn apply(&mut self) -> Result<(), ApplyError> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let own = Arc::clone(&self.own_addresses.borrow_and_update());
-        let standing = |node: &NodeName| self.standing(node);
-        let (mut table, excluded) = Table::new(&snapshot, &own, self.default_policy, standing);
+        let node_mode = |node: &NodeName| self.node_mode(node);
+        let (mut table, excluded) = Table::new(&snapshot, &own, self.default_policy, node_mode);
         if self.guards_loopback_ports {
             let ports = snapshot.loopback_ports().iter();
             table = table.for_own_namespace(ports.map(|port| port.number()));
@@ -133,7 +133,7 @@ impl NodeTable {
                 Ok(()) = self.in_charge.changed() => {}
                 Ok(()) = self.set_aside.changed() => {}
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
-                () = until(again_at) => {}
+                () = sleep_until_opt(again_at) => {}
                 () = shutdown.cancelled() => return,
             }
             sessions.borrow_and_update();
@@ -150,7 +150,7 @@ impl NodeTable {
             let patient = self.minds_sessions() && Instant::now() < self.patient_until;
             return patient.then_some(self.patient_until);
         };
-        let error = format!("{:#}", anyhow::anyhow!(error));
+        let error = chain(&error);
         tracing::error!(error, "cannot apply the table of nodes, trying again");
         self.applied.not_ready(error);
         Some(Instant::now() + RETRY)
@@ -160,19 +160,19 @@ impl NodeTable {
         self.offline_nodes != OfflineNodes::Reset
     }
 
-    fn standing(&self, node: &NodeName) -> Standing {
+    fn node_mode(&self, node: &NodeName) -> NodeMode {
         if self.sessions.has(node) || Instant::now() < self.patient_until {
-            return Standing::Capture;
+            return NodeMode::Capture;
         }
         match self.offline_nodes {
-            OfflineNodes::Reset => Standing::Capture,
-            OfflineNodes::Bypass => Standing::Bypass,
-            OfflineNodes::Refuse => Standing::Refuse,
+            OfflineNodes::Reset => NodeMode::Capture,
+            OfflineNodes::Bypass => NodeMode::Bypass,
+            OfflineNodes::Refuse => NodeMode::Refuse,
         }
     }
 }
 
-impl Told {
+impl LogDedup {
     fn tell(&mut self, excluded: Vec<Excluded>, conflicts: &[AddressConflict]) {
         let excluded: BTreeSet<_> = excluded.into_iter().collect();
         for Excluded {

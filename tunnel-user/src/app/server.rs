@@ -7,16 +7,16 @@
 //!                   \-> Transparent <-- redirected clients   who is carried
 //! ```
 
-mod backing;
 mod client_sockets;
 mod clients;
-mod parts;
+mod components;
+mod platform;
 mod ranges;
 mod renumbering;
+mod shut_down;
 mod sockets;
 mod status;
 mod takeover;
-mod wind_down;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -24,15 +24,15 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    parts::Parts,
+    components::Components,
+    shut_down::{Outcome, ShutdownTokens},
     sockets::Sockets,
-    wind_down::{Ends, Outcome},
 };
 use super::{
     descriptors,
-    handover::{Offer, Predecessor},
     node_table::SharedRedirect,
     signals::{Signals, Stop},
+    socket_takeover::{Offer, Predecessor},
     tasks::Tasks,
 };
 use crate::{
@@ -92,17 +92,17 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         // Only now: should this server fail to get here, the other still answers.
         let directory = server.args.run_dir.clone();
         server
-            .answer_status(&directory, admin::Incumbent::Replace)
+            .answer_status(&directory, admin::OnConflict::Replace)
             .await?;
     }
     let successor = server.take_clients()?;
     match predecessor {
         Some(predecessor) => {
             predecessor.dismiss().await;
-            let end = server.ends.everything.clone();
+            let end = server.tokens.everything.clone();
             let redirect = server.redirect.clone();
             server.tasks.spawn(
-                "letting the ranges be used",
+                "enabling the ranges after a takeover",
                 ranges::use_when_alone(redirect, end),
             );
         }
@@ -116,18 +116,18 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         error = server.tasks.failed() => Err(error),
     };
     handed_over.cancel();
-    server.wind_down(outcome.as_ref().ok(), &stop).await;
+    server.shut_down(outcome.as_ref().ok(), &stop).await;
     outcome.map(drop)
 }
 
 /// A running server.
 struct Server {
     args: ServerArgs,
-    parts: Parts,
+    components: Components,
     sockets: Sockets,
     redirect: SharedRedirect,
     tasks: Tasks,
-    ends: Ends,
+    tokens: ShutdownTokens,
     clients: Condition,
     /// Whether this server takes agents and writes the kernel's tables; during a handover it does
     /// neither.
@@ -138,17 +138,17 @@ struct Server {
 impl Server {
     /// Binds, installs the redirect, and takes agents; clients come later.
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
-        let ends = Ends::default();
+        let tokens = ShutdownTokens::default();
         let in_charge = watch::Sender::new(true);
-        let parts = Parts::new(&args, in_charge.subscribe(), &ends).await?;
-        let sockets = Sockets::bind(&args, offer, &parts).await?;
-        let clients = parts.readiness.register("redirect");
+        let components = Components::new(&args, in_charge.subscribe(), &tokens).await?;
+        let sockets = Sockets::bind(&args, offer, &components).await?;
+        let clients = components.readiness.register("redirect");
         let sharing = if takes_over {
             Sharing::WithPredecessor
         } else {
             Sharing::Alone
         };
-        let own_addresses = Arc::clone(&parts.own_addresses.borrow());
+        let own_addresses = Arc::clone(&components.own_addresses.borrow());
         let ranges = ranges::route(&args, &own_addresses).await?;
         let mut redirect = Redirect::install(&redirect::Options {
             sharing,
@@ -156,39 +156,39 @@ impl Server {
             ..redirect_options(&args)
         })?;
         let log_task = redirect.take_log_task();
-        let routed = ranges::keep_routed(ranges, ends.everything.clone());
+        let routed = ranges::keep_routed(ranges, tokens.everything.clone());
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
             in_charge,
             patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),
-            ends,
+            tokens,
             clients,
             sockets,
-            parts,
+            components,
             args,
         };
-        server.tasks.spawn("keeping the ranges routed", routed);
+        server
+            .tasks
+            .spawn("maintaining the local routes of the ranges", routed);
         if let Some(log) = log_task {
-            let end = server.ends.everything.clone();
-            server
-                .tasks
-                .try_spawn("reading the programs' log", log.run(end));
+            let end = server.tokens.everything.clone();
+            server.tasks.try_spawn("reading the eBPF log", log.run(end));
         }
         if let Some(directory) = server.args.probe_dir.clone() {
             server
-                .answer_status(&directory, admin::Incumbent::Replace)
+                .answer_status(&directory, admin::OnConflict::Replace)
                 .await?;
         }
         if !takes_over {
             let directory = server.args.run_dir.clone();
             server
-                .answer_status(&directory, admin::Incumbent::Respect)
+                .answer_status(&directory, admin::OnConflict::Respect)
                 .await?;
         }
         server.show_itself()?;
-        let end = server.ends.everything.clone();
-        server.parts.spawn_sources(&mut server.tasks, &end);
+        let end = server.tokens.everything.clone();
+        server.components.spawn_sources(&mut server.tasks, &end);
         server.take_agents()?;
         Ok(server)
     }
@@ -197,35 +197,36 @@ impl Server {
     async fn answer_status(
         &mut self,
         directory: &Path,
-        incumbent: admin::Incumbent,
+        on_conflict: admin::OnConflict,
     ) -> anyhow::Result<()> {
         let reporter = status::Reporter::new(
             &self.args,
-            &self.parts,
+            &self.components,
             &self.redirect,
             &self.sockets.clients,
         );
-        let admin = AdminServer::new(directory, incumbent, reporter.into_fn()).await?;
-        let end = self.ends.everything.clone();
+        let admin = AdminServer::new(directory, on_conflict, reporter.into_fn()).await?;
+        let end = self.tokens.everything.clone();
         self.tasks.try_spawn("the admin socket", admin.run(end));
         Ok(())
     }
 
     /// Metrics and health.
     fn show_itself(&mut self) -> anyhow::Result<()> {
-        let registry = self.parts.registry(&self.redirect);
-        let readiness = self.parts.readiness.clone();
+        let registry = self.components.registry(&self.redirect);
+        let readiness = self.components.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
-        let end = self.ends.meta.clone();
+        let end = self.tokens.meta.clone();
         self.tasks.try_spawn("the meta server", meta.run(end));
         Ok(())
     }
 
     fn take_agents(&mut self) -> anyhow::Result<()> {
-        let listener = AgentListener::new(self.sockets.agents()?, self.parts.listener(&self.args));
+        let listener =
+            AgentListener::new(self.sockets.agents()?, self.components.listener(&self.args));
         let accepting = self.in_charge.subscribe();
-        let end = self.ends.sessions.clone();
-        let gone = self.ends.sessions_gone.clone().drop_guard();
+        let end = self.tokens.sessions.clone();
+        let gone = self.tokens.sessions_gone.clone().drop_guard();
         self.tasks.try_spawn("accepting agents", async move {
             let ended = listener.run(accepting, end).await;
             drop(gone);

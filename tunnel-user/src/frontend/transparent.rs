@@ -88,7 +88,7 @@ pub struct Arrivals(Arc<[AtomicU64; 2]>);
 /// Accepts redirected clients.
 pub struct Transparent {
     acceptor: Acceptor,
-    options: Arc<Shared>,
+    options: Arc<ClientContext>,
     heartbeat: Box<dyn Fn() + Send>,
 }
 
@@ -104,7 +104,7 @@ pub struct TransparentStops {
 }
 
 /// What all clients share.
-struct Shared {
+struct ClientContext {
     original_dsts: Arc<dyn OriginalDsts>,
     clients: ClientNetworks,
     dialer: Dialer,
@@ -149,7 +149,7 @@ impl Transparent {
             arrivals,
             metrics,
         } = options;
-        let options = Arc::new(Shared {
+        let options = Arc::new(ClientContext {
             original_dsts,
             clients,
             dialer,

@@ -7,8 +7,8 @@
 //! ```
 //! Requests that claim neither subject are another approver's business and never touched.
 
-mod claim;
 mod counts;
+mod csr_request;
 mod decision;
 mod queue;
 mod term;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use self::counts::ApprovalCounts;
-use self::term::Term;
+use self::term::LeaderTerm;
 use super::{CertificateNames, ObjectName};
 use crate::model::SnapshotReader;
 
@@ -92,7 +92,7 @@ impl Approver {
         while leading.wait_for(|leads| *leads).await.is_ok() {
             info!("approving certificate requests");
             tokio::select! {
-                () = Term::new(self).run() => {}
+                () = LeaderTerm::new(self).run() => {}
                 lost = leading.wait_for(|leads| !leads) => if lost.is_err() { return },
             }
             info!("leaving certificate requests to another server");

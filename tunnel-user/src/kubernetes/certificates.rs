@@ -8,8 +8,8 @@
 
 mod agent;
 mod issued;
-mod kept;
 pub(super) mod kind;
+mod manager;
 mod names;
 pub(super) mod progress;
 pub(super) mod request;

@@ -25,7 +25,7 @@ use super::{
     ObjectName,
     api_error::{describe, is_status},
 };
-use crate::moment::until;
+use crate::wait::sleep_until_opt;
 
 /// The longest that one answer of the API server may take: a leader has time for a second attempt.
 const ANSWER_TIME: Duration = Duration::from_secs(4);
@@ -81,13 +81,13 @@ impl Election {
             let lead_ends = self.candidate.leads_until(began);
             let turn = tokio::select! {
                 turn = take_turn(&self.api, &self.lease, &mut self.candidate) => turn,
-                () = until(lead_ends) => Err(Failure::Api("it does not answer in time".to_owned())),
+                () = sleep_until_opt(lead_ends) => Err(Failure::Api("it does not answer in time".to_owned())),
                 () = shutdown.cancelled() => break,
             };
             self.tell(turn.err());
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                () = until(self.candidate.leads_until(Instant::now())) => self.publish(),
+                () = sleep_until_opt(self.candidate.leads_until(Instant::now())) => self.publish(),
                 () = shutdown.cancelled() => break,
             }
         }

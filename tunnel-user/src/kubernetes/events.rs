@@ -49,13 +49,13 @@ const REMEMBERED: usize = 1024;
 #[derive(Clone)]
 pub struct Events {
     /// anyone --Notice--> writer
-    notice_tx: mpsc::Sender<Notice>,
-    shared: Arc<Shared>,
+    notice_tx: mpsc::Sender<EventRecord>,
+    shared: Arc<Pending>,
 }
 
 /// One Event of type `Warning`: something that a human should look at.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
+pub struct EventRecord {
     /// The object it is about.
     pub about: ObjectReference,
     /// In `PascalCase`, at most 128 characters.
@@ -66,7 +66,7 @@ pub struct Notice {
     pub note: String,
 }
 
-struct Shared {
+struct Pending {
     lost: AtomicU64,
     objects: Mutex<TokenBuckets>,
     no_session: Mutex<NoSession>,
@@ -82,22 +82,22 @@ impl Events {
     /// writes them.
     pub fn new(client: kube::Client, instance: &str) -> (Self, EventWriter) {
         let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
-        let shared = Arc::new(Shared::new(Instant::now()));
+        let shared = Arc::new(Pending::new(Instant::now()));
         let writer = EventWriter::new(client, instance, notice_rx, Arc::clone(&shared));
         (Self { notice_tx, shared }, writer)
     }
 
     /// Events that a test receives in the writer's place.
     #[cfg(test)]
-    pub(super) fn received() -> (Self, mpsc::Receiver<Notice>) {
+    pub(super) fn received() -> (Self, mpsc::Receiver<EventRecord>) {
         let (notice_tx, notice_rx) = mpsc::channel(NOTICES);
-        let shared = Arc::new(Shared::new(Instant::now()));
+        let shared = Arc::new(Pending::new(Instant::now()));
         (Self { notice_tx, shared }, notice_rx)
     }
 
     /// Hands a notice to the writer, or counts it as lost when that is busy or has heard much of the
     /// object.
-    pub fn write(&self, notice: Notice) {
+    pub fn write(&self, notice: EventRecord) {
         let is_affordable = self.shared.is_affordable(&notice.about, Instant::now());
         if !is_affordable || self.notice_tx.try_send(notice).is_err() {
             self.shared.lose();
@@ -107,7 +107,7 @@ impl Events {
     /// A client asked for a node that has no session. Cheap enough to be told of each.
     pub fn no_session(&self, node: &NodeName) {
         if self.shared.tell_no_session(node, Instant::now()) {
-            self.write(Notice {
+            self.write(EventRecord {
                 about: about_node(node),
                 reason: "NoTunnelAgent",
                 action: "Connect",
@@ -125,7 +125,7 @@ impl Events {
     }
 }
 
-impl Shared {
+impl Pending {
     fn new(now: Instant) -> Self {
         Self {
             lost: AtomicU64::new(0),
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_node_without_an_agent_is_told_of_once_in_a_while() {
         let start = Instant::now();
-        let shared = Shared::new(start);
+        let shared = Pending::new(start);
         let (one, other) = ("e1".parse().unwrap(), "e2".parse().unwrap());
         assert!(shared.tell_no_session(&one, start));
         assert!(!shared.tell_no_session(&one, start + NO_SESSION_PERIOD / 2));
@@ -209,7 +209,7 @@ mod tests {
         events.no_session(&"e0".parse().unwrap());
         let first = notices.try_recv().unwrap();
         (0..NOTICES + 3).for_each(|n| {
-            events.write(Notice {
+            events.write(EventRecord {
                 about: about_node(&format!("e{}", n + 1).parse().unwrap()),
                 ..first.clone()
             });
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn nodes_that_were_told_of_long_ago_are_forgotten() {
         let mut now = Instant::now();
-        let shared = Shared::new(now);
+        let shared = Pending::new(now);
         for n in 0..3 * REMEMBERED {
             let node = format!("e{n}").parse().unwrap();
             shared.tell_no_session(&node, now);

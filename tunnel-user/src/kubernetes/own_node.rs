@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     source::usable_addresses,
-    watch::{Trouble, Watcher, Which, follow},
+    watch::{Scope, WatchLogger, Watcher, follow},
 };
 use crate::model::NodeName;
 
@@ -36,9 +36,9 @@ impl OwnNode {
 
     /// Follows until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let which = Which::Named(self.name.to_string());
+        let which = Scope::Named(self.name.to_string());
         let mut nodes = follow::<Node>(Api::all(self.client.clone()), &which, Watcher::Agent);
-        let mut trouble = Trouble::of("this node's Node");
+        let mut trouble = WatchLogger::of("this node's Node");
         loop {
             tokio::select! {
                 Some(news) = nodes.next() => if let Some(event) = trouble.tell(news) {

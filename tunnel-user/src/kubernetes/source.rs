@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  API server --watches--> Index --> Snapshot --> watch readers
-//!                  ^          \----> findings --> log, Events
+//!                  ^          \----> problems --> log, Events
 //!                disk <--------/
 //! ```
 //! A snapshot never waits for the API server: without it the last one stays, over a restart too.
@@ -11,7 +11,7 @@ mod agent_ports;
 mod changes;
 mod claims;
 mod cluster_addresses;
-mod finding;
+mod debouncer;
 mod following;
 mod health;
 mod index;
@@ -20,7 +20,7 @@ mod node;
 mod pod_ranges;
 mod ports;
 mod ports_config;
-mod publication;
+mod problem_report;
 mod saved;
 mod selector;
 #[cfg(test)]
@@ -36,23 +36,23 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::node::usable_addresses;
 pub use self::{
     agent_ports::{AgentPorts, AgentPortsOptions},
-    finding::Finding,
     health::{Origin, SourceHealth, WatchHealth},
     judgement::NodeProblem,
     ports::{BadValues, PortsProblem},
+    problem_report::ClusterProblem,
     selector::{InvalidNodeSelector, NodeSelector},
 };
 use self::{
     cluster_addresses::{Follower, Known},
-    finding::Teller,
-    following::{Heard, State, instant_of},
+    following::{Heard, SourceState, instant_of},
     index::{Index, Rules},
+    problem_report::EventReporter,
     saved::{Saved, SavedFile},
 };
 use super::{
     ApiServerAddresses, ObjectName,
     events::Events,
-    watch::{Watcher, Which, follow},
+    watch::{Scope, Watcher, follow},
 };
 use crate::model::{NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader};
 
@@ -79,9 +79,9 @@ pub struct SourceOptions {
     pub sessions: LiveSessions,
     /// The directory in which what is known of the cluster is kept.
     pub state_dir: PathBuf,
-    /// Told of findings.
+    /// Told of problems.
     pub events: Events,
-    /// Whether this server writes Events about findings; one of all servers does.
+    /// Whether this server writes Events about problems; one of all servers does.
     pub leading: latest::Receiver<bool>,
 }
 
@@ -110,7 +110,7 @@ pub struct Source {
     leading: latest::Receiver<bool>,
     cluster: (Follower, latest::Receiver<Known>),
     session_changes: latest::Receiver<u64>,
-    state: State,
+    state: SourceState,
 }
 
 impl Source {
@@ -160,12 +160,12 @@ impl Source {
             leading,
             cluster,
             session_changes: sessions.changes,
-            state: State {
+            state: SourceState {
                 index,
                 snapshots,
                 health,
                 saved_tx: latest::Sender::new(None),
-                teller: Teller::new(events),
+                reporter: EventReporter::new(events),
                 leading: false,
                 has_session: sessions.name,
                 asked_cluster: false,
@@ -189,10 +189,10 @@ impl Source {
             session_changes,
             state,
         } = self;
-        let nodes = follow(Api::all(client.clone()), &Which::All, Watcher::Server);
+        let nodes = follow(Api::all(client.clone()), &Scope::All, Watcher::Server);
         let config = follow(
             Api::namespaced(client, &namespace),
-            &Which::Named(name),
+            &Scope::Named(name),
             Watcher::Server,
         );
         let heard = Heard {

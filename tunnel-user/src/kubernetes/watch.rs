@@ -22,7 +22,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::told::{Comparison, Told, Version, version};
+use self::told::{Comparison, DeliveredVersions, Version, version};
 use crate::{
     backoff::{Backoff, jittered},
     kubernetes::api_error::describe,
@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which objects of a kind.
 #[derive(Clone, Debug)]
-pub(super) enum Which {
+pub(super) enum Scope {
     /// Every one.
     All,
     /// The one of this name.
@@ -76,7 +76,7 @@ pub(super) enum Watcher {
 }
 
 /// What is heard of objects of one kind.
-pub(super) enum News<K> {
+pub(super) enum WatchEvent<K> {
     /// Something happened to them.
     Event(Event<K>),
     /// Nothing can be heard; the newest cause.
@@ -91,14 +91,14 @@ struct Watch<K> {
     all: ListParams,
     config: watcher::Config,
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
-    told: Told,
+    told: DeliveredVersions,
     compare_every: Duration,
     compare_at: Instant,
     /// A list that is on its way; `None` in the end if it does not come.
     listing: Option<BoxFuture<'static, Option<Vec<Version>>>>,
     backoff: Backoff,
     expiries: Expiries,
-    state: State,
+    state: WatchState,
 }
 
 /// Expired watches, each of which costs a list of everything.
@@ -109,7 +109,7 @@ struct Expiries {
     again: bool,
 }
 
-enum State {
+enum WatchState {
     /// As far as anybody knows.
     Working { since: Instant },
     /// To be tried again after this time.
@@ -119,9 +119,9 @@ enum State {
 /// Watches for ever.
 pub(super) fn follow<K>(
     api: Api<K>,
-    which: &Which,
+    which: &Scope,
     watcher_is: Watcher,
-) -> BoxStream<'static, News<K>>
+) -> BoxStream<'static, WatchEvent<K>>
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -134,17 +134,17 @@ where
     let mut config = watcher_is.config();
     let mut all = ListParams::default().limit(PAGE);
     match which {
-        Which::All => {}
-        Which::Named(name) => {
+        Scope::All => {}
+        Scope::Named(name) => {
             let field = format!("metadata.name={name}");
             config = config.fields(&field);
             all = all.fields(&field);
         }
-        Which::Labelled(label) => {
+        Scope::Labelled(label) => {
             config = config.labels(label);
             all = all.labels(label);
         }
-        Which::OfSigner(signer) => {
+        Scope::OfSigner(signer) => {
             let field = format!("spec.signerName={signer}");
             config = config.fields(&field).page_size(REQUESTS_PAGE);
             all = all.fields(&field).limit(REQUESTS_PAGE);
@@ -156,13 +156,13 @@ where
         api,
         all,
         config,
-        told: Told::default(),
+        told: DeliveredVersions::default(),
         compare_every,
         compare_at: Instant::now() + compare_every,
         listing: None,
         backoff: Backoff::default(),
         expiries: Expiries::default(),
-        state: State::working(),
+        state: WatchState::working(),
     };
     stream::unfold(watch, |mut watch| async {
         let news = watch.next().await;
@@ -173,29 +173,29 @@ where
 
 /// Tells the log how one watch stands: once when it is lost, once when it is back.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct WatchLogger {
     what: &'static str,
     lost: bool,
 }
 
-impl Trouble {
+impl WatchLogger {
     pub(super) fn of(what: &'static str) -> Self {
         Self { what, lost: false }
     }
 
     /// The event, if it is one.
-    pub(super) fn tell<K>(&mut self, news: News<K>) -> Option<Event<K>> {
+    pub(super) fn tell<K>(&mut self, news: WatchEvent<K>) -> Option<Event<K>> {
         let what = self.what;
         match news {
-            News::Event(event) => return Some(event),
-            News::Back => {
+            WatchEvent::Event(event) => return Some(event),
+            WatchEvent::Back => {
                 self.lost = false;
                 tracing::info!(what, "following the cluster again");
             }
-            News::Lost(error) if self.lost => {
+            WatchEvent::Lost(error) if self.lost => {
                 tracing::debug!(what, error, "still cannot follow the cluster");
             }
-            News::Lost(error) => {
+            WatchEvent::Lost(error) => {
                 self.lost = true;
                 tracing::warn!(
                     what,
@@ -229,17 +229,17 @@ where
         + Sync
         + 'static,
 {
-    async fn next(&mut self) -> News<K> {
+    async fn next(&mut self) -> WatchEvent<K> {
         match self.state {
-            State::Working { since } => self.hear(since).await,
-            State::Broken { wait } => {
+            WatchState::Working { since } => self.hear(since).await,
+            WatchState::Broken { wait } => {
                 sleep(wait).await;
                 self.probe().await
             }
         }
     }
 
-    async fn hear(&mut self, since: Instant) -> News<K> {
+    async fn hear(&mut self, since: Instant) -> WatchEvent<K> {
         loop {
             let next = tokio::select! {
                 next = self.events.next() => next,
@@ -258,7 +258,7 @@ where
                     if matches!(event, Event::InitDone) {
                         self.expiries.listed(Instant::now());
                     }
-                    return News::Event(event);
+                    return WatchEvent::Event(event);
                 }
                 Some(Err(error)) if is_expired(&error) => {
                     if self.expiries.is_trouble(Instant::now()) {
@@ -292,15 +292,15 @@ where
         self.compare_at = Instant::now() + again;
     }
 
-    async fn probe(&mut self) -> News<K> {
+    async fn probe(&mut self) -> WatchEvent<K> {
         // The smallest part of what is watched needs no other permission.
         let part = self.all.clone().limit(1);
         let error = match timeout(PATIENCE, self.api.list(&part)).await {
             Ok(Ok(_)) => {
-                self.state = State::working();
+                self.state = WatchState::working();
                 // What was missed is told first.
                 self.compare_at = Instant::now() + self.compare_every;
-                return News::Back;
+                return WatchEvent::Back;
             }
             Ok(Err(error)) => describe(&error),
             Err(_) => format!("no answer within {PATIENCE:?}"),
@@ -308,11 +308,11 @@ where
         self.lost(error, Duration::ZERO)
     }
 
-    fn lost(&mut self, error: String, worked: Duration) -> News<K> {
+    fn lost(&mut self, error: String, worked: Duration) -> WatchEvent<K> {
         let wait = self.backoff.after(worked);
         self.listing = None;
-        self.state = State::Broken { wait };
-        News::Lost(error)
+        self.state = WatchState::Broken { wait };
+        WatchEvent::Lost(error)
     }
 }
 
@@ -362,7 +362,7 @@ impl Expiries {
     }
 }
 
-impl State {
+impl WatchState {
     fn working() -> Self {
         let since = Instant::now();
         Self::Working { since }

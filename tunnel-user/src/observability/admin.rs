@@ -25,7 +25,7 @@ pub type MakeStatus = Arc<dyn Fn() -> BoxFuture<'static, StatusReport> + Send + 
 
 /// What to do when another process listens on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incumbent {
+pub enum OnConflict {
     /// Leave it alone and fail.
     Respect,
     /// Take the name from it: it hands over to us.
@@ -74,11 +74,11 @@ impl AdminServer {
     /// behind is replaced.
     pub async fn new(
         run_dir: &Path,
-        incumbent: Incumbent,
+        on_conflict: OnConflict,
         make_status: MakeStatus,
     ) -> Result<Self, AdminError> {
         let socket = socket_path(run_dir);
-        if incumbent == Incumbent::Respect
+        if on_conflict == OnConflict::Respect
             && let Ok(stream) = UnixStream::connect(&socket).await
         {
             let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());

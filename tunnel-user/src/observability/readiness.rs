@@ -11,7 +11,7 @@ use std::{
 
 /// The conditions of this process. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, State>>>);
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, ConditionState>>>);
 
 /// One part's condition. Dropping it says that the part ended.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Condition {
 
 /// Whether a condition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ConditionState {
     /// It holds.
     Ready,
     /// It does not, and why.
@@ -31,13 +31,13 @@ pub enum State {
 
 /// What all conditions said at one moment; prints as the body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report(pub Vec<(&'static str, State)>);
+pub struct Report(pub Vec<(&'static str, ConditionState)>);
 
 impl Readiness {
     /// Adds a condition, which does not hold yet. Names are distinct: a part that takes the name
     /// of one that ended replaces it.
     pub fn register(&self, name: &'static str) -> Condition {
-        self.set(name, State::NotReady("starting".to_owned()));
+        self.set(name, ConditionState::NotReady("starting".to_owned()));
         Condition {
             name,
             conditions: self.clone(),
@@ -50,12 +50,12 @@ impl Readiness {
         Report(states.iter().map(|(k, v)| (*k, v.clone())).collect())
     }
 
-    fn set(&self, name: &'static str, state: State) {
+    fn set(&self, name: &'static str, state: ConditionState) {
         self.states().insert(name, state);
     }
 
     /// Each change is one insert, so a panic elsewhere cannot leave a half-made one.
-    fn states(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
+    fn states(&self) -> MutexGuard<'_, BTreeMap<&'static str, ConditionState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,13 +63,13 @@ impl Readiness {
 impl Condition {
     /// The condition holds from now on.
     pub fn ready(&self) {
-        self.conditions.set(self.name, State::Ready);
+        self.conditions.set(self.name, ConditionState::Ready);
     }
 
     /// The condition does not hold from now on. The reason is for a person.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.conditions
-            .set(self.name, State::NotReady(reason.into()));
+            .set(self.name, ConditionState::NotReady(reason.into()));
     }
 }
 
@@ -82,7 +82,9 @@ impl Drop for Condition {
 impl Report {
     /// Whether every condition holds.
     pub fn is_ready(&self) -> bool {
-        self.0.iter().all(|(_, state)| *state == State::Ready)
+        self.0
+            .iter()
+            .all(|(_, state)| *state == ConditionState::Ready)
     }
 }
 
@@ -90,8 +92,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, state) in &self.0 {
             match state {
-                State::Ready => writeln!(f, "[+]{name} ok")?,
-                State::NotReady(reason) => writeln!(f, "[-]{name} {reason}")?,
+                ConditionState::Ready => writeln!(f, "[+]{name} ok")?,
+                ConditionState::NotReady(reason) => writeln!(f, "[-]{name} {reason}")?,
             }
         }
         Ok(())

@@ -201,11 +201,11 @@ impl StatusReport {
 
 impl From<super::readiness::Report> for Vec<ConditionStatus> {
     fn from(report: super::readiness::Report) -> Self {
-        use super::readiness::State;
-        let condition = |(name, state): (&str, State)| {
+        use super::readiness::ConditionState;
+        let condition = |(name, state): (&str, ConditionState)| {
             let reason = match state {
-                State::Ready => None,
-                State::NotReady(reason) => Some(reason),
+                ConditionState::Ready => None,
+                ConditionState::NotReady(reason) => Some(reason),
             };
             ConditionStatus {
                 name: name.to_owned(),

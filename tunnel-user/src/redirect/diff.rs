@@ -167,7 +167,7 @@ fn entry(row: &Row, bits: &BTreeMap<u16, u64>, slot: u32) -> NodeEntry {
     let special = row.extra_ports.iter().filter_map(|port| bits.get(port));
     NodeEntry {
         groups: special.fold(groups::EVERY_NODE, std::ops::BitOr::bitor),
-        standing: row.standing,
+        node_mode: row.node_mode,
         closed_gate: row.closed_gate,
         slot,
         reserved: 0,

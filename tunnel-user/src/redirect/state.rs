@@ -9,7 +9,7 @@ use super::{Counters, GateState, Redirect, Schemes, host::Host, links, pins::Pin
 
 /// The installed redirect, as the kernel tells it.
 #[derive(Clone, Debug, Serialize)]
-pub struct State {
+pub struct RedirectState {
     /// The kernel's release.
     pub kernel: String,
     /// The cgroup that the programs are attached to.
@@ -45,7 +45,7 @@ pub struct ProgramState {
     pub attached: bool,
 }
 
-impl State {
+impl RedirectState {
     pub(super) fn of(redirect: &Redirect) -> io::Result<Self> {
         let (host, pins) = (&redirect.host, &redirect.pins);
         let config = redirect.gate.config()?;

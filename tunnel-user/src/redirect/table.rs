@@ -7,14 +7,14 @@ use std::{
     net::IpAddr,
 };
 
-use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, clients, groups, policy, standing};
+use tunnel_ebpf::{Address, MAX_NODES, MAX_PORTS, clients, groups, node_mode, policy};
 
 use super::ApplyError;
 use crate::model::{AddressConflict, GatePolicy, NodeName, PortSet, Snapshot};
 
 /// How a node stands with the server. It counts while the gate is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum NodeMode {
     /// Its connects are redirected.
     #[default]
     Capture,
@@ -37,7 +37,7 @@ pub struct Table {
 /// One address of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    pub(super) standing: u32,
+    pub(super) node_mode: u32,
     pub(super) closed_gate: u32,
     /// Ports of this node besides those of every node.
     pub(super) extra_ports: Vec<u16>,
@@ -79,7 +79,7 @@ impl Table {
         snapshot: &Snapshot,
         own: &BTreeSet<IpAddr>,
         default_policy: GatePolicy,
-        standing: impl Fn(&NodeName) -> Standing,
+        node_mode: impl Fn(&NodeName) -> NodeMode,
     ) -> (Self, Vec<Excluded>) {
         let ports: BTreeSet<u16> = snapshot.ports().iter().map(|port| port.number()).collect();
         let special = special_ports(snapshot, &ports);
@@ -103,7 +103,7 @@ impl Table {
                 exclude(Exclusion::TooManyPorts { port });
             }
             let row = Row {
-                standing: standing(&node.name).into(),
+                node_mode: node_mode(&node.name).into(),
                 closed_gate: policy_code(node.closed_gate.unwrap_or(default_policy)),
                 extra_ports,
             };
@@ -171,12 +171,12 @@ impl Table {
     }
 }
 
-impl From<Standing> for u32 {
-    fn from(standing: Standing) -> Self {
-        match standing {
-            Standing::Capture => standing::CAPTURE,
-            Standing::Bypass => standing::BYPASS,
-            Standing::Refuse => standing::REFUSE,
+impl From<NodeMode> for u32 {
+    fn from(node_mode: NodeMode) -> Self {
+        match node_mode {
+            NodeMode::Capture => node_mode::CAPTURE,
+            NodeMode::Bypass => node_mode::BYPASS,
+            NodeMode::Refuse => node_mode::REFUSE,
         }
     }
 }
@@ -195,7 +195,7 @@ fn contested(
         .filter(|port| special.contains(port))
         .collect();
     Row {
-        standing: Standing::Refuse.into(),
+        node_mode: NodeMode::Refuse.into(),
         closed_gate: policy_code(default_policy),
         extra_ports: extra_ports.into_iter().collect(),
     }

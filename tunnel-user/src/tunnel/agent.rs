@@ -2,20 +2,20 @@
 
 mod allowed_targets;
 mod dialer;
+mod discovery;
 mod ending;
-mod fleet;
-mod keeper;
-mod link;
 mod own_ports;
 mod paths;
 mod policy;
-mod search;
 mod servers;
+mod session;
+mod session_manager;
+mod session_set;
 
 pub use self::{
     allowed_targets::{AllowedTargets, InvalidAllowedTargets, InvalidPortRange, PortRange},
-    keeper::{Keeper, KeeperOptions},
     own_ports::{Listed, OwnPorts, PortRemedy},
     policy::{Denied, LocalAddresses, OwnAddresses, Policy},
-    servers::{LinkInfo, LinkReport, LinkState, Servers},
+    servers::{ServerReport, ServerState, Servers, SessionInfo},
+    session_manager::{SessionManager, SessionManagerOptions},
 };

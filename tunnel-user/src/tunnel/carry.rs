@@ -64,7 +64,7 @@ pub struct Transfer {
 /// the same.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionFlow {
-    pub(crate) meter: Arc<Meter>,
+    pub(crate) counters: Arc<ByteCounters>,
     /// How long the other end's answers take.
     pub(crate) round_trip: RoundTrip,
     /// For all windows together.
@@ -83,7 +83,7 @@ pub(crate) enum Early {
 
 /// Counts the bytes of many connections as they pass.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct ByteCounters {
     taken: AtomicU64,
     given: AtomicU64,
     all_taken: Counter,
@@ -111,9 +111,9 @@ pub enum CarryError {
 }
 
 impl SessionFlow {
-    pub(crate) fn new(settings: &Settings, meter: Meter) -> Self {
+    pub(crate) fn new(settings: &Settings, counters: ByteCounters) -> Self {
         Self {
-            meter: Arc::new(meter),
+            counters: Arc::new(counters),
             round_trip: RoundTrip::default(),
             room: SessionRoom::new(settings.session_memory),
             largest_window: settings.connection_window,
@@ -121,7 +121,7 @@ impl SessionFlow {
     }
 }
 
-impl Meter {
+impl ByteCounters {
     /// A meter of its own that counts into the process's counters as well.
     pub(crate) fn new(all_taken: Counter, all_given: Counter) -> Self {
         Self {
@@ -178,7 +178,7 @@ pub(crate) async fn carry(
         Early::Sent(bytes) => (bytes, Backlog::new(share.received())),
         Early::Arrived(bytes) => (0, bytes),
     };
-    let outbound = Outbound::new(&flow.meter, share, sent);
+    let outbound = Outbound::new(&flow.counters, share, sent);
     let inbound = Inbound::new(flow, share);
     // From here on it ends in a reset unless everything has arrived.
     local.reset_on_close();

@@ -30,10 +30,10 @@ use crate::observability::metrics::ConnectionMemory;
 
 /// Bytes that connections hold, and may hold. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Memory(Arc<Shared>);
+pub struct Memory(Arc<Counts>);
 
 #[derive(Debug)]
-struct Shared {
+struct Counts {
     shares: Shares,
     first_window: u32,
     open: Mutex<Places>,
@@ -85,7 +85,7 @@ impl Memory {
     /// of `first_window` as long as they fit.
     pub fn new(limit: u64, first_window: u32) -> Self {
         let shares = Shares::of(limit);
-        Self(Arc::new(Shared {
+        Self(Arc::new(Counts {
             shares,
             first_window,
             open: Mutex::new(Places::new(shares.connections())),
@@ -111,7 +111,7 @@ impl Memory {
 
     /// What they hold of what they carry.
     pub fn held(&self) -> u64 {
-        let Shared {
+        let Counts {
             received, unsent, ..
         } = &*self.0;
         received.load(Ordering::Relaxed) + unsent.load(Ordering::Relaxed)
@@ -150,7 +150,7 @@ impl Memory {
     }
 
     fn resize(&self, open: &Places) {
-        let Shared {
+        let Counts {
             shares,
             first_window,
             window,
@@ -170,7 +170,7 @@ impl Memory {
 
     /// Lets a window of a session grow by up to so many bytes, where the session has drawn that much.
     fn draw_window(&self, wanted: u64, of_session: u64) -> u64 {
-        let Shared {
+        let Counts {
             shares,
             first_window,
             grown,
@@ -266,7 +266,7 @@ impl Received {
     /// drawn for its own, and there is nothing left for that, its connection is the one that cannot go on.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Overflow> {
         self.count(bytes as u64, self.growth);
-        let Shared {
+        let Counts {
             beyond,
             uncovered,
             grown,
@@ -298,7 +298,7 @@ impl Received {
     }
 
     fn count(&mut self, bytes: u64, growth: u64) {
-        let Shared {
+        let Counts {
             received,
             beyond,
             uncovered,
@@ -332,7 +332,7 @@ impl Drop for Received {
 
 impl Drop for ReadMemory {
     fn drop(&mut self) {
-        let Shared { unsent, drawn, .. } = &*self.memory.0;
+        let Counts { unsent, drawn, .. } = &*self.memory.0;
         unsent.fetch_sub(self.bytes, Ordering::Relaxed);
         drawn.fetch_sub(self.drawn, Ordering::Relaxed);
     }

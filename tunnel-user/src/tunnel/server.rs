@@ -6,8 +6,8 @@ mod control;
 mod door;
 mod ending;
 mod listener;
+mod peer_identity;
 mod preauth;
-mod proved;
 mod session;
 mod sessions;
 

@@ -22,7 +22,7 @@ use tonic::{Status, body::Body};
 
 use super::{
     Client, DialError, FirstBytes, Memory, Settings, Transfer,
-    agent::{Keeper, KeeperOptions, Policy, Servers},
+    agent::{Policy, Servers, SessionManager, SessionManagerOptions},
     server::{AgentListener, Connection, ListenerOptions, Sessions, TunnelMetrics},
 };
 use crate::{
@@ -238,8 +238,8 @@ impl TestServer {
         let (tls, tls_rx) = watch::channel(proof);
         let servers = Servers::default();
         let refused = watch::Sender::new(None);
-        let keeper = Keeper::new(
-            KeeperOptions {
+        let manager = SessionManager::new(
+            SessionManagerOptions {
                 servers: servers_rx,
                 server_name: Some(SERVER_NAME.try_into().unwrap()),
                 tls: tls_rx,
@@ -255,7 +255,11 @@ impl TestServer {
             servers.clone(),
         );
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-        let running = tokio::spawn(keeper.run(drain.clone(), abort.clone()).map(Result::unwrap));
+        let running = tokio::spawn(
+            manager
+                .run(drain.clone(), abort.clone())
+                .map(Result::unwrap),
+        );
         TestAgent {
             servers,
             listed,

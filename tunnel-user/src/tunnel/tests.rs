@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     DialError, Settings,
-    agent::{LinkState, Policy},
+    agent::{Policy, ServerState},
     testing::{Carried, PATIENCE, TestServer, all, snapshot, tcp_pair},
 };
 
@@ -369,7 +369,8 @@ async fn refusal(agent: &super::testing::TestAgent) -> String {
     let mut changes = agent.servers.changes();
     loop {
         let links = agent.servers.reports();
-        if let Some(LinkState::Down(Some(reason))) = links.first().map(|link| link.state.clone()) {
+        if let Some(ServerState::Down(Some(reason))) = links.first().map(|link| link.state.clone())
+        {
             return reason;
         }
         patiently(changes.changed()).await.unwrap();

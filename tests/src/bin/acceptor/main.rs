@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tunnel_user::{
     model::{GatePolicy, Node, NodeName, PortSet, Snapshot, TunnelPort},
     redirect::{
-        Clients, HostRange, Listeners, LocalRanges, LogLevel, Options, Redirect, Sharing, Standing,
+        Clients, HostRange, Listeners, LocalRanges, LogLevel, NodeMode, Options, Redirect, Sharing,
         Table,
         addresses::{Surroundings, local_route},
     },
@@ -53,7 +53,7 @@ struct Args {
     other: Vec<IpAddr>,
     /// How the other node stands with the server
     #[arg(long, value_enum, default_value_t = OtherStanding::Capture)]
-    standing: OtherStanding,
+    node_mode: OtherStanding,
     /// Tunnelled ports
     #[arg(long, default_values_t = [10250])]
     port: Vec<u16>,
@@ -211,13 +211,13 @@ fn table(args: &Args) -> Table {
         node("other", args.other.clone(), &[]),
     ];
     let snapshot = Snapshot::new(nodes, ports(&args.port));
-    let standing = |name: &NodeName| match args.standing {
-        _ if name.as_str() == "edge" => Standing::Capture,
-        OtherStanding::Capture => Standing::Capture,
-        OtherStanding::Bypass => Standing::Bypass,
-        OtherStanding::Refuse => Standing::Refuse,
+    let node_mode = |name: &NodeName| match args.node_mode {
+        _ if name.as_str() == "edge" => NodeMode::Capture,
+        OtherStanding::Capture => NodeMode::Capture,
+        OtherStanding::Bypass => NodeMode::Bypass,
+        OtherStanding::Refuse => NodeMode::Refuse,
     };
-    let (table, _) = Table::new(&snapshot, &BTreeSet::new(), args.policy, standing);
+    let (table, _) = Table::new(&snapshot, &BTreeSet::new(), args.policy, node_mode);
     table.for_own_namespace(args.own_namespace_port.iter().copied())
 }
 

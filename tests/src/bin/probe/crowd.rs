@@ -1,5 +1,5 @@
 //! `probe crowd`: thousands of agents in one process. What each of them does is what `culvert agent` does:
-//! the same keeper of sessions, with a certificate of its own.
+//! the same session manager, with a certificate of its own.
 //!
 //! `--register` writes the nodes into a standalone server's state directory, as enrolments would have done; without
 //! it the agents of those nodes run, until somebody ends this process.

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::backing::Backing;
+use super::platform::Platform;
 use crate::{
     app::certificates::certificate_status,
     model::{AgentIdentity, NodeName},
@@ -17,7 +17,8 @@ use crate::{
         status::{NodeStatus, Role, SessionStatus, StatusReport},
     },
     pki::{AGENT_SUBJECT, Validity},
-    tunnel::agent::{LinkInfo, LinkState, Servers},
+    tunnel::agent::{ServerState, Servers, SessionInfo},
+    wait::changed_before,
 };
 
 /// Makes reports.
@@ -41,14 +42,14 @@ struct Identity {
 
 impl Established {
     /// Shows the identity from now on.
-    pub(super) fn set(&self, backing: &Backing, metrics: &AgentMetrics) {
-        let ca = backing.authority;
+    pub(super) fn set(&self, platform: &Platform, metrics: &AgentMetrics) {
+        let ca = platform.authority;
         if let Some(ca) = ca {
             metrics.certificates.set_expiry("ca", ca.expires);
         }
         self.0.get_or_init(|| Identity {
-            proved: backing.identity.clone(),
-            validities: backing.validities.clone(),
+            proved: platform.identity.clone(),
+            validities: platform.validities.clone(),
             ca,
         });
     }
@@ -85,11 +86,11 @@ impl Reporter {
             connected: self.servers.any_up(),
             closed_gate: None,
         }];
-        let links = self.servers.reports().into_iter();
-        report.sessions = links
-            .filter_map(|link| match link.state {
-                LinkState::Up(info) => Some(session(&proved.node, &info)),
-                LinkState::Down(_) | LinkState::Duplicate { .. } => None,
+        let reports = self.servers.reports().into_iter();
+        report.sessions = reports
+            .filter_map(|report| match report.state {
+                ServerState::Up(info) => Some(session(&proved.node, &info)),
+                ServerState::Down(_) | ServerState::Duplicate { .. } => None,
             })
             .collect();
         let agent = certificate_status(
@@ -102,13 +103,13 @@ impl Reporter {
     }
 }
 
-fn session(node: &NodeName, link: &LinkInfo) -> SessionStatus {
-    let (bytes_to_client, bytes_to_target) = link.bytes();
+fn session(node: &NodeName, info: &SessionInfo) -> SessionStatus {
+    let (bytes_to_client, bytes_to_target) = info.bytes();
     SessionStatus {
         node: node.clone(),
-        remote: link.remote,
-        connected_at: link.since.into(),
-        open_connections: link.open_connections(),
+        remote: info.remote,
+        connected_at: info.since.into(),
+        open_connections: info.open_connections(),
         bytes_to_target,
         bytes_to_client,
         peer_version: None,
@@ -125,29 +126,28 @@ pub(super) async fn follow_sessions(
     let mut changes = servers.changes();
     loop {
         changes.borrow_and_update();
-        let links = servers.reports();
-        let up = links
+        let reports = servers.reports();
+        let up = reports
             .iter()
-            .filter(|link| matches!(link.state, LinkState::Up(_)))
+            .filter(|report| matches!(report.state, ServerState::Up(_)))
             .count();
         metrics.sessions.set(i64::try_from(up).unwrap_or(i64::MAX));
         match up {
-            0 => connected.not_ready(reason(&links)),
+            0 => connected.not_ready(reason(&reports)),
             _ => connected.ready(),
         }
-        tokio::select! {
-            open = changes.changed() => if open.is_err() { return },
-            () = shutdown.cancelled() => return,
+        if !changed_before(&mut changes, &shutdown).await {
+            return;
         }
     }
 }
 
-fn reason(links: &[crate::tunnel::agent::LinkReport]) -> String {
-    let of_link = |link: &crate::tunnel::agent::LinkReport| match &link.state {
-        LinkState::Down(Some(reason)) => Some(format!("{}: {reason}", link.server)),
-        LinkState::Down(None) | LinkState::Up(_) | LinkState::Duplicate { .. } => None,
+fn reason(reports: &[crate::tunnel::agent::ServerReport]) -> String {
+    let of_server = |report: &crate::tunnel::agent::ServerReport| match &report.state {
+        ServerState::Down(Some(reason)) => Some(format!("{}: {reason}", report.server)),
+        ServerState::Down(None) | ServerState::Up(_) | ServerState::Duplicate { .. } => None,
     };
-    let reasons: Vec<_> = links.iter().filter_map(of_link).collect();
+    let reasons: Vec<_> = reports.iter().filter_map(of_server).collect();
     if reasons.is_empty() {
         return "no session yet".to_owned();
     }

@@ -12,10 +12,11 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::{
-    app::handover::Offer,
+    app::socket_takeover::Offer,
     bind,
     frontend::transparent::{ClientSocket, Listening},
     model::Family,
+    observability::chain,
     redirect::{
         Listeners,
         addresses::{ServiceAddress, Surroundings},
@@ -111,7 +112,7 @@ impl ClientSockets {
         let left = std::mem::take(&mut *lock(&self.0.service_addresses));
         for address in left {
             if let Err(error) = address.remove().await {
-                let error = format!("{:#}", anyhow::anyhow!(error));
+                let error = chain(&error);
                 tracing::warn!(error, "cannot remove the redirect's address");
             }
         }

@@ -9,8 +9,8 @@ use super::{Server, ranges::Unreached, renumbering::Renumbering};
 use crate::{
     app::{
         arrival::{Prober, Verdicts},
-        handover::Incumbent,
-        node_table::{NodeTable, Told},
+        node_table::{LogDedup, NodeTable},
+        socket_takeover::OldProcess,
     },
     frontend::transparent::{
         Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent, TransparentMetrics,
@@ -24,10 +24,10 @@ use crate::{
 
 impl Server {
     /// Captures clients, opens the gate and accepts them; returns who waits for a successor.
-    pub(super) fn take_clients(&mut self) -> anyhow::Result<Incumbent> {
+    pub(super) fn take_clients(&mut self) -> anyhow::Result<OldProcess> {
         let (set_aside, probes) = (watch::Sender::default(), watch::Sender::default());
         let accepting = Accepting {
-            condition: self.parts.readiness.register("accept"),
+            condition: self.components.readiness.register("accept"),
             works: watch::Sender::new(true),
         };
         let arrival = Prober {
@@ -37,23 +37,22 @@ impl Server {
             in_charge: self.in_charge.subscribe(),
             accepting: accepting.works.subscribe(),
             redirect: self.redirect.clone(),
-            condition: self.parts.readiness.register("arrival"),
-            metrics: self.parts.metrics.clone(),
+            condition: self.components.readiness.register("arrival"),
+            metrics: self.components.metrics.clone(),
             verdicts: Verdicts::default(),
             set_aside: set_aside.clone(),
         };
         self.capture(set_aside.subscribe(), probes)?;
         self.accept_clients(accepting, arrival.arrivals.clone())?;
-        let end = self.ends.clients.clone();
-        self.tasks
-            .spawn("proving that captured connects arrive", arrival.run(end));
+        let end = self.tokens.clients.clone();
+        self.tasks.spawn("probing the redirect", arrival.run(end));
         self.watch_unreached();
         self.follow_addresses();
         self.clients.ready();
-        Incumbent::new(
+        OldProcess::new(
             &self.args.run_dir,
             self.sockets.offer()?,
-            self.parts.sessions.clone(),
+            self.components.sessions.clone(),
             self.in_charge.clone(),
         )
     }
@@ -66,40 +65,40 @@ impl Server {
     ) -> anyhow::Result<()> {
         let mut table = NodeTable {
             redirect: self.redirect.clone(),
-            snapshots: self.parts.snapshots.clone(),
-            own_addresses: self.parts.own_addresses.clone(),
-            surroundings: self.parts.surroundings.clone(),
+            snapshots: self.components.snapshots.clone(),
+            own_addresses: self.components.own_addresses.clone(),
+            surroundings: self.components.surroundings.clone(),
             guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
-            sessions: self.parts.sessions.clone(),
+            sessions: self.components.sessions.clone(),
             offline_nodes: self.args.offline_nodes,
             patient_until: self.patient_until,
             default_policy: self.args.gate_policy,
             in_charge: self.in_charge.subscribe(),
             set_aside,
             probes,
-            applied: self.parts.readiness.register("table"),
-            metrics: self.parts.metrics.clone(),
-            told: Told::default(),
+            applied: self.components.readiness.register("table"),
+            metrics: self.components.metrics.clone(),
+            told: LogDedup::default(),
         };
         table.apply().context("cannot apply the table of nodes")?;
-        let end = self.ends.everything.clone();
+        let end = self.tokens.everything.clone();
         self.tasks
-            .spawn("following the table of nodes", table.run(end));
+            .spawn("syncing the node table to the kernel", table.run(end));
         Ok(())
     }
 
     fn follow_addresses(&mut self) {
         let renumbering = Renumbering {
-            surroundings: self.parts.surroundings.clone(),
+            surroundings: self.components.surroundings.clone(),
             sockets: self.sockets.clients.clone(),
             redirect: self.redirect.clone(),
             clients: self.args.captured_clients(),
             in_charge: self.in_charge.subscribe(),
-            condition: self.parts.readiness.register("address"),
+            condition: self.components.readiness.register("address"),
         };
-        let end = self.ends.clients.clone();
+        let end = self.tokens.clients.clone();
         self.tasks.spawn(
-            "following where redirected connects arrive",
+            "moving the listeners with this machine's addresses",
             renumbering.run(end),
         );
     }
@@ -115,9 +114,11 @@ impl Server {
             original_dsts,
             sockets: self.sockets.clients.clone(),
         };
-        let end = self.ends.clients.clone();
-        self.tasks
-            .spawn("watching from where nothing arrives", unreached.run(end));
+        let end = self.tokens.clients.clone();
+        self.tasks.spawn(
+            "watching for namespaces without a route to the ranges",
+            unreached.run(end),
+        );
     }
 
     fn accept_clients(&mut self, accepting: Accepting, arrivals: Arrivals) -> anyhow::Result<()> {
@@ -134,7 +135,7 @@ impl Server {
                 original_dsts: Arc::new(FromKernel(original_dsts)),
                 clients: ClientNetworks {
                     networks: self.args.client_networks(),
-                    own_addresses: self.parts.own_addresses.clone(),
+                    own_addresses: self.components.own_addresses.clone(),
                 },
                 dialer: self.dialer(),
                 heartbeat: Box::new(move || {
@@ -145,18 +146,22 @@ impl Server {
                 accepting,
                 arrivals,
                 metrics: TransparentMetrics {
-                    connections: self.parts.metrics.connections.clone(),
-                    clients_refused: self.parts.metrics.clients_refused.clone(),
-                    without_original_dst: self.parts.metrics.without_original_destination.clone(),
+                    connections: self.components.metrics.connections.clone(),
+                    clients_refused: self.components.metrics.clients_refused.clone(),
+                    without_original_dst: self
+                        .components
+                        .metrics
+                        .without_original_destination
+                        .clone(),
                 },
             },
         )?;
         let stops = TransparentStops {
-            accepting: self.ends.clients.clone(),
-            handed_over: self.ends.handed_over.clone(),
-            abort: self.ends.abort_clients.clone(),
+            accepting: self.tokens.clients.clone(),
+            handed_over: self.tokens.handed_over.clone(),
+            abort: self.tokens.abort_clients.clone(),
         };
-        let gone = self.ends.clients_gone.clone().drop_guard();
+        let gone = self.tokens.clients_gone.clone().drop_guard();
         self.tasks.spawn("accepting clients", async move {
             transparent.run(stops).await;
             drop(gone);
@@ -167,12 +172,12 @@ impl Server {
     /// What every frontend reaches nodes by.
     fn dialer(&self) -> Dialer {
         Dialer::new(DialerOptions {
-            snapshots: self.parts.snapshots.clone(),
-            sessions: self.parts.sessions.clone(),
+            snapshots: self.components.snapshots.clone(),
+            sessions: self.components.sessions.clone(),
             timeout: self.args.session.dial_timeout,
             patient_until: self.patient_until,
-            on_no_session: Arc::clone(&self.parts.on_no_session),
-            metrics: self.parts.metrics.dials.clone(),
+            on_no_session: Arc::clone(&self.components.on_no_session),
+            metrics: self.components.metrics.dials.clone(),
         })
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::client_sockets::ClientSockets;
 use crate::{
     app::node_table::SharedRedirect,
+    observability::chain,
     redirect::{LocalRanges, NamespaceReader, OriginalDestinations, addresses::local_route},
     settings::ServerArgs,
 };
@@ -38,7 +39,7 @@ pub(super) async fn route(
     ranges.v6 = ranges.v6.filter(|_| has_v6);
     let ranges = local_route::add_all(ranges, |range, error| {
         tracing::warn!(
-            %range, error = full(error),
+            %range, error = chain(&error),
             "the range cannot be used, its clients are served by notes under 4-tuples: name a free \
              network with --pod-ranges, or none",
         );
@@ -65,17 +66,12 @@ pub(super) async fn keep_routed(ranges: LocalRanges, end: CancellationToken) {
         }
         local_route::add_all(ranges, |range, error| {
             tracing::warn!(
-                %range, error = full(error),
+                %range, error = chain(&error),
                 "the range is not routed to this machine any more: its clients reach no node",
             );
         })
         .await;
     }
-}
-
-/// An error with its causes.
-fn full(error: local_route::RouteError) -> String {
-    format!("{:#}", anyhow::anyhow!(error))
 }
 
 /// Lets the ranges be used once a predecessor of another version, which knows of none, accepts no longer.

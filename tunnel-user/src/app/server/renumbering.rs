@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::client_sockets::ClientSockets;
 use crate::{
     app::node_table::SharedRedirect,
-    moment::{changed, holds},
     observability::readiness::Condition,
     redirect::{Clients, Scheme, addresses::Surroundings},
+    wait::{changed, wait_for},
 };
 
 /// The pause after an address that could not be had: another program may be about to let go of it.
@@ -42,7 +42,7 @@ impl Renumbering {
 
     async fn follow(&mut self) {
         loop {
-            holds(&mut self.in_charge, |in_charge| *in_charge).await;
+            wait_for(&mut self.in_charge, |in_charge| *in_charge).await;
             let surroundings = Arc::clone(&self.surroundings.borrow_and_update());
             let followed = self.renumber(&surroundings).await;
             let told = followed.as_ref().err().map(|error| format!("{error:#}"));

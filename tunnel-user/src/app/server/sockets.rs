@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Parts, client_sockets::ClientSockets};
+use super::{Components, client_sockets::ClientSockets};
 use crate::{
-    app::handover::{MakeOffer, Offer},
+    app::socket_takeover::{MakeOffer, Offer},
     bind,
     settings::ServerArgs,
 };
@@ -27,7 +27,7 @@ impl Sockets {
     pub(super) async fn bind(
         args: &ServerArgs,
         offer: &mut Offer,
-        parts: &Parts,
+        components: &Components,
     ) -> anyhow::Result<Self> {
         let agents = match args.bind_address {
             Some(ip) => {
@@ -45,7 +45,7 @@ impl Sockets {
         let meta = taken_or(offer, meta, || {
             bind::listen(meta, "--meta-address or --meta-port")
         })?;
-        let surroundings = Arc::clone(&parts.surroundings.borrow());
+        let surroundings = Arc::clone(&components.surroundings.borrow());
         let clients = ClientSockets::bind(args, offer, &surroundings).await?;
         let sockets = Self {
             agents,

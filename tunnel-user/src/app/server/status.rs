@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{Parts, backing::ReadValidity, client_sockets::ClientSockets};
+use super::{Components, client_sockets::ClientSockets, platform::ReadValidity};
 use crate::{
     app::{certificates::certificate_status, node_table::SharedRedirect},
     model::{GatePolicy, SnapshotReader},
@@ -39,22 +39,22 @@ pub(super) struct Reporter {
 impl Reporter {
     pub(super) fn new(
         args: &ServerArgs,
-        parts: &Parts,
+        components: &Components,
         redirect: &SharedRedirect,
         clients: &ClientSockets,
     ) -> Self {
         Self {
-            started_at: parts.started_at,
+            started_at: components.started_at,
             default_policy: args.gate_policy,
-            snapshots: parts.snapshots.clone(),
-            sessions: parts.sessions.clone(),
+            snapshots: components.snapshots.clone(),
+            sessions: components.sessions.clone(),
             redirect: redirect.clone(),
             clients: clients.clone(),
-            readiness: parts.readiness.clone(),
-            subject: parts.subject.clone(),
-            validity: Arc::clone(&parts.validity),
-            authority: parts.authority,
-            cluster: parts.cluster.clone(),
+            readiness: components.readiness.clone(),
+            subject: components.subject.clone(),
+            validity: Arc::clone(&components.validity),
+            authority: components.authority,
+            cluster: components.cluster.clone(),
         }
     }
 

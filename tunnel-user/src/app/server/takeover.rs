@@ -23,7 +23,7 @@ impl Server {
         takes_over: bool,
         stop: &Stop,
     ) -> anyhow::Result<bool> {
-        let (known, certified) = (self.parts.known(), self.parts.certified());
+        let (known, certified) = (self.components.known(), self.components.certified());
         let able = async {
             known.await;
             if takes_over {
@@ -41,7 +41,7 @@ impl Server {
             () = able => Ok(true),
             () = given_up => bail!(
                 "not able to take over ({}): the server that runs goes on",
-                self.parts.readiness.report(),
+                self.components.readiness.report(),
             ),
             () = stop.graceful.cancelled() => Ok(false),
             error = self.tasks.failed() => Err(error),
@@ -50,9 +50,9 @@ impl Server {
 
     pub(super) async fn until_agents_come(&self, nodes: &[NodeName], stop: &Stop) {
         tokio::select! {
-            come = timeout(AGENTS_COME, all_have_sessions(&self.parts.sessions, nodes)) => {
+            come = timeout(AGENTS_COME, all_have_sessions(&self.components.sessions, nodes)) => {
                 if come.is_err() {
-                    let missing = missing(&self.parts.sessions, nodes);
+                    let missing = missing(&self.components.sessions, nodes);
                     tracing::warn!(?missing, "taking over without the sessions of some nodes");
                 }
             }

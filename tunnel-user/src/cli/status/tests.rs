@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     model::GatePolicy,
     observability::{
-        admin::{AdminError, AdminServer, Incumbent, MakeStatus},
+        admin::{AdminError, AdminServer, MakeStatus, OnConflict},
         status::{
             ApprovalStatus, CertificateStatus, ClusterStatus, ConditionStatus, NodeStatus,
             RedirectStatus, Role, SessionStatus,
@@ -145,7 +145,7 @@ fn make_status() -> MakeStatus {
 async fn a_report_comes_over_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
-    let admin = AdminServer::new(&run_dir, Incumbent::Respect, make_status())
+    let admin = AdminServer::new(&run_dir, OnConflict::Respect, make_status())
         .await
         .unwrap();
     let stop = CancellationToken::new();
@@ -178,7 +178,7 @@ async fn a_dead_process_s_socket_is_replaced() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let text = fetch(&socket).await.unwrap_err().to_string();
     assert!(text.contains("nothing is running behind"), "{text}");
-    AdminServer::new(dir.path(), Incumbent::Respect, make_status())
+    AdminServer::new(dir.path(), OnConflict::Respect, make_status())
         .await
         .unwrap();
 }
@@ -186,10 +186,10 @@ async fn a_dead_process_s_socket_is_replaced() {
 #[tokio::test]
 async fn a_live_process_is_named_and_left_alone_unless_it_hands_over() {
     let dir = tempfile::tempdir().unwrap();
-    let first = AdminServer::new(dir.path(), Incumbent::Respect, make_status())
+    let first = AdminServer::new(dir.path(), OnConflict::Respect, make_status())
         .await
         .unwrap();
-    let refusal = AdminServer::new(dir.path(), Incumbent::Respect, make_status()).await;
+    let refusal = AdminServer::new(dir.path(), OnConflict::Respect, make_status()).await;
     let refusal = refusal.map(drop).unwrap_err();
     assert!(
         matches!(refusal, AdminError::AlreadyRunning { .. }),
@@ -203,7 +203,7 @@ async fn a_live_process_is_named_and_left_alone_unless_it_hands_over() {
     );
     assert!(text.contains("--run-dir"), "{text}");
 
-    let second = AdminServer::new(dir.path(), Incumbent::Replace, make_status())
+    let second = AdminServer::new(dir.path(), OnConflict::Replace, make_status())
         .await
         .unwrap();
     let stop = CancellationToken::new();

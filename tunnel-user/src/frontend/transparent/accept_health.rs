@@ -14,13 +14,13 @@ pub(super) const SETTLE: Duration = Duration::from_secs(1);
 /// How accepting went up to now.
 #[derive(Debug, Default)]
 pub(super) struct AcceptHealth {
-    state: State,
+    state: AcceptState,
     /// Whether an accept failed since the last [`AcceptHealth::check`].
     failed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum AcceptState {
     /// The last accept worked.
     #[default]
     Works,
@@ -44,18 +44,18 @@ impl AcceptHealth {
     pub(super) fn failed(&mut self, now: Instant) {
         self.failed = true;
         match &mut self.state {
-            State::Works => self.state = State::Fails { since: now },
-            State::Fails { .. } => {}
-            State::Stopped { works_since } => *works_since = None,
+            AcceptState::Works => self.state = AcceptState::Fails { since: now },
+            AcceptState::Fails { .. } => {}
+            AcceptState::Stopped { works_since } => *works_since = None,
         }
     }
 
     /// An accept worked, in its ordinary way.
     pub(super) fn worked(&mut self, now: Instant) {
         match &mut self.state {
-            State::Works => {}
-            State::Fails { .. } => self.state = State::Works,
-            State::Stopped { works_since } => {
+            AcceptState::Works => {}
+            AcceptState::Fails { .. } => self.state = AcceptState::Works,
+            AcceptState::Stopped { works_since } => {
                 works_since.get_or_insert(now);
             }
         }
@@ -75,28 +75,28 @@ impl AcceptHealth {
         }
         let over = |since| now.saturating_duration_since(since) >= SETTLE;
         match self.state {
-            State::Fails { since } if over(since) => {
-                self.state = State::Stopped { works_since: None };
+            AcceptState::Fails { since } if over(since) => {
+                self.state = AcceptState::Stopped { works_since: None };
                 Some(Change::Stopped)
             }
-            State::Stopped {
+            AcceptState::Stopped {
                 works_since: Some(since),
             } if over(since) => {
-                self.state = State::Works;
+                self.state = AcceptState::Works;
                 Some(Change::Resumed)
             }
-            State::Works | State::Fails { .. } | State::Stopped { .. } => None,
+            AcceptState::Works | AcceptState::Fails { .. } | AcceptState::Stopped { .. } => None,
         }
     }
 
     /// Whether there is nothing to check.
     pub(super) fn is_well(&self) -> bool {
-        self.state == State::Works
+        self.state == AcceptState::Works
     }
 
     /// Whether clients may be sent here.
     pub(super) fn may_beat(&self) -> bool {
-        !matches!(self.state, State::Stopped { .. })
+        !matches!(self.state, AcceptState::Stopped { .. })
     }
 }
 

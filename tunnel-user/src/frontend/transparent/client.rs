@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::ClientContext;
 use crate::{
     model::{ARRIVED, Family, OriginalDst, PeerAddr, is_probe_target},
     observability::metrics::{Frontend, OpenConnection, Outcome},
@@ -17,11 +17,11 @@ pub(super) struct Client {
     stream: TcpStream,
     peer: PeerAddr,
     accepted: Instant,
-    shared: Arc<Shared>,
+    shared: Arc<ClientContext>,
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream, peer: PeerAddr, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: TcpStream, peer: PeerAddr, shared: Arc<ClientContext>) -> Self {
         Self {
             stream,
             peer,

@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{bind::into_tokio, model::Family, moment::changed};
+use crate::{bind::into_tokio, model::Family, wait::changed};
 
 /// How long a socket that was replaced is still accepted from: clients were on their way to it.
 const ON_THE_WAY: Duration = Duration::from_secs(10);

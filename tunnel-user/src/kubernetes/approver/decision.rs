@@ -9,7 +9,7 @@ use std::{net::IpAddr, time::Duration};
 use humantime::format_duration;
 
 use super::{
-    claim::{Claim, ClaimedNames, LONGEST_REQUEST, MOST_NAMES, Requester},
+    csr_request::{ClaimedNames, CsrRequest, LONGEST_REQUEST, MOST_NAMES, Requester},
     queue::MOST_OF_ONE,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(super) enum Decision {
     /// For good.
     Deny(Denial),
     /// For now.
-    Leave(Doubt),
+    Leave(PendingReason),
 }
 
 /// Why a request can never be right.
@@ -101,7 +101,7 @@ pub(super) enum Denial {
 
 /// Why a request cannot be judged yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Doubt {
+pub(super) enum PendingReason {
     #[error(
         "there is no tunnelled node {0}: does its Node object exist, with the label that --node-selector asks for?"
     )]
@@ -123,9 +123,9 @@ pub(super) enum Doubt {
     Names(CertificateNames),
 }
 
-/// What has to change before a doubt can be settled.
+/// What has to change before a pending request can be decided.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Concern {
+pub(super) enum Dependency {
     /// What the snapshot says of this node.
     Node(NodeName),
     OwnUser,
@@ -135,13 +135,15 @@ pub(super) enum Concern {
     Request,
 }
 
-impl Doubt {
-    pub(super) fn concern(&self) -> Concern {
+impl PendingReason {
+    pub(super) fn dependency(&self) -> Dependency {
         match self {
-            Self::UnknownNode(node) | Self::Addresses { node, .. } => Concern::Node(node.clone()),
-            Self::PodWithoutNode(_) => Concern::Request,
-            Self::OwnUser => Concern::OwnUser,
-            Self::NoNames | Self::Names(_) => Concern::Names,
+            Self::UnknownNode(node) | Self::Addresses { node, .. } => {
+                Dependency::Node(node.clone())
+            }
+            Self::PodWithoutNode(_) => Dependency::Request,
+            Self::OwnUser => Dependency::OwnUser,
+            Self::NoNames | Self::Names(_) => Dependency::Names,
         }
     }
 
@@ -152,13 +154,17 @@ impl Doubt {
 }
 
 /// Decides on a request that has been known for so long.
-pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) -> Decision {
-    let decided = well_formed(claim).and_then(|names| {
-        if *claim.kind == SERVER {
-            server(names, &claim.requester, age, knowledge)
+pub(super) fn decide(
+    csr_request: &CsrRequest,
+    age: Duration,
+    knowledge: &Knowledge<'_>,
+) -> Decision {
+    let decided = well_formed(csr_request).and_then(|names| {
+        if *csr_request.kind == SERVER {
+            server(names, &csr_request.requester, age, knowledge)
         } else {
-            has_an_end(claim, knowledge.longest_life)
-                .and_then(|()| agent(names, &claim.requester, age, knowledge))
+            has_an_end(csr_request, knowledge.longest_life)
+                .and_then(|()| agent(names, &csr_request.requester, age, knowledge))
         }
     });
     match decided {
@@ -167,18 +173,18 @@ pub(super) fn decide(claim: &Claim, age: Duration, knowledge: &Knowledge<'_>) ->
     }
 }
 
-fn well_formed(claim: &Claim) -> Result<&ClaimedNames, Decision> {
-    let Claim { kind, .. } = claim;
-    if claim.is_too_large {
+fn well_formed(csr_request: &CsrRequest) -> Result<&ClaimedNames, Decision> {
+    let CsrRequest { kind, .. } = csr_request;
+    if csr_request.is_too_large {
         return Err(Denial::TooLarge.into());
     }
-    if !claim.subject_is_exact {
+    if !csr_request.subject_is_exact {
         return Err(Denial::Subject(kind).into());
     }
-    if claim.usages != kind.usages {
+    if csr_request.usages != kind.usages {
         return Err(Denial::Usages(kind).into());
     }
-    let names = claim.names.as_ref().ok_or(Denial::Extensions)?;
+    let names = csr_request.names.as_ref().ok_or(Denial::Extensions)?;
     if names.others > 0 {
         return Err(Denial::KindOfNames.into());
     }
@@ -186,8 +192,8 @@ fn well_formed(claim: &Claim) -> Result<&ClaimedNames, Decision> {
 }
 
 /// Who takes a key from a node should not have it for as long as the signer likes.
-fn has_an_end(claim: &Claim, longest: Duration) -> Result<(), Decision> {
-    match claim.life {
+fn has_an_end(csr_request: &CsrRequest, longest: Duration) -> Result<(), Decision> {
+    match csr_request.life {
         Some(life) if life <= longest => Ok(()),
         Some(_) | None => Err(Denial::Life(longest).into()),
     }
@@ -208,7 +214,7 @@ fn agent(
     }
     is_of_node(requester, &node, knowledge.agents)?;
     if knowledge.snapshot.node(&node).is_none() {
-        return Err(Doubt::UnknownNode(node).into());
+        return Err(PendingReason::UnknownNode(node).into());
     }
     let addresses: Vec<_> = names
         .ips
@@ -218,7 +224,7 @@ fn agent(
         .collect();
     match () {
         () if addresses.is_empty() => Ok(()),
-        () if age < CHANGE_TIME => Err(Doubt::Addresses { node, addresses }.into()),
+        () if age < CHANGE_TIME => Err(PendingReason::Addresses { node, addresses }.into()),
         () => Err(Denial::Addresses { node, addresses }.into()),
     }
 }
@@ -235,7 +241,7 @@ fn is_of_node(requester: &Requester, node: &NodeName, agents: &ObjectName) -> Re
     }
     match &requester.pod_node[..] {
         [pod_node] if is_agent && pod_node == node.as_str() => Ok(()),
-        [] if is_agent => Err(Doubt::PodWithoutNode(username.clone()).into()),
+        [] if is_agent => Err(PendingReason::PodWithoutNode(username.clone()).into()),
         _ => Err(Denial::NotOfNode {
             requester: username.clone(),
             node: node.clone(),
@@ -251,7 +257,7 @@ fn server(
     age: Duration,
     knowledge: &Knowledge<'_>,
 ) -> Result<(), Decision> {
-    let own_user = knowledge.own_user.ok_or(Doubt::OwnUser)?;
+    let own_user = knowledge.own_user.ok_or(PendingReason::OwnUser)?;
     if requester.username != own_user {
         return Err(Denial::NotTheServer(requester.username.clone()).into());
     }
@@ -262,10 +268,10 @@ fn server(
     if asked.is_empty() {
         return Err(Denial::NoName.into());
     }
-    let unknown = asked.without(knowledge.names.ok_or(Doubt::NoNames)?);
+    let unknown = asked.without(knowledge.names.ok_or(PendingReason::NoNames)?);
     match () {
         () if unknown.is_empty() => Ok(()),
-        () if age < CHANGE_TIME => Err(Doubt::Names(unknown).into()),
+        () if age < CHANGE_TIME => Err(PendingReason::Names(unknown).into()),
         () => Err(Denial::Names(unknown).into()),
     }
 }
@@ -281,9 +287,9 @@ impl From<Denial> for Decision {
     }
 }
 
-impl From<Doubt> for Decision {
-    fn from(doubt: Doubt) -> Self {
-        Self::Leave(doubt)
+impl From<PendingReason> for Decision {
+    fn from(pending: PendingReason) -> Self {
+        Self::Leave(pending)
     }
 }
 

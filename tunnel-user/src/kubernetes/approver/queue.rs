@@ -16,7 +16,7 @@ use std::{
 };
 
 use self::ready::Ready;
-use super::{claim::Asker, decision::Concern};
+use super::{csr_request::RequesterKey, decision::Dependency};
 
 /// Waits after a failed answer: from the first, doubling, to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -32,11 +32,11 @@ const MOST: usize = 16 * 1024;
 pub(super) struct Queue<O, T> {
     waiting: HashMap<String, Entry<O, T>>,
     ready: Ready<O>,
-    left: BTreeMap<Concern, HashSet<String>>,
+    left: BTreeMap<Dependency, HashSet<String>>,
     left_count: usize,
     due: BTreeSet<(Instant, String)>,
     /// What is to be decided, by requester and in order of creation.
-    undecided: BTreeMap<Asker, BTreeSet<(O, String)>>,
+    undecided: BTreeMap<RequesterKey, BTreeSet<(O, String)>>,
     undecided_count: usize,
     /// Whether there was no room for a request.
     left_out: bool,
@@ -54,23 +54,23 @@ pub(super) enum Turn<'a, T> {
 #[derive(Debug)]
 struct Entry<O, T> {
     created: O,
-    asker: Asker,
+    asker: RequesterKey,
     /// When it was put here first.
     seen: Instant,
     /// `None` once it is to be denied: what it says is not kept.
     request: Option<T>,
-    state: State,
+    state: RequestState,
     failures: u32,
     /// Why it was left, so that the same is not said twice.
     said: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum RequestState {
     Ready,
     Asked,
     /// Until this changes, or the time has come.
-    Left(Concern, Option<Instant>),
+    Left(Dependency, Option<Instant>),
     Again(Instant),
 }
 
@@ -92,7 +92,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     pub(super) fn put(
         &mut self,
         name: &str,
-        (created, asker): (O, Asker),
+        (created, asker): (O, RequesterKey),
         request: T,
         now: Instant,
     ) {
@@ -119,17 +119,17 @@ impl<O: Ord + Clone, T> Queue<O, T> {
             asker,
             seen: now,
             request: Some(request),
-            state: State::Asked,
+            state: RequestState::Asked,
             failures: 0,
             said: None,
         };
         self.waiting.insert(name.to_owned(), entry);
-        self.turn(name, State::Ready);
+        self.turn(name, RequestState::Ready);
     }
 
     /// A request is decided or gone.
     pub(super) fn remove(&mut self, name: &str) {
-        self.turn(name, State::Asked);
+        self.turn(name, RequestState::Asked);
         self.forget(name);
         self.waiting.remove(name);
     }
@@ -154,10 +154,10 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     pub(super) fn next(&mut self, now: Instant) -> Option<(String, Turn<'_, T>, Duration)> {
         while let Some((_, name)) = self.due.first().filter(|(due, _)| *due <= now) {
             let name = name.clone();
-            self.turn(&name, State::Ready);
+            self.turn(&name, RequestState::Ready);
         }
         let name = self.ready.next()?;
-        self.turn(&name, State::Asked);
+        self.turn(&name, RequestState::Asked);
         let entry = self.waiting.get(&name)?;
         let age = now.saturating_duration_since(entry.seen);
         let turn = entry.request.as_ref().map_or(Turn::Deny, Turn::Decide);
@@ -174,11 +174,11 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     pub(super) fn leave(
         &mut self,
         name: &str,
-        concern: Concern,
+        dependency: Dependency,
         until: Option<Instant>,
         reason: String,
     ) -> bool {
-        self.turn(name, State::Left(concern, until));
+        self.turn(name, RequestState::Left(dependency, until));
         let Some(entry) = self.waiting.get_mut(name) else {
             return false;
         };
@@ -194,20 +194,20 @@ impl<O: Ord + Clone, T> Queue<O, T> {
                 .saturating_mul(1 << entry.failures.min(16))
                 .min(LONGEST_WAIT);
             entry.failures = entry.failures.saturating_add(1);
-            self.turn(name, State::Again(now + wait));
+            self.turn(name, RequestState::Again(now + wait));
         }
     }
 
     /// What was left because of such a thing may be decided now.
-    pub(super) fn reconsider(&mut self, has_changed: impl Fn(&Concern) -> bool) {
+    pub(super) fn reconsider(&mut self, has_changed: impl Fn(&Dependency) -> bool) {
         let changed: Vec<_> = self
             .left
             .iter()
-            .filter(|(concern, _)| has_changed(concern))
+            .filter(|(dependency, _)| has_changed(dependency))
             .flat_map(|(_, names)| names.iter().cloned())
             .collect();
         for name in changed {
-            self.turn(&name, State::Ready);
+            self.turn(&name, RequestState::Ready);
         }
     }
 
@@ -222,7 +222,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     }
 
     /// Whether another request of this requester may be kept. One that makes room for it is to be denied.
-    fn make_room(&mut self, asker: &Asker) -> bool {
+    fn make_room(&mut self, asker: &RequesterKey) -> bool {
         let of_asker = self.undecided.get(asker).map_or(0, BTreeSet::len);
         if of_asker >= MOST_OF_ONE {
             self.give_up_oldest(asker);
@@ -240,7 +240,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         true
     }
 
-    fn give_up_oldest(&mut self, asker: &Asker) {
+    fn give_up_oldest(&mut self, asker: &RequesterKey) {
         let oldest = self.undecided.get(asker).and_then(BTreeSet::first);
         let Some((_, name)) = oldest.cloned() else {
             return;
@@ -251,8 +251,8 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         };
         entry.request = None;
         // A decision that is being written stands; if it cannot be written, this one follows.
-        if !matches!(entry.state, State::Asked) {
-            self.turn(&name, State::Ready);
+        if !matches!(entry.state, RequestState::Asked) {
+            self.turn(&name, RequestState::Ready);
         }
     }
 
@@ -273,7 +273,7 @@ impl<O: Ord + Clone, T> Queue<O, T> {
     }
 
     /// The only place where a state changes, so that the orders agree with it.
-    fn turn(&mut self, name: &str, state: State) {
+    fn turn(&mut self, name: &str, state: RequestState) {
         let Some(entry) = self.waiting.get_mut(name) else {
             return;
         };
@@ -281,31 +281,31 @@ impl<O: Ord + Clone, T> Queue<O, T> {
         let place = (entry.created.clone(), name.clone());
         let before = std::mem::replace(&mut entry.state, state.clone());
         match before {
-            State::Ready => self.ready.remove(&entry.asker, &place),
-            State::Left(concern, until) => {
+            RequestState::Ready => self.ready.remove(&entry.asker, &place),
+            RequestState::Left(dependency, until) => {
                 self.left_count -= 1;
-                if let Some(left) = self.left.get_mut(&concern) {
+                if let Some(left) = self.left.get_mut(&dependency) {
                     left.remove(&name);
                     if left.is_empty() {
-                        self.left.remove(&concern);
+                        self.left.remove(&dependency);
                     }
                 }
                 if let Some(due) = until {
                     self.due.remove(&(due, name.clone()));
                 }
             }
-            State::Again(due) => drop(self.due.remove(&(due, name.clone()))),
-            State::Asked => {}
+            RequestState::Again(due) => drop(self.due.remove(&(due, name.clone()))),
+            RequestState::Asked => {}
         }
         match state {
-            State::Ready => self.ready.insert(&entry.asker, place),
-            State::Left(concern, until) => {
+            RequestState::Ready => self.ready.insert(&entry.asker, place),
+            RequestState::Left(dependency, until) => {
                 self.left_count += 1;
                 self.due.extend(until.map(|due| (due, name.clone())));
-                self.left.entry(concern).or_default().insert(name);
+                self.left.entry(dependency).or_default().insert(name);
             }
-            State::Again(due) => drop(self.due.insert((due, name))),
-            State::Asked => {}
+            RequestState::Again(due) => drop(self.due.insert((due, name))),
+            RequestState::Asked => {}
         }
     }
 }

@@ -24,8 +24,8 @@ use tracing::{info, warn};
 
 use super::{
     Approver,
-    claim::Claim,
-    decision::{CHANGE_TIME, Concern, Decision, Denial, Doubt, Knowledge, decide},
+    csr_request::CsrRequest,
+    decision::{CHANGE_TIME, Decision, Denial, Dependency, Knowledge, PendingReason, decide},
     queue::{Queue, Turn},
     writing::{Judged, WriteError, Written, write},
 };
@@ -36,10 +36,10 @@ use crate::{
             kind::{AGENT, CertificateKind, SERVER},
             progress::Progress,
         },
-        watch::{News, Trouble, Watcher, Which, follow},
+        watch::{Scope, WatchEvent, WatchLogger, Watcher, follow},
     },
     model::{Snapshot, printable},
-    moment::until,
+    wait::sleep_until_opt,
 };
 
 /// How many decisions are written at the same time.
@@ -49,7 +49,7 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// How often the API server is asked who this server is, until it tells.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-pub(super) struct Term<'a> {
+pub(super) struct LeaderTerm<'a> {
     approver: &'a Approver,
     api: Api<CertificateSigningRequest>,
     queue: Queue<Timestamp, Pending>,
@@ -61,10 +61,10 @@ pub(super) struct Term<'a> {
 /// What is kept of a request, whatever size it has: less than 16 KiB, mostly less than one.
 struct Pending {
     judged: Judged,
-    claim: Claim,
+    csr_request: CsrRequest,
 }
 
-impl<'a> Term<'a> {
+impl<'a> LeaderTerm<'a> {
     pub(super) fn new(approver: &'a Approver) -> Self {
         Self {
             api: Api::all(approver.client.clone()),
@@ -79,8 +79,8 @@ impl<'a> Term<'a> {
     pub(super) async fn run(mut self) {
         let mut agents = self.follow(&AGENT);
         let mut servers = self.follow(&SERVER);
-        let mut watching_agents = Trouble::of("certificate requests of agents");
-        let mut watching_servers = Trouble::of("certificate requests of servers");
+        let mut watching_agents = WatchLogger::of("certificate requests of agents");
+        let mut watching_servers = WatchLogger::of("certificate requests of servers");
         let mut writes: FuturesUnordered<BoxFuture<'static, Written>> = FuturesUnordered::new();
         let mut snapshots = self.approver.snapshots.clone();
         let mut snapshot = snapshots.borrow_and_update().clone();
@@ -111,17 +111,17 @@ impl<'a> Term<'a> {
                 Some(written) = writes.next(), if !writes.is_empty() => self.written(&written),
                 Ok(()) = snapshots.changed() => {
                     let newer = snapshots.borrow_and_update().clone();
-                    self.queue.reconsider(|concern| differs(concern, &snapshot, &newer));
+                    self.queue.reconsider(|dependency| differs(dependency, &snapshot, &newer));
                     snapshot = newer;
                 }
                 Ok(()) = names.changed() => {
-                    self.queue.reconsider(|concern| *concern == Concern::Names);
+                    self.queue.reconsider(|dependency| *dependency == Dependency::Names);
                 }
                 user = &mut own_user, if self.own_user.is_none() => {
                     self.own_user = Some(user);
-                    self.queue.reconsider(|concern| *concern == Concern::OwnUser);
+                    self.queue.reconsider(|dependency| *dependency == Dependency::OwnUser);
                 }
-                () = until(due) => {}
+                () = sleep_until_opt(due) => {}
             }
         }
     }
@@ -130,10 +130,10 @@ impl<'a> Term<'a> {
     fn follow(
         &self,
         kind: &CertificateKind,
-    ) -> BoxStream<'static, News<CertificateSigningRequest>> {
+    ) -> BoxStream<'static, WatchEvent<CertificateSigningRequest>> {
         follow(
             self.api.clone(),
-            &Which::OfSigner(kind.signer),
+            &Scope::OfSigner(kind.signer),
             Watcher::Server,
         )
     }
@@ -147,7 +147,7 @@ impl<'a> Term<'a> {
                 self.see(&csr);
             }
             Event::InitDone => {
-                let of_signer = |pending: &Pending| pending.claim.kind == kind;
+                let of_signer = |pending: &Pending| pending.csr_request.kind == kind;
                 self.queue.retain(listed, of_signer);
                 listed.clear();
             }
@@ -164,14 +164,17 @@ impl<'a> Term<'a> {
             return;
         };
         let created = csr.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let claim = (Progress::of(csr) == Progress::Pending)
-            .then(|| Claim::read(csr))
+        let csr_request = (Progress::of(csr) == Progress::Pending)
+            .then(|| CsrRequest::read(csr))
             .flatten();
-        match (claim, created) {
-            (Some(claim), Some(created)) => {
-                let asker = claim.requester.asker();
+        match (csr_request, created) {
+            (Some(csr_request), Some(created)) => {
+                let asker = csr_request.requester.asker();
                 let judged = Judged::of(csr);
-                let pending = Pending { judged, claim };
+                let pending = Pending {
+                    judged,
+                    csr_request,
+                };
                 self.queue
                     .put(&name, (created, asker), pending, Instant::now());
             }
@@ -192,7 +195,7 @@ impl<'a> Term<'a> {
                 let denied = Decision::Deny(Denial::TooMany);
                 return Some(write(self.api.clone(), name, None, denied).boxed());
             };
-            let requester = printable(&pending.claim.requester.username);
+            let requester = printable(&pending.csr_request.requester.username);
             let knowledge = Knowledge {
                 snapshot: &snapshot,
                 own_user: self.own_user.as_deref(),
@@ -200,12 +203,12 @@ impl<'a> Term<'a> {
                 agents: &self.approver.agents,
                 longest_life: self.approver.longest_life,
             };
-            match decide(&pending.claim, age, &knowledge) {
-                Decision::Leave(doubt) => {
-                    let reason = doubt.to_string();
-                    let until = denied_at(&doubt, age, now);
-                    let concern = doubt.concern();
-                    if self.queue.leave(&name, concern, until, reason.clone()) {
+            match decide(&pending.csr_request, age, &knowledge) {
+                Decision::Leave(pending) => {
+                    let reason = pending.to_string();
+                    let until = denied_at(&pending, age, now);
+                    let dependency = pending.dependency();
+                    if self.queue.leave(&name, dependency, until, reason.clone()) {
                         let reason = printable(&reason);
                         info!(
                             requester,
@@ -291,17 +294,17 @@ async fn own_user(client: Client) -> String {
     }
 }
 
-/// Whether these snapshots say different things of what a doubt is about.
-fn differs(concern: &Concern, one: &Snapshot, other: &Snapshot) -> bool {
-    match concern {
-        Concern::Node(node) => one.node(node) != other.node(node),
-        Concern::OwnUser | Concern::Names | Concern::Request => false,
+/// Whether these snapshots say different things of what a pending request depends on.
+fn differs(dependency: &Dependency, one: &Snapshot, other: &Snapshot) -> bool {
+    match dependency {
+        Dependency::Node(node) => one.node(node) != other.node(node),
+        Dependency::OwnUser | Dependency::Names | Dependency::Request => false,
     }
 }
 
-/// When a doubt about a request known for so long becomes a denial, if it does.
-fn denied_at(doubt: &Doubt, age: Duration, now: Instant) -> Option<Instant> {
-    doubt
+/// When a request that has been pending for so long becomes denied, if it does.
+fn denied_at(pending: &PendingReason, age: Duration, now: Instant) -> Option<Instant> {
+    pending
         .is_short()
         .then(|| now + CHANGE_TIME.saturating_sub(age))
 }
@@ -327,19 +330,19 @@ mod tests {
         let before = snapshot(&[("e1", "10.0.0.1"), ("e2", "10.0.0.2")]);
         let after = snapshot(&[("e1", "10.0.0.1"), ("e2", "10.0.0.9"), ("e3", "10.0.0.3")]);
         for (node, changes) in [("e1", false), ("e2", true), ("e3", true), ("e4", false)] {
-            let concern = Concern::Node(node.parse().unwrap());
-            assert_eq!(differs(&concern, &before, &after), changes, "{node}");
+            let dependency = Dependency::Node(node.parse().unwrap());
+            assert_eq!(differs(&dependency, &before, &after), changes, "{node}");
         }
-        assert!(!differs(&Concern::Names, &before, &after));
+        assert!(!differs(&Dependency::Names, &before, &after));
     }
 
     #[test]
     fn a_doubt_that_time_settles_is_looked_at_again_when_it_becomes_a_denial() {
         let (now, age) = (Instant::now(), Duration::from_secs(20));
         let node: NodeName = "e1".parse().unwrap();
-        let unknown = Doubt::UnknownNode(node.clone());
+        let unknown = PendingReason::UnknownNode(node.clone());
         let addresses = vec!["10.0.0.9".parse().unwrap()];
-        let address = Doubt::Addresses { node, addresses };
+        let address = PendingReason::Addresses { node, addresses };
         assert_eq!(denied_at(&unknown, age, now), None);
         let at = Some(now + CHANGE_TIME.checked_sub(age).unwrap());
         assert_eq!(denied_at(&address, age, now), at);

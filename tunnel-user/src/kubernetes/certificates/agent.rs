@@ -12,15 +12,15 @@ use tracing::error;
 
 use super::{
     CertificateNames,
-    kept::{KeptCertificate, Signing, Wanted},
     kind::{AGENT, SERVER_PROOF},
+    manager::{CertificateManager, DesiredNames, Signer},
 };
 use crate::{
     kubernetes::ClusterCas,
     model::{AgentIdentity, NodeName},
-    moment::{changed, holds},
     observability::chain,
     pki::{AgentProof, Credential, Validity, agent_identity, client_config},
+    wait::{changed, wait_for},
 };
 
 /// What an agent needs in order to have a certificate.
@@ -41,7 +41,7 @@ pub struct AgentCredentialsOptions {
 
 /// The credential, kept fresh by [`run`](Self::run).
 pub struct AgentCredentials {
-    kept: KeptCertificate<BTreeSet<IpAddr>>,
+    manager: CertificateManager<BTreeSet<IpAddr>>,
     cas: ClusterCas,
     identities: watch::Sender<AgentIdentity>,
     configs: watch::Sender<Arc<ClientConfig>>,
@@ -73,7 +73,7 @@ impl AgentCredentials {
             addresses,
             life,
         } = options;
-        let signing = Signing {
+        let signer = Signer {
             client,
             cas: cas.clone(),
             life,
@@ -83,7 +83,7 @@ impl AgentCredentials {
             let dns = dns.clone();
             move |names: &CertificateNames| names.dns == dns
         };
-        let wanted = Wanted {
+        let desired = DesiredNames {
             source: addresses,
             names: Box::new(move |addresses: &BTreeSet<IpAddr>| {
                 (!addresses.is_empty()).then(|| CertificateNames {
@@ -92,19 +92,20 @@ impl AgentCredentials {
                 })
             }),
         };
-        let mut kept = KeptCertificate::new(&AGENT, signing, &cert_dir, wanted)?;
-        let credential = if let Some(stored) = kept.load(is_of_node)? {
+        let mut manager = CertificateManager::new(&AGENT, signer, &cert_dir, desired)?;
+        let credential = if let Some(stored) = manager.load(is_of_node)? {
             stored
         } else {
             tokio::select! {
                 () = shutdown.cancelled() => bail!("stopped before the agent had a certificate"),
-                issued = kept.next(trouble) => issued,
+                issued = manager.next(trouble) => issued,
             }
         };
-        let established = Established::new(&credential, &cas.borrow())
-            .with_context(|| format!("cannot use the certificate in {}", kept.file().display()))?;
+        let established = Established::new(&credential, &cas.borrow()).with_context(|| {
+            format!("cannot use the certificate in {}", manager.file().display())
+        })?;
         Ok(Self {
-            kept,
+            manager,
             cas,
             identities: watch::Sender::new(established.identity),
             configs: watch::Sender::new(established.config),
@@ -147,22 +148,22 @@ impl AgentCredentials {
             };
             let credential = tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = holds(&mut refused_rx, is_in_use), if !self.kept.is_refused() => {
-                    self.kept.refuse();
+                () = wait_for(&mut refused_rx, is_in_use), if !self.manager.is_refused() => {
+                    self.manager.refuse();
                     continue;
                 }
-                () = changed(&mut self.cas) => match self.kept.under_other_cas() {
+                () = changed(&mut self.cas) => match self.manager.under_other_cas() {
                     Some(in_use) => in_use,
                     None => continue,
                 },
-                credential = self.kept.next(&|_| {}) => credential,
+                credential = self.manager.next(&|_| {}) => credential,
             };
             let established = Established::new(&credential, &self.cas.borrow_and_update());
             match established {
                 Ok(established) => self.publish(established),
                 Err(error) => {
                     error!(
-                        file = %self.kept.file().display(),
+                        file = %self.manager.file().display(),
                         error = chain(error.as_ref()),
                         "cannot use the agent's certificate"
                     );

@@ -136,15 +136,15 @@ impl Rotation {
     }
 
     /// What to do, where the certificate should have these names.
-    pub(super) fn next(&self, wanted: Option<&CertificateNames>, now: OffsetDateTime) -> Next {
-        let why = match (&self.held, wanted) {
+    pub(super) fn next(&self, desired: Option<&CertificateNames>, now: OffsetDateTime) -> Next {
+        let why = match (&self.held, desired) {
             (None, None) => return Next::AwaitNames,
             (None, Some(_)) => Why::First,
-            (Some(held), Some(wanted)) if !self.serves(&held.names, wanted) => Why::NamesChanged,
+            (Some(held), Some(desired)) if !self.serves(&held.names, desired) => Why::NamesChanged,
             (Some(held), None) if held.refused => return Next::AwaitNames,
             (Some(held), Some(_)) if held.refused => Why::Refused,
             (Some(held), _) => match held.schedule.wait(now) {
-                Duration::ZERO if wanted.is_none() => return Next::AwaitNames,
+                Duration::ZERO if desired.is_none() => return Next::AwaitNames,
                 Duration::ZERO => Why::Due,
                 wait => return Next::Wait(wait),
             },
@@ -155,11 +155,11 @@ impl Rotation {
         }
     }
 
-    fn serves(&self, has: &CertificateNames, wanted: &CertificateNames) -> bool {
+    fn serves(&self, has: &CertificateNames, desired: &CertificateNames) -> bool {
         if self.exact {
-            has == wanted
+            has == desired
         } else {
-            has.contains(wanted)
+            has.contains(desired)
         }
     }
 }
@@ -200,9 +200,9 @@ mod tests {
     fn the_first_is_asked_for_as_soon_as_its_names_are_known() {
         let rotation = Rotation::new(&SERVER);
         assert_eq!(rotation.next(None, at(0)), Next::AwaitNames);
-        let wanted = names(&["10.0.0.1"]);
+        let desired = names(&["10.0.0.1"]);
         assert_eq!(
-            rotation.next(Some(&wanted), at(0)),
+            rotation.next(Some(&desired), at(0)),
             Next::Request(Why::First)
         );
     }
@@ -255,20 +255,20 @@ mod tests {
     #[test]
     fn a_refused_one_is_replaced_at_once_and_refusals_in_a_row_ever_later() {
         let mut rotation = holding(&AGENT, &["10.0.0.1"]);
-        let wanted = names(&["10.0.0.1"]);
+        let desired = names(&["10.0.0.1"]);
         let mut now = at(0);
         for wait in [0, 5, 10, 20].map(Duration::from_secs) {
             assert!(!rotation.is_refused());
             assert_eq!(rotation.refused(now, 1.0), wait);
             assert!(rotation.is_refused());
             if !wait.is_zero() {
-                assert_eq!(rotation.next(Some(&wanted), now), Next::Wait(wait));
+                assert_eq!(rotation.next(Some(&desired), now), Next::Wait(wait));
             }
             now += wait;
-            let next = rotation.next(Some(&wanted), now);
+            let next = rotation.next(Some(&desired), now);
             assert_eq!(next, Next::Request(Why::Refused));
             let validity = Validity::starting(now, HOUR);
-            rotation.hold(wanted.clone(), validity, now, 0.5);
+            rotation.hold(desired.clone(), validity, now, 0.5);
         }
         now += REFUSALS_APART + FIRST_WAIT;
         assert_eq!(rotation.refused(now, 1.0), Duration::ZERO);
@@ -277,20 +277,20 @@ mod tests {
     #[test]
     fn what_fails_is_tried_again_ever_later_and_at_once_with_other_names() {
         let mut rotation = Rotation::new(&AGENT);
-        let wanted = names(&["10.0.0.1"]);
+        let desired = names(&["10.0.0.1"]);
         let waits: Vec<_> = (0..10).map(|_| rotation.failed(true, at(0), 1.0)).collect();
         assert_eq!(waits[..3], [5, 10, 20].map(Duration::from_secs));
         assert_eq!(waits[9], LONGEST_WAIT);
         assert_eq!(
-            rotation.next(Some(&wanted), at(1)),
+            rotation.next(Some(&desired), at(1)),
             Next::Wait(Duration::from_secs(299))
         );
         let outage = rotation.failed(false, at(0), 1.0);
         assert_eq!(outage, LONGEST_OUTAGE_WAIT);
-        let later = rotation.next(Some(&wanted), at(300));
+        let later = rotation.next(Some(&desired), at(300));
         assert_eq!(later, Next::Request(Why::First));
         rotation.names_changed();
-        let changed = rotation.next(Some(&wanted), at(1));
+        let changed = rotation.next(Some(&desired), at(1));
         assert_eq!(changed, Next::Request(Why::First));
     }
 }

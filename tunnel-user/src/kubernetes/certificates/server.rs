@@ -10,17 +10,17 @@ use tracing::error;
 
 use super::{
     CertificateNames,
-    kept::{KeptCertificate, Signing, Wanted},
     kind::SERVER,
+    manager::{CertificateManager, DesiredNames, Signer},
 };
 use crate::{
     kubernetes::ClusterCas,
-    moment::changed,
     observability::chain,
     pki::{
         Credential, Validity, server_config_requiring_certificates,
         server_config_without_certificate,
     },
+    wait::changed,
 };
 
 /// What a server needs in order to have a certificate.
@@ -40,7 +40,7 @@ pub struct ServerCertificateOptions {
 /// Keeps the server's certificate fresh and publishes the TLS configuration with it. Until there
 /// is a certificate, handshakes fail.
 pub struct ServerCertificate {
-    kept: KeptCertificate<Option<CertificateNames>>,
+    manager: CertificateManager<Option<CertificateNames>>,
     cas: ClusterCas,
     configs: watch::Sender<Arc<ServerConfig>>,
     validities: watch::Sender<Option<Validity>>,
@@ -56,21 +56,21 @@ impl ServerCertificate {
             names,
             life,
         } = options;
-        let signing = Signing {
+        let signer = Signer {
             client,
             cas: cas.clone(),
             life,
         };
-        let wanted = Wanted {
+        let desired = DesiredNames {
             source: names,
             names: Box::new(|names: &Option<CertificateNames>| {
                 names.clone().filter(|names| !names.is_empty())
             }),
         };
-        let mut kept = KeptCertificate::new(&SERVER, signing, &cert_dir, wanted)?;
-        let stored = kept.load(|_| true)?;
+        let mut manager = CertificateManager::new(&SERVER, signer, &cert_dir, desired)?;
+        let stored = manager.load(|_| true)?;
         let certificate = Self {
-            kept,
+            manager,
             cas,
             configs: watch::Sender::new(Arc::new(server_config_without_certificate()?)),
             validities: watch::Sender::new(None),
@@ -96,11 +96,11 @@ impl ServerCertificate {
         loop {
             let credential = tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = changed(&mut self.cas) => match self.kept.under_other_cas() {
+                () = changed(&mut self.cas) => match self.manager.under_other_cas() {
                     Some(in_use) => in_use,
                     None => continue,
                 },
-                credential = self.kept.next(&trouble) => credential,
+                credential = self.manager.next(&trouble) => credential,
             };
             self.publish(&credential);
         }
@@ -113,7 +113,7 @@ impl ServerCertificate {
                 self.validities.send_replace(Some(credential.validity));
             }
             Err(error) => {
-                let file = self.kept.file();
+                let file = self.manager.file();
                 error!(file = %file.display(), error = chain(&error), "cannot use the server's certificate");
             }
         }

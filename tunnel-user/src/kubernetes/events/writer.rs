@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Notice, Shared};
+use super::{EventRecord, Pending};
 use crate::{kubernetes::api_error::describe, observability::TokenBucket};
 
 /// Shown by `kubectl describe` as where an Event is from.
@@ -29,8 +29,8 @@ const LONGEST_NOTE: usize = 1024;
 pub struct EventWriter {
     client: kube::Client,
     reporter: Reporter,
-    notice_rx: mpsc::Receiver<Notice>,
-    shared: Arc<Shared>,
+    notice_rx: mpsc::Receiver<EventRecord>,
+    shared: Arc<Pending>,
     /// Whether the last one could not be written, so that it is said once.
     failing: bool,
     /// A recorder merges what has the same object and reason, and keeps the first note. So each
@@ -42,8 +42,8 @@ impl EventWriter {
     pub(super) fn new(
         client: kube::Client,
         instance: &str,
-        notice_rx: mpsc::Receiver<Notice>,
-        shared: Arc<Shared>,
+        notice_rx: mpsc::Receiver<EventRecord>,
+        shared: Arc<Pending>,
     ) -> Self {
         let reporter = Reporter {
             controller: CONTROLLER.to_owned(),
@@ -76,7 +76,7 @@ impl EventWriter {
         }
     }
 
-    async fn write(&mut self, notice: Notice) -> bool {
+    async fn write(&mut self, notice: EventRecord) -> bool {
         let recorder = self.recorder(&notice.note, Instant::now());
         let event = Event {
             type_: EventType::Warning,

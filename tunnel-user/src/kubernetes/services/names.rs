@@ -89,13 +89,13 @@ pub(super) fn without_kubelets_name(mut names: CertificateNames) -> CertificateN
 
 /// Names that grow at once and shrink late.
 #[derive(Debug, Default)]
-pub(super) struct Lasting {
+pub(super) struct GracePeriodSet {
     /// When each was last of use; those that still are have none.
     dns: BTreeMap<String, Option<Instant>>,
     ips: BTreeMap<IpAddr, Option<Instant>>,
 }
 
-impl Lasting {
+impl GracePeriodSet {
     /// These are of use now.
     pub(super) fn set(&mut self, names: &CertificateNames, now: Instant) {
         update(&mut self.dns, &names.dns, now);
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_name_that_comes_back_in_time_was_never_gone() {
-        let mut lasting = Lasting::default();
+        let mut lasting = GracePeriodSet::default();
         let start = Instant::now();
         let both = ips(&["10.77.0.1", "10.77.0.2"]);
         lasting.set(&both, start);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_name_that_stays_away_goes_and_a_new_one_is_there_at_once() {
-        let mut lasting = Lasting::default();
+        let mut lasting = GracePeriodSet::default();
         let start = Instant::now();
         lasting.set(&ips(&["10.77.0.1"]), start);
         let moved = ips(&["10.77.0.3"]);

@@ -20,11 +20,12 @@ use super::{
 use crate::{
     kubernetes::{
         ObjectName,
-        watch::{News, Trouble, Watcher, Which, follow},
+        watch::{Scope, WatchEvent, WatchLogger, Watcher, follow},
     },
     model::ServerAddr,
-    moment::until,
+    observability::chain,
     pki::{PrivateDir, StoreError},
+    wait::sleep_until_opt,
 };
 
 /// What was known last, one address to a line.
@@ -50,7 +51,7 @@ pub struct ServerAddresses {
     dir: PrivateDir,
     known: Watched<Service>,
     slices: Slices,
-    /// this --addresses, best first--> keeper of sessions
+    /// this --addresses, best first--> session manager
     addresses_tx: watch::Sender<Vec<ServerAddr>>,
     /// this --why there is no address--> readiness
     problem_tx: watch::Sender<Option<String>>,
@@ -100,14 +101,15 @@ impl ServerAddresses {
         let ObjectName { namespace, name } = &self.service;
         let services = Api::namespaced(self.client.clone(), namespace);
         let slices = Api::namespaced(self.client.clone(), namespace);
-        let named = Which::Named(name.clone());
-        let of_service = Which::Labelled(slices_of(name));
-        let mut services: BoxStream<'_, News<Service>> = follow(services, &named, Watcher::Agent);
-        let mut slices: BoxStream<'_, News<EndpointSlice>> =
+        let named = Scope::Named(name.clone());
+        let of_service = Scope::Labelled(slices_of(name));
+        let mut services: BoxStream<'_, WatchEvent<Service>> =
+            follow(services, &named, Watcher::Agent);
+        let mut slices: BoxStream<'_, WatchEvent<EndpointSlice>> =
             follow(slices, &of_service, Watcher::Agent);
         let (mut of_services, mut of_slices) = (
-            Trouble::of("the servers' Service"),
-            Trouble::of("the servers' EndpointSlices"),
+            WatchLogger::of("the servers' Service"),
+            WatchLogger::of("the servers' EndpointSlices"),
         );
         let mut due = None;
         loop {
@@ -120,7 +122,7 @@ impl ServerAddresses {
                     self.slices.hear(event);
                     due.get_or_insert(Instant::now() + SETTLE);
                 },
-                () = until(due) => {
+                () = sleep_until_opt(due) => {
                     due = None;
                     self.publish();
                 }
@@ -171,7 +173,7 @@ impl ServerAddresses {
         let lines = lines.join("\n");
         if let Err(error) = self.dir.write(FILE, lines.as_bytes()) {
             tracing::warn!(
-                error = format!("{:#}", anyhow::anyhow!(error)),
+                error = chain(&error),
                 "cannot keep the servers' addresses: a start without the API server would find none",
             );
         }
@@ -183,7 +185,7 @@ fn read(dir: &PrivateDir) -> Vec<ServerAddr> {
     let content = match dir.read(FILE) {
         Ok(content) => content.unwrap_or_default(),
         Err(error) => {
-            let error = format!("{:#}", anyhow::anyhow!(error));
+            let error = chain(&error);
             tracing::warn!(
                 error,
                 "starting without the servers' addresses that were known"

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     facts::{Slices, Watched, slices_of},
-    names::{self, Lasting},
+    names::{self, GracePeriodSet},
 };
 use crate::{
     kubernetes::{
         CertificateNames, ObjectName,
-        watch::{News, Trouble, Watcher, Which, follow},
+        watch::{Scope, WatchEvent, WatchLogger, Watcher, follow},
     },
-    moment::until,
+    wait::sleep_until_opt,
 };
 
 /// A new certificate serves for all changes within this time.
@@ -47,7 +47,7 @@ pub struct ServerNames {
     of_service: CertificateNames,
     of_internal: CertificateNames,
     told_missing: bool,
-    lasting: Lasting,
+    lasting: GracePeriodSet,
     /// this --names--> who asks for the certificate
     names_tx: watch::Sender<Option<CertificateNames>>,
 }
@@ -64,7 +64,7 @@ impl ServerNames {
             of_service: CertificateNames::default(),
             of_internal: CertificateNames::default(),
             told_missing: false,
-            lasting: Lasting::default(),
+            lasting: GracePeriodSet::default(),
             names_tx,
         };
         (this, names)
@@ -75,9 +75,9 @@ impl ServerNames {
         let mut service = self.watch(&self.options.service);
         let mut internal = self.watch(&self.options.internal_service);
         let mut slices = self.watch_slices();
-        let mut of_service = Trouble::of("the servers' Service");
-        let mut of_internal = Trouble::of("the servers' internal Service");
-        let mut of_slices = Trouble::of("the servers' EndpointSlices");
+        let mut of_service = WatchLogger::of("the servers' Service");
+        let mut of_internal = WatchLogger::of("the servers' internal Service");
+        let mut of_slices = WatchLogger::of("the servers' EndpointSlices");
         let mut due = None;
         loop {
             let heard = tokio::select! {
@@ -90,7 +90,7 @@ impl ServerNames {
                 Some(news) = slices.next() => {
                     of_slices.tell(news).map(|event| self.slices.hear(event))
                 }
-                () = until(due) => {
+                () = sleep_until_opt(due) => {
                     due = self.publish(Instant::now());
                     None
                 }
@@ -103,15 +103,15 @@ impl ServerNames {
         }
     }
 
-    fn watch(&self, service: &ObjectName) -> BoxStream<'static, News<Service>> {
+    fn watch(&self, service: &ObjectName) -> BoxStream<'static, WatchEvent<Service>> {
         let api = Api::namespaced(self.options.client.clone(), &service.namespace);
-        follow(api, &Which::Named(service.name.clone()), Watcher::Server)
+        follow(api, &Scope::Named(service.name.clone()), Watcher::Server)
     }
 
-    fn watch_slices(&self) -> BoxStream<'static, News<EndpointSlice>> {
+    fn watch_slices(&self) -> BoxStream<'static, WatchEvent<EndpointSlice>> {
         let service = &self.options.service;
         let api = Api::namespaced(self.options.client.clone(), &service.namespace);
-        let which = Which::Labelled(slices_of(&service.name));
+        let which = Scope::Labelled(slices_of(&service.name));
         follow(api, &which, Watcher::Server)
     }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     kubernetes::{
         ObjectName,
-        watch::{Trouble, Watcher, Which, follow},
+        watch::{Scope, WatchLogger, Watcher, follow},
     },
     model::{ListedPorts, PortSet},
     observability::chain,
@@ -73,9 +73,9 @@ impl AgentPorts {
     /// Follows the `ConfigMap` until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let objects = Api::namespaced(self.client.clone(), &self.name.namespace);
-        let which = Which::Named(self.name.name.clone());
+        let which = Scope::Named(self.name.name.clone());
         let mut objects = follow::<ConfigMap>(objects, &which, Watcher::Agent);
-        let mut trouble = Trouble::of("the ports' ConfigMap");
+        let mut trouble = WatchLogger::of("the ports' ConfigMap");
         loop {
             tokio::select! {
                 Some(news) = objects.next() => if let Some(event) = trouble.tell(news) {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::{
     ApiServerAddresses,
-    watch::{News, Watcher, Which, follow},
+    watch::{Scope, WatchEvent, Watcher, follow},
 };
 
 /// Where the API server itself writes its endpoints.
@@ -121,12 +121,12 @@ impl Follower {
         let (namespace, label) = API_SERVER;
         let mut services = follow(
             Api::<Service>::all(self.client.clone()),
-            &Which::All,
+            &Scope::All,
             Watcher::Server,
         );
         let mut endpoints = follow(
             Api::<EndpointSlice>::namespaced(self.client.clone(), namespace),
-            &Which::Labelled(label.to_owned()),
+            &Scope::Labelled(label.to_owned()),
             Watcher::Server,
         );
         self.publish();
@@ -184,11 +184,11 @@ impl<K: Resource> Watched<K> {
     }
 
     /// Whether that is more than a part of a list.
-    fn hear(&mut self, news: News<K>) -> bool {
-        let is_part = matches!(news, News::Event(Event::Init | Event::InitApply(_)));
+    fn hear(&mut self, news: WatchEvent<K>) -> bool {
+        let is_part = matches!(news, WatchEvent::Event(Event::Init | Event::InitApply(_)));
         match news {
-            News::Event(event) => self.hear_event(event),
-            News::Back => {
+            WatchEvent::Event(event) => self.hear_event(event),
+            WatchEvent::Back => {
                 if let WatchState::Lost { listed, .. } = self.state {
                     self.state = if listed {
                         WatchState::Listed
@@ -197,7 +197,7 @@ impl<K: Resource> Watched<K> {
                     };
                 }
             }
-            News::Lost(error) => {
+            WatchEvent::Lost(error) => {
                 let listed = self.is_listed();
                 self.state = WatchState::Lost { listed, error };
             }

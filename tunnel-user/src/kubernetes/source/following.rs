@@ -1,4 +1,4 @@
-//! What is heard of the cluster, and what follows from it: a snapshot, findings, and what is kept.
+//! What is heard of the cluster, and what follows from it: a snapshot, problems, and what is kept.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,29 +14,29 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Finding, NameSession, Origin, PortsProblem, SourceHealth, WatchHealth,
+    ClusterProblem, NameSession, Origin, PortsProblem, SourceHealth, WatchHealth,
     changes::Changes,
     cluster_addresses::Known,
-    finding::Teller,
+    debouncer::Debouncer,
     index::{Index, View},
     node::NodeObject,
-    publication::Publication,
+    problem_report::EventReporter,
     saved::{FRESH, Saved},
 };
-use crate::{kubernetes::watch::News, model::SnapshotWriter, moment::until};
+use crate::{kubernetes::watch::WatchEvent, model::SnapshotWriter, wait::sleep_until_opt};
 
 /// Sessions come and go in crowds, and a list of all nodes is walked for a change of who has an
 /// address.
 const SESSIONS_SETTLE: Duration = Duration::from_secs(1);
 
 /// What is known, and who is told.
-pub(super) struct State {
+pub(super) struct SourceState {
     pub(super) index: Index,
     pub(super) snapshots: SnapshotWriter,
     pub(super) health: latest::Sender<SourceHealth>,
     /// source --what is known--> disk
     pub(super) saved_tx: latest::Sender<Option<Arc<Saved>>>,
-    pub(super) teller: Teller,
+    pub(super) reporter: EventReporter,
     pub(super) leading: bool,
     pub(super) has_session: NameSession,
     /// Whether the cluster's own addresses have been asked for.
@@ -47,14 +47,14 @@ pub(super) struct State {
 
 /// Whatever the source hears of.
 pub(super) struct Heard {
-    pub(super) nodes: BoxStream<'static, News<NodeObject>>,
-    pub(super) config: BoxStream<'static, News<ConfigMap>>,
+    pub(super) nodes: BoxStream<'static, WatchEvent<NodeObject>>,
+    pub(super) config: BoxStream<'static, WatchEvent<ConfigMap>>,
     pub(super) cluster: latest::Receiver<Known>,
     pub(super) session_changes: latest::Receiver<u64>,
     pub(super) leading: latest::Receiver<bool>,
 }
 
-impl State {
+impl SourceState {
     pub(super) async fn run(mut self, heard: Heard, shutdown: CancellationToken) {
         let Heard {
             mut nodes,
@@ -63,7 +63,7 @@ impl State {
             mut session_changes,
             mut leading,
         } = heard;
-        let mut publication = Publication::default();
+        let mut debouncer = Debouncer::default();
         let mut fresh = interval(FRESH);
         loop {
             self.lead(*leading.borrow_and_update());
@@ -76,13 +76,13 @@ impl State {
                     self.look_by(Instant::now() + SESSIONS_SETTLE);
                     false
                 }
-                () = until(self.look_at) => {
+                () = sleep_until_opt(self.look_at) => {
                     self.look_at = None;
                     true
                 }
-                () = publication.due() => {
+                () = debouncer.due() => {
                     self.publish();
-                    publication.published(Instant::now());
+                    debouncer.published(Instant::now());
                     false
                 }
                 _ = fresh.tick() => {
@@ -92,28 +92,28 @@ impl State {
                 () = shutdown.cancelled() => return,
             };
             if changed && self.may_publish() {
-                publication.ask(Instant::now());
+                debouncer.ask(Instant::now());
             }
         }
     }
 
-    fn hear_nodes(&mut self, news: News<NodeObject>) -> bool {
+    fn hear_nodes(&mut self, news: WatchEvent<NodeObject>) -> bool {
         self.note("Nodes", &news, |health| &mut health.nodes);
         match news {
-            News::Event(event) => self.index.hear_node(event),
+            WatchEvent::Event(event) => self.index.hear_node(event),
             // Who is to blame for an unreadable ConfigMap is seen otherwise now.
-            News::Lost(_) | News::Back => self.health.borrow().ports_config.is_lost(),
+            WatchEvent::Lost(_) | WatchEvent::Back => self.health.borrow().ports_config.is_lost(),
         }
     }
 
-    fn hear_config(&mut self, news: News<ConfigMap>) -> bool {
+    fn hear_config(&mut self, news: WatchEvent<ConfigMap>) -> bool {
         self.note("the ports' ConfigMap", &news, |health| {
             &mut health.ports_config
         });
         match news {
-            News::Event(event) => self.hear_config_event(event),
+            WatchEvent::Event(event) => self.hear_config_event(event),
             // Nodes that wait for the ports need not wait any longer.
-            News::Lost(_) | News::Back => true,
+            WatchEvent::Lost(_) | WatchEvent::Back => true,
         }
     }
 
@@ -152,21 +152,21 @@ impl State {
     fn note<K>(
         &self,
         what: &'static str,
-        news: &News<K>,
+        news: &WatchEvent<K>,
         watch: impl FnOnce(&mut SourceHealth) -> &mut WatchHealth,
     ) {
         let now = OffsetDateTime::now_utc();
         self.health.send_if_modified(|health| match news {
             // Says that a list will be asked for.
-            News::Event(Event::Init) => false,
-            News::Event(_) | News::Back => {
+            WatchEvent::Event(Event::Init) => false,
+            WatchEvent::Event(_) | WatchEvent::Back => {
                 let connected = watch(health).connected();
                 if connected {
                     info!(what, "following the cluster");
                 }
                 connected
             }
-            News::Lost(error) => {
+            WatchEvent::Lost(error) => {
                 if watch(health).lost(error.clone(), now) {
                     warn!(
                         what,
@@ -193,13 +193,13 @@ impl State {
         let now = OffsetDateTime::now_utc();
         let View {
             snapshot,
-            mut findings,
+            mut problems,
             next_change,
         } = self.index.view(&*self.has_session, now);
         if let Some(at) = instant_of(next_change, now) {
             self.look_by(at);
         }
-        findings.extend(self.unreadable_config());
+        problems.extend(self.unreadable_config());
         self.snapshots.send_if_modified(|current| {
             if **current == snapshot {
                 return false;
@@ -212,7 +212,7 @@ impl State {
             std::mem::replace(&mut health.origin, Origin::ApiServer) != Origin::ApiServer
         });
         let ports_config = self.index.ports_config();
-        self.teller.tell(findings, &ports_config, self.leading);
+        self.reporter.tell(problems, &ports_config, self.leading);
         self.save(now);
     }
 
@@ -230,12 +230,12 @@ impl State {
     }
 
     /// Without the API server nothing can be read, and nobody be told.
-    fn unreadable_config(&self) -> Option<Finding> {
+    fn unreadable_config(&self) -> Option<ClusterProblem> {
         let health = self.health.borrow();
         match &health.ports_config {
             WatchHealth::Lost { error, .. } if !health.nodes.is_lost() => Some(
                 self.index
-                    .ports_finding(PortsProblem::Unreadable(error.clone())),
+                    .ports_problem(PortsProblem::Unreadable(error.clone())),
             ),
             _ => None,
         }
@@ -243,7 +243,7 @@ impl State {
 
     fn lead(&mut self, leading: bool) {
         if leading && !self.leading {
-            self.teller.tell_again(&self.index.ports_config());
+            self.reporter.tell_again(&self.index.ports_config());
         }
         self.leading = leading;
     }

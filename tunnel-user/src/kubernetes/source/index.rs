@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  [Node]      --> facts --\
-//!  [ConfigMap] --> ports ---+--> judgement --> claims --> Snapshot, findings
+//!  [ConfigMap] --> ports ---+--> judgement --> claims --> Snapshot, problems
 //!  flags       --> rules --/
 //! ```
 //! Facts are kept as they were heard, and judged for each snapshot: rules and the cluster's own
@@ -24,7 +24,7 @@ use kube::runtime::watcher::Event;
 use time::OffsetDateTime;
 
 use super::{
-    Finding, NodeProblem, NodeSelector, PortsProblem,
+    ClusterProblem, NodeProblem, NodeSelector, PortsProblem,
     claims::{ClaimKind, Claimant, Claims, HasSession, RefusedClaim},
     cluster_addresses::ClusterAddresses,
     judgement::{Judge, Judged},
@@ -69,7 +69,7 @@ pub(super) struct Index {
 /// What follows from it.
 pub(super) struct View {
     pub(super) snapshot: Snapshot,
-    pub(super) findings: BTreeSet<Finding>,
+    pub(super) problems: BTreeSet<ClusterProblem>,
     /// When time alone may change it.
     pub(super) next_change: Option<OffsetDateTime>,
 }
@@ -85,7 +85,7 @@ struct Statements<'a> {
 struct Nodes {
     facts: BTreeMap<NodeName, NodeFacts>,
     /// Objects whose name is none, by that.
-    nameless: BTreeMap<String, Finding>,
+    nameless: BTreeMap<String, ClusterProblem>,
 }
 
 impl Index {
@@ -189,8 +189,9 @@ impl Index {
             facts.is_some_and(|facts| !facts.internal.is_empty())
         };
         let settled = claims.settle(&statements.claims, speaks, has_session, now);
-        let mut findings: BTreeSet<Finding> = self.nodes.nameless.values().cloned().collect();
-        findings.extend(statements.findings());
+        let mut problems: BTreeSet<ClusterProblem> =
+            self.nodes.nameless.values().cloned().collect();
+        problems.extend(statements.problems());
         let Statements { tunnelled, .. } = statements;
         let uncaptured = tunnelled.iter().filter(|judged| !judged.outside.is_empty());
         let uncaptured =
@@ -202,15 +203,15 @@ impl Index {
             .with_loopback_ports(asked.loopback)
             .with_uncaptured(uncaptured)
             .with_holders(settled.holders);
-        findings.extend(shared_addresses(&snapshot));
-        findings.extend(settled.refused.into_iter().map(held_address));
-        let problems = asked.problems.into_iter();
-        findings.extend(problems.map(|problem| self.ports_finding(problem)));
+        problems.extend(shared_addresses(&snapshot));
+        problems.extend(settled.refused.into_iter().map(held_address));
+        let of_ports = asked.problems.into_iter();
+        problems.extend(of_ports.map(|problem| self.ports_problem(problem)));
         self.claims = claims;
         self.shares_addresses = shares_addresses;
         View {
             snapshot,
-            findings,
+            problems,
             next_change: settled.next_change,
         }
     }
@@ -260,8 +261,8 @@ impl Index {
     }
 
     /// What is wrong with the `ConfigMap`.
-    pub(super) fn ports_finding(&self, problem: PortsProblem) -> Finding {
-        Finding::Ports {
+    pub(super) fn ports_problem(&self, problem: PortsProblem) -> ClusterProblem {
+        ClusterProblem::Ports {
             config: self.rules.ports_config.clone(),
             problem,
         }
@@ -311,26 +312,26 @@ impl Statements<'_> {
         }
     }
 
-    fn findings(&self) -> Vec<Finding> {
-        let of_node = |node: &NodeName, problem: NodeProblem| Finding::Node {
+    fn problems(&self) -> Vec<ClusterProblem> {
+        let of_node = |node: &NodeName, problem: NodeProblem| ClusterProblem::Node {
             node: node.clone(),
             problem,
         };
-        let mut findings = Vec::new();
+        let mut problems = Vec::new();
         for judged in &self.tunnelled {
-            let problems = judged.problems.iter().cloned();
-            findings.extend(problems.map(|problem| of_node(&judged.node.name, problem)));
+            let of_judged = judged.problems.iter().cloned();
+            problems.extend(of_judged.map(|problem| of_node(&judged.node.name, problem)));
         }
         for facts in self.facts.values() {
             if facts.is_server() {
-                findings.push(of_node(&facts.name, NodeProblem::ServerName));
+                problems.push(of_node(&facts.name, NodeProblem::ServerName));
             }
             let ranges = facts.pod_ranges.iter().copied();
             let over_nodes = ranges.filter(|range| self.is_over_nodes(*range));
-            let problems = over_nodes.map(NodeProblem::PodRangeOverNodes);
-            findings.extend(problems.map(|problem| of_node(&facts.name, problem)));
+            let of_ranges = over_nodes.map(NodeProblem::PodRangeOverNodes);
+            problems.extend(of_ranges.map(|problem| of_node(&facts.name, problem)));
         }
-        findings
+        problems
     }
 
     fn is_over_nodes(&self, pod_range: IpNet) -> bool {
@@ -351,8 +352,8 @@ impl Nodes {
                 !unchanged
             }
             Err(error) => {
-                let finding = Finding::node_name(&error);
-                let before = self.nameless.insert(object.name().to_owned(), finding);
+                let problem = ClusterProblem::node_name(&error);
+                let before = self.nameless.insert(object.name().to_owned(), problem);
                 before.is_none()
             }
         }
@@ -366,22 +367,22 @@ impl Nodes {
     }
 }
 
-fn held_address(claim: RefusedClaim) -> Finding {
+fn held_address(claim: RefusedClaim) -> ClusterProblem {
     let RefusedClaim {
         address,
         holders,
         refused,
     } = claim;
-    Finding::HeldAddress {
+    ClusterProblem::HeldAddress {
         address,
         holders,
         nodes: refused,
     }
 }
 
-fn shared_addresses(snapshot: &Snapshot) -> impl Iterator<Item = Finding> {
+fn shared_addresses(snapshot: &Snapshot) -> impl Iterator<Item = ClusterProblem> {
     let conflicts = snapshot.conflicts().iter();
-    conflicts.map(|conflict| Finding::SharedAddress {
+    conflicts.map(|conflict| ClusterProblem::SharedAddress {
         address: conflict.address,
         nodes: conflict.nodes.clone(),
     })

@@ -17,7 +17,10 @@ use super::{
     claims::SavedClaims, cluster_addresses::ClusterAddresses, node::NodeFacts,
     ports_config::PortsConfig,
 };
-use crate::pki::{PrivateDir, StoreError};
+use crate::{
+    observability::chain,
+    pki::{PrivateDir, StoreError},
+};
 
 const FILE: &str = "cluster.json";
 /// Changes come in crowds; the disk need not see each.
@@ -95,7 +98,7 @@ impl SavedFile {
             Ok(content) => content?,
             Err(error) => {
                 warn!(
-                    error = format!("{:#}", anyhow::anyhow!(error)),
+                    error = chain(&error),
                     "starting without what is known of the cluster"
                 );
                 return None;
@@ -161,7 +164,7 @@ impl SavedFile {
                 }
                 Ok(Err(error)) => {
                     if !failing {
-                        let error = format!("{:#}", anyhow::anyhow!(error));
+                        let error = chain(&error);
                         warn!(
                             error,
                             "cannot save the state of the cluster: a start without the API server would be with an older one"

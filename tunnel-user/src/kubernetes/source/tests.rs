@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
-use crate::kubernetes::{testing::absent_api_server, watch::News};
+use crate::kubernetes::{testing::absent_api_server, watch::WatchEvent};
 
 fn start(state_dir: &std::path::Path) -> (Source, SnapshotReader, watch::Receiver<SourceHealth>) {
     let (events, _writer) = Events::new(absent_api_server(), "test");
@@ -113,7 +113,7 @@ async fn a_config_map_that_cannot_be_read_is_told_of_while_nodes_can() {
     let (source, mut snapshots, health) = leading(dir.path(), events, true);
     let list = testing::listed([testing::edge("e1", &["10.0.0.1"])]);
     let (config_tx, config_rx) = mpsc::channel(1);
-    let nodes = stream::iter(list.into_iter().map(News::Event)).chain(stream::pending());
+    let nodes = stream::iter(list.into_iter().map(WatchEvent::Event)).chain(stream::pending());
     let shutdown = CancellationToken::new();
     let (cluster_tx, cluster) = watch::channel(Known::default());
     let heard = Heard {
@@ -125,7 +125,7 @@ async fn a_config_map_that_cannot_be_read_is_told_of_while_nodes_can() {
     };
     let running = tokio::spawn(source.state.run(heard, shutdown.clone()));
     config_tx
-        .send(News::Lost("403 Forbidden".to_owned()))
+        .send(WatchEvent::Lost("403 Forbidden".to_owned()))
         .await
         .unwrap();
     // Nothing is published before it is known what no node may claim.

@@ -53,14 +53,14 @@ fn watch(
         api: Api::all(absent_api_server()),
         all: ListParams::default(),
         config: watcher::Config::default(),
-        told: Told::default(),
+        told: DeliveredVersions::default(),
         compare_every: COMPARE_EVERY,
         compare_at: Instant::now() + COMPARE_EVERY,
         listing: None,
         events: events.boxed(),
         backoff: Backoff::default(),
         expiries: Expiries::default(),
-        state: State::working(),
+        state: WatchState::working(),
     }
 }
 
@@ -69,14 +69,17 @@ async fn a_watch_that_always_expires_is_trouble_and_not_listed_again_and_again()
     let round = || stream::iter([Ok(Event::Init), Ok(Event::InitDone), expired()]);
     let mut watch = watch(round().chain(round()));
     for _ in 0..2 {
-        assert!(matches!(watch.next().await, News::Event(Event::Init)));
-        assert!(matches!(watch.next().await, News::Event(Event::InitDone)));
+        assert!(matches!(watch.next().await, WatchEvent::Event(Event::Init)));
+        assert!(matches!(
+            watch.next().await,
+            WatchEvent::Event(Event::InitDone)
+        ));
     }
-    let News::Lost(error) = watch.next().await else {
+    let WatchEvent::Lost(error) = watch.next().await else {
         panic!("it goes on listing");
     };
     assert!(error.contains("too old"), "{error}");
-    assert!(matches!(watch.state, State::Broken { wait } if !wait.is_zero()));
+    assert!(matches!(watch.state, WatchState::Broken { wait } if !wait.is_zero()));
 }
 
 #[test]
@@ -108,16 +111,16 @@ async fn a_watch_that_is_silent_about_a_change_is_begun_anew() {
         matches!(
             &heard[..],
             [
-                News::Event(Event::Init),
-                News::Event(Event::InitDone),
-                News::Event(Event::Init)
+                WatchEvent::Event(Event::Init),
+                WatchEvent::Event(Event::InitDone),
+                WatchEvent::Event(Event::Init)
             ]
         ),
         "{} news",
         heard.len()
     );
     assert!(start.elapsed() < COMPARE_EVERY + 2 * COMPARE_AGAIN);
-    let News::Event(Event::InitApply(node)) = watch.next().await else {
+    let WatchEvent::Event(Event::InitApply(node)) = watch.next().await else {
         panic!("the Node is not listed");
     };
     assert_eq!(node.metadata.name.as_deref(), Some("edge-1"));

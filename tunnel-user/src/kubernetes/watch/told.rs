@@ -13,7 +13,7 @@ pub(super) type Version = (String, String);
 
 /// The versions that were told last, and the differences that were found last.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct DeliveredVersions {
     versions: HashMap<String, String>,
     /// While a list comes in, what it had so far.
     listing: Option<HashMap<String, String>>,
@@ -31,7 +31,7 @@ pub(super) enum Comparison {
     Stale,
 }
 
-impl Told {
+impl DeliveredVersions {
     pub(super) fn hear<K: Resource>(&mut self, event: &Event<K>) {
         match event {
             Event::Init => self.listing = Some(HashMap::new()),
@@ -102,12 +102,12 @@ mod tests {
         node
     }
 
-    fn compare(told: &mut Told, listed: &[Node]) -> Comparison {
+    fn compare(told: &mut DeliveredVersions, listed: &[Node]) -> Comparison {
         told.compare(listed.iter().map(version).collect())
     }
 
-    fn told(nodes: &[(&str, &str)]) -> Told {
-        let mut told = Told::default();
+    fn told(nodes: &[(&str, &str)]) -> DeliveredVersions {
+        let mut told = DeliveredVersions::default();
         told.hear(&Event::<Node>::Init);
         for (uid, version) in nodes {
             told.hear(&Event::InitApply(node(uid, version)));

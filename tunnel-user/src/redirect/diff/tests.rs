@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use tunnel_ebpf::standing;
+use tunnel_ebpf::node_mode;
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn address(last: u8) -> [u8; 16] {
 
 fn table(nodes: &[(u8, &[u16])], ports: &[u16]) -> Table {
     let row = |extra: &[u16]| Row {
-        standing: standing::CAPTURE,
+        node_mode: node_mode::CAPTURE,
         closed_gate: 0,
         extra_ports: extra.to_vec(),
     };
@@ -186,9 +186,9 @@ fn a_changed_policy_or_standing_is_one_write() {
     let mut kernel = Kernel::default();
     let mut table = table(&[(1, &[]), (2, &[])], &[10250]);
     write(&mut kernel, &table, None, |_| {});
-    table.nodes.get_mut(&address(2)).unwrap().standing = standing::REFUSE;
+    table.nodes.get_mut(&address(2)).unwrap().node_mode = node_mode::REFUSE;
     let diff = write(&mut kernel, &table, None, |_| {});
     assert_eq!(diff.set_nodes.len(), 1);
     assert_eq!(diff.changes.nodes_changed, 1);
-    assert_eq!(kernel.0[&address(2)].standing, standing::REFUSE);
+    assert_eq!(kernel.0[&address(2)].node_mode, node_mode::REFUSE);
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tunnel_ebpf::{Address, policy, standing};
+use tunnel_ebpf::{Address, node_mode, policy};
 
 use super::{Row, Table};
 use crate::model::Family;
@@ -14,10 +14,10 @@ impl Table {
         let rows = self.nodes.iter_mut();
         for (_, row) in rows.filter(|(octets, _)| family_of(octets) == family) {
             // A node that is set aside for another reason stays as it is.
-            if row.standing == standing::CAPTURE {
-                row.standing = match row.closed_gate {
-                    policy::REFUSE => standing::REFUSE,
-                    _ => standing::BYPASS,
+            if row.node_mode == node_mode::CAPTURE {
+                row.node_mode = match row.closed_gate {
+                    policy::REFUSE => node_mode::REFUSE,
+                    _ => node_mode::BYPASS,
                 };
             }
         }
@@ -45,7 +45,7 @@ impl Table {
         let targets: Vec<_> = targets.map(|ip| SocketAddr::new(ip, port)).collect();
         for target in &targets {
             let row = Row {
-                standing: standing::CAPTURE,
+                node_mode: node_mode::CAPTURE,
                 closed_gate: policy::BYPASS,
                 extra_ports: extra_ports.clone(),
             };
@@ -75,10 +75,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
-        redirect::Standing,
+        redirect::NodeMode,
     };
 
-    fn table(ports: &[u16], extra: &[u16], nodes: &[(&str, GatePolicy, Standing)]) -> Table {
+    fn table(ports: &[u16], extra: &[u16], nodes: &[(&str, GatePolicy, NodeMode)]) -> Table {
         let port = |number: &u16| TunnelPort::new(*number).unwrap();
         let named = (1..).zip(nodes);
         let nodes_of = named.clone().map(|(number, (address, policy, _))| Node {
@@ -90,17 +90,17 @@ mod tests {
         });
         let ports: PortSet = ports.iter().map(port).collect();
         let snapshot = Snapshot::new(nodes_of, ports);
-        let standing = |name: &crate::model::NodeName| {
+        let node_mode = |name: &crate::model::NodeName| {
             let of = |number: u32| name.as_str() == format!("edge-{number}");
             let mut named = named.clone();
             named.find(|(number, _)| of(*number)).unwrap().1.2
         };
         let own = BTreeSet::new();
-        Table::new(&snapshot, &own, GatePolicy::Bypass, standing).0
+        Table::new(&snapshot, &own, GatePolicy::Bypass, node_mode).0
     }
 
     fn standing_of(table: &Table, address: IpAddr) -> u32 {
-        table.nodes[&Address::from(address).octets].standing
+        table.nodes[&Address::from(address).octets].node_mode
     }
 
     #[test]
@@ -108,15 +108,15 @@ mod tests {
         let mut v4 = table(&[10255, 10250], &[], &[NODE]);
         assert_eq!(v4.add_probes(), ["233.252.0.77:10250".parse().unwrap()]);
         assert_eq!(v4.addresses(), 1);
-        let v6 = ("fd00:78::11", GatePolicy::Bypass, Standing::Capture);
+        let v6 = ("fd00:78::11", GatePolicy::Bypass, NodeMode::Capture);
         let both = table(&[10250], &[], &[NODE, v6]).add_probes();
         assert_eq!(both.len(), 2);
         assert_eq!(table(&[10250], &[], &[]).add_probes(), []);
         assert_eq!(table(&[], &[], &[NODE]).add_probes(), []);
     }
 
-    const NODE: (&str, GatePolicy, Standing) =
-        ("10.78.0.11", GatePolicy::Bypass, Standing::Capture);
+    const NODE: (&str, GatePolicy, NodeMode) =
+        ("10.78.0.11", GatePolicy::Bypass, NodeMode::Capture);
 
     #[test]
     fn without_a_port_of_every_node_the_probe_takes_one_of_some() {
@@ -135,19 +135,19 @@ mod tests {
             &[],
             &[
                 NODE,
-                ("10.78.0.12", GatePolicy::Refuse, Standing::Capture),
-                ("10.78.0.13", GatePolicy::Bypass, Standing::Refuse),
-                ("fd00:78::11", GatePolicy::Refuse, Standing::Capture),
+                ("10.78.0.12", GatePolicy::Refuse, NodeMode::Capture),
+                ("10.78.0.13", GatePolicy::Bypass, NodeMode::Refuse),
+                ("fd00:78::11", GatePolicy::Refuse, NodeMode::Capture),
             ],
         );
         table.set_aside(Family::V4);
         table.add_probes();
         let of = |address: &str| standing_of(&table, address.parse().unwrap());
-        assert_eq!(of("10.78.0.11"), standing::BYPASS);
-        assert_eq!(of("10.78.0.12"), standing::REFUSE);
-        assert_eq!(of("10.78.0.13"), standing::REFUSE, "for another reason");
-        assert_eq!(of("fd00:78::11"), standing::CAPTURE);
+        assert_eq!(of("10.78.0.11"), node_mode::BYPASS);
+        assert_eq!(of("10.78.0.12"), node_mode::REFUSE);
+        assert_eq!(of("10.78.0.13"), node_mode::REFUSE, "for another reason");
+        assert_eq!(of("fd00:78::11"), node_mode::CAPTURE);
         let probe = standing_of(&table, Family::V4.probe_target());
-        assert_eq!(probe, standing::CAPTURE);
+        assert_eq!(probe, node_mode::CAPTURE);
     }
 }

@@ -18,7 +18,7 @@ fn node(name: &str, addresses: &[&str], extra: &[u16]) -> Node {
 fn table(nodes: Vec<Node>, own: &[&str]) -> (Table, Vec<Excluded>) {
     let snapshot = Snapshot::new(nodes, [port(10250), port(10255)].into());
     let own = own.iter().map(|a| a.parse().unwrap()).collect();
-    Table::new(&snapshot, &own, GatePolicy::Bypass, |_| Standing::Capture)
+    Table::new(&snapshot, &own, GatePolicy::Bypass, |_| NodeMode::Capture)
 }
 
 fn row<'a>(table: &'a Table, address: &str) -> &'a Row {
@@ -53,9 +53,9 @@ fn connects_to_an_address_that_nobody_has_are_refused_on_every_port_of_its_claim
         node("e2", &["10.0.0.1", "10.0.0.2", "192.0.2.7"], &[10450]),
     ];
     let (table, excluded) = table(nodes, &["192.0.2.7"]);
-    assert_eq!(row(&table, "10.0.0.1").standing, standing::REFUSE);
+    assert_eq!(row(&table, "10.0.0.1").node_mode, node_mode::REFUSE);
     assert_eq!(row(&table, "10.0.0.1").extra_ports, [10350, 10450]);
-    assert_eq!(row(&table, "10.0.0.2").standing, standing::CAPTURE);
+    assert_eq!(row(&table, "10.0.0.2").node_mode, node_mode::CAPTURE);
     // This machine's own: its processes reach themselves, whoever claims that.
     assert_eq!((table.addresses(), excluded), (2, vec![]));
 }
@@ -111,13 +111,13 @@ fn a_nodes_own_policy_and_standing_win() {
     );
     let (table, _) = Table::new(&snapshot, &BTreeSet::new(), GatePolicy::Bypass, |name| {
         if *name == gone {
-            Standing::Refuse
+            NodeMode::Refuse
         } else {
-            Standing::Capture
+            NodeMode::Capture
         }
     });
     assert_eq!(row(&table, "10.0.0.1").closed_gate, policy::REFUSE);
-    assert_eq!(row(&table, "10.0.0.1").standing, standing::CAPTURE);
+    assert_eq!(row(&table, "10.0.0.1").node_mode, node_mode::CAPTURE);
     assert_eq!(row(&table, "10.0.0.2").closed_gate, policy::BYPASS);
-    assert_eq!(row(&table, "10.0.0.2").standing, standing::REFUSE);
+    assert_eq!(row(&table, "10.0.0.2").node_mode, node_mode::REFUSE);
 }

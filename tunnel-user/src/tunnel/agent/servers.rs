@@ -9,12 +9,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::fleet::LinkId;
-use crate::{model::ServerAddr, observability::metrics::AgentConnections, tunnel::carry::Meter};
+use super::session_set::SessionId;
+use crate::{
+    model::ServerAddr, observability::metrics::AgentConnections, tunnel::carry::ByteCounters,
+};
 
 /// An established session.
 #[derive(Clone, Debug)]
-pub struct LinkInfo {
+pub struct SessionInfo {
     /// The server's id.
     pub server_id: String,
     /// The server's end of the TCP connection.
@@ -22,18 +24,18 @@ pub struct LinkInfo {
     /// Since when.
     pub since: SystemTime,
     /// What it carries.
-    pub(super) meter: Arc<Meter>,
+    pub(super) counters: Arc<ByteCounters>,
     /// Counts its connections.
     pub(super) connections: AgentConnections,
 }
 
 /// How it stands with one server address.
 #[derive(Clone, Debug)]
-pub enum LinkState {
+pub enum ServerState {
     /// No session; the last failure, if there was one.
     Down(Option<String>),
     /// A session is established.
-    Up(LinkInfo),
+    Up(SessionInfo),
     /// The address leads to a server that another address has a session with already.
     Duplicate {
         /// That server's id.
@@ -43,14 +45,14 @@ pub enum LinkState {
 
 /// One server address and how it stands with it.
 #[derive(Clone, Debug)]
-pub struct LinkReport {
+pub struct ServerReport {
     /// The address.
     pub server: ServerAddr,
     /// How it stands.
-    pub state: LinkState,
+    pub state: ServerState,
 }
 
-/// What the keeper of sessions shows of them: several behind one address, perhaps.
+/// What the session manager shows of them: several behind one address, perhaps.
 #[derive(Clone, Default)]
 pub struct Servers {
     shown: Arc<Mutex<Shown>>,
@@ -59,22 +61,22 @@ pub struct Servers {
 
 #[derive(Default)]
 struct Shown {
-    sessions: BTreeMap<LinkId, Session>,
+    sessions: BTreeMap<SessionId, ShownSession>,
     /// Addresses that have no session of their own; by text, for the order.
-    without: BTreeMap<String, LinkReport>,
+    without: BTreeMap<String, ServerReport>,
 }
 
-struct Session {
+struct ShownSession {
     server: ServerAddr,
-    info: LinkInfo,
+    info: SessionInfo,
     /// It only finishes what it carries, or waits for the one that replaces it.
     leaves: bool,
 }
 
-impl LinkInfo {
+impl SessionInfo {
     /// Bytes from targets to clients, and from clients to targets.
     pub fn bytes(&self) -> (u64, u64) {
-        self.meter.read()
+        self.counters.read()
     }
 
     /// Connections that are open in it.
@@ -86,13 +88,13 @@ impl LinkInfo {
 impl Servers {
     /// Every session, and every address that has none. One that leaves counts only while there is
     /// no other.
-    pub fn reports(&self) -> Vec<LinkReport> {
+    pub fn reports(&self) -> Vec<ServerReport> {
         let shown = self.lock();
         let stays = shown.sessions.values().any(|session| !session.leaves);
         let sessions = shown.sessions.values().filter(|one| !one.leaves || !stays);
-        let up = sessions.map(|session| LinkReport {
+        let up = sessions.map(|session| ServerReport {
             server: session.server.clone(),
-            state: LinkState::Up(session.info.clone()),
+            state: ServerState::Up(session.info.clone()),
         });
         up.chain(shown.without.values().cloned()).collect()
     }
@@ -115,16 +117,16 @@ impl Servers {
                 .retain(|_, known| servers.contains(&known.server));
             for server in servers {
                 if !shown.has_session(server) && !shown.without.contains_key(&server.to_string()) {
-                    shown.set(server, LinkState::Down(None));
+                    shown.set(server, ServerState::Down(None));
                 }
             }
         });
     }
 
-    pub(super) fn up(&self, link: LinkId, server: &ServerAddr, info: LinkInfo) {
+    pub(super) fn up(&self, link: SessionId, server: &ServerAddr, info: SessionInfo) {
         self.change(|shown| {
             shown.without.remove(&server.to_string());
-            let session = Session {
+            let session = ShownSession {
                 server: server.clone(),
                 info,
                 leaves: false,
@@ -134,7 +136,7 @@ impl Servers {
     }
 
     /// Another session takes this one's place, perhaps one with the same server.
-    pub(super) fn leaves(&self, link: LinkId, replaced: bool) {
+    pub(super) fn leaves(&self, link: SessionId, replaced: bool) {
         self.change(|shown| {
             let Some(session) = shown.sessions.get_mut(&link) else {
                 return;
@@ -142,19 +144,19 @@ impl Servers {
             session.leaves = true;
             let (server, server_id) = (session.server.clone(), session.info.server_id.clone());
             if replaced && !shown.has_session(&server) {
-                shown.set(&server, LinkState::Duplicate { server_id });
+                shown.set(&server, ServerState::Duplicate { server_id });
             }
         });
     }
 
-    pub(super) fn down(&self, link: LinkId, reason: &str) {
+    pub(super) fn down(&self, link: SessionId, reason: &str) {
         self.change(|shown| {
-            let Some(Session { server, leaves, .. }) = shown.sessions.remove(&link) else {
+            let Some(ShownSession { server, leaves, .. }) = shown.sessions.remove(&link) else {
                 return;
             };
             let told = leaves && shown.without.contains_key(&server.to_string());
             if !told && !shown.has_session(&server) {
-                shown.set(&server, LinkState::Down(Some(reason.to_owned())));
+                shown.set(&server, ServerState::Down(Some(reason.to_owned())));
             }
         });
     }
@@ -165,9 +167,9 @@ impl Servers {
         self.change(|shown| {
             let known = shown.without.get(&server.to_string());
             let known = known.map(|known| &known.state);
-            news = !matches!(known, Some(LinkState::Down(Some(known))) if known == reason);
+            news = !matches!(known, Some(ServerState::Down(Some(known))) if known == reason);
             if !shown.has_session(server) {
-                shown.set(server, LinkState::Down(Some(reason.to_owned())));
+                shown.set(server, ServerState::Down(Some(reason.to_owned())));
             }
         });
         news
@@ -177,7 +179,7 @@ impl Servers {
     pub(super) fn is_duplicate(&self, server: &ServerAddr, server_id: String) {
         self.change(|shown| {
             if !shown.has_session(server) {
-                shown.set(server, LinkState::Duplicate { server_id });
+                shown.set(server, ServerState::Duplicate { server_id });
             }
         });
     }
@@ -199,8 +201,8 @@ impl Shown {
         sessions.any(|session| session.server == *server && !session.leaves)
     }
 
-    fn set(&mut self, server: &ServerAddr, state: LinkState) {
-        let report = LinkReport {
+    fn set(&mut self, server: &ServerAddr, state: ServerState) {
+        let report = ServerReport {
             server: server.clone(),
             state,
         };
@@ -214,22 +216,24 @@ mod tests {
 
     use super::*;
 
-    fn link(server_id: &str) -> LinkInfo {
-        LinkInfo {
+    fn link(server_id: &str) -> SessionInfo {
+        SessionInfo {
             server_id: server_id.to_owned(),
             remote: "192.0.2.1:10262".parse().unwrap(),
             since: SystemTime::UNIX_EPOCH,
-            meter: Arc::new(Meter::new(Counter::default(), Counter::default())),
+            counters: Arc::new(ByteCounters::new(Counter::default(), Counter::default())),
             connections: AgentConnections::default(),
         }
     }
 
     fn shown(servers: &Servers) -> Vec<String> {
         let reports = servers.reports().into_iter();
-        let text = |report: LinkReport| match report.state {
-            LinkState::Up(info) => format!("{} up {}", report.server, info.server_id),
-            LinkState::Down(reason) => format!("{} {}", report.server, reason.unwrap_or_default()),
-            LinkState::Duplicate { server_id } => format!("{} dup {server_id}", report.server),
+        let text = |report: ServerReport| match report.state {
+            ServerState::Up(info) => format!("{} up {}", report.server, info.server_id),
+            ServerState::Down(reason) => {
+                format!("{} {}", report.server, reason.unwrap_or_default())
+            }
+            ServerState::Duplicate { server_id } => format!("{} dup {server_id}", report.server),
         };
         reports.map(text).collect()
     }
@@ -239,8 +243,8 @@ mod tests {
         let servers = Servers::default();
         let list: Vec<ServerAddr> = ["a", "b"].map(|host| host.parse().unwrap()).into();
         servers.list(&list);
-        servers.up(LinkId(1), &list[0], link("s-1"));
-        servers.up(LinkId(2), &list[0], link("s-2"));
+        servers.up(SessionId(1), &list[0], link("s-1"));
+        servers.up(SessionId(2), &list[0], link("s-2"));
         assert!(servers.failed(&list[1], "refused"));
         assert!(!servers.failed(&list[1], "refused"));
         let [a, b] = ["a:10262", "b:10262"];
@@ -249,10 +253,10 @@ mod tests {
         expected.push(format!("{b} refused"));
         assert_eq!(shown(&servers), expected);
 
-        servers.up(LinkId(3), &list[1], link("s-1"));
-        servers.leaves(LinkId(1), true);
-        servers.leaves(LinkId(2), false);
-        servers.down(LinkId(2), "closed");
+        servers.up(SessionId(3), &list[1], link("s-1"));
+        servers.leaves(SessionId(1), true);
+        servers.leaves(SessionId(2), false);
+        servers.down(SessionId(2), "closed");
         assert_eq!(
             shown(&servers),
             [format!("{b} up s-1"), format!("{a} closed")]
@@ -265,12 +269,12 @@ mod tests {
     fn a_session_that_is_asked_to_move_is_shown_until_the_next_one_is_there() {
         let servers = Servers::default();
         let server: ServerAddr = "a".parse().unwrap();
-        servers.up(LinkId(1), &server, link("s-1"));
-        servers.leaves(LinkId(1), false);
+        servers.up(SessionId(1), &server, link("s-1"));
+        servers.leaves(SessionId(1), false);
         assert_eq!(shown(&servers), ["a:10262 up s-1"]);
-        servers.up(LinkId(2), &server, link("s-2"));
+        servers.up(SessionId(2), &server, link("s-2"));
         assert_eq!(shown(&servers), ["a:10262 up s-2"]);
-        servers.down(LinkId(1), "closed");
+        servers.down(SessionId(1), "closed");
         assert_eq!(shown(&servers), ["a:10262 up s-2"]);
     }
 }

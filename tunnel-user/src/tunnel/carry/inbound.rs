@@ -187,7 +187,7 @@ impl<'a> Inbound<'a> {
         match local.try_write(data) {
             Ok(written) => {
                 self.bytes.fetch_add(written as u64, Ordering::Relaxed);
-                self.flow.meter.given(written as u64);
+                self.flow.counters.given(written as u64);
                 Ok(written)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),

@@ -8,7 +8,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    CarryError, LocalEnd, Meter,
+    ByteCounters, CarryError, LocalEnd,
     unsent::{FramePlace, Unsent},
 };
 use crate::tunnel::{
@@ -24,7 +24,7 @@ const LARGE_READ: usize = FRAME_SIZE as usize;
 
 /// The state that survives when [`Outbound::run`] is dropped and started again.
 pub(super) struct Outbound<'a> {
-    meter: &'a Meter,
+    counters: &'a ByteCounters,
     bytes: AtomicU64,
     next_read: AtomicUsize,
     unsent: Unsent<'a>,
@@ -32,10 +32,10 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     /// For a connection of which so many bytes have been sent already.
-    pub(super) fn new(meter: &'a Meter, share: &'a ConnectionShare, sent: u64) -> Self {
-        meter.taken(sent);
+    pub(super) fn new(counters: &'a ByteCounters, share: &'a ConnectionShare, sent: u64) -> Self {
+        counters.taken(sent);
         Self {
-            meter,
+            counters,
             bytes: AtomicU64::new(sent),
             next_read: AtomicUsize::new(SMALL_READ),
             unsent: Unsent::new(share),
@@ -90,7 +90,7 @@ impl<'a> Outbound<'a> {
         let mut buffer = BytesMut::with_capacity(size);
         let read = local.try_read(&mut buffer)?;
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
-        self.meter.taken(read as u64);
+        self.counters.taken(read as u64);
         let next_read = match read {
             read if read == size => buffer_size * 4,
             read => read.next_power_of_two(),

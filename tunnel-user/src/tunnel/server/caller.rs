@@ -33,7 +33,8 @@ use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
 use super::{
-    control::ControlService, ending::Ending, listener::Shared, preauth::Permit, proved::Proved,
+    control::ControlService, ending::Ending, listener::CallerContext, peer_identity::PeerIdentity,
+    preauth::Permit,
 };
 use crate::{
     model::PeerAddr,
@@ -61,13 +62,13 @@ const UNREGISTERED_TIME: Duration = Duration::from_secs(30);
 /// all; what is not an attack makes one.
 const MOST_CALLS: usize = 16;
 /// The longest wait for a caller to take our last words, and the last bytes of what was carried.
-const FAREWELL_TIME: Duration = Duration::from_secs(30);
+const GRACEFUL_CLOSE_TIME: Duration = Duration::from_secs(30);
 
 /// Someone who has connected to the agent port.
 pub(super) struct Caller {
     pub(super) peer: PeerAddr,
     pub(super) certificate: Option<CertificateDer<'static>>,
-    pub(super) proved: Option<Proved>,
+    pub(super) proved: Option<PeerIdentity>,
 }
 
 /// Serves the caller until its session ends, one way or another.
@@ -79,7 +80,7 @@ pub(super) fn serve(
     segments: Segments,
     caller: Caller,
     permit: Permit,
-    shared: Arc<Shared>,
+    shared: Arc<CallerContext>,
     ended: CancellationToken,
 ) -> impl Future<Output = ()> {
     let serving = Box::new(Serving::new(caller, shared, ended));
@@ -100,22 +101,24 @@ pub(super) fn serve(
             .await;
         serving.leave(ending).await;
         if ending == Ending::EndedHere {
-            farewell(connection).await;
+            close_gracefully(connection).await;
         }
     }
 }
 
 /// Lets what is still queued (a refusal, a drain, the last bytes carried) reach the caller.
-async fn farewell(mut connection: Box<ServerConnection<impl AsyncRead + AsyncWrite + Unpin>>) {
+async fn close_gracefully(
+    mut connection: Box<ServerConnection<impl AsyncRead + AsyncWrite + Unpin>>,
+) {
     connection.graceful_shutdown();
     // A connection that is lost meanwhile goes on to answer with its error.
-    let farewell = async { while let Some(Ok(_)) = connection.accept().await {} };
-    let _ = timeout(FAREWELL_TIME, farewell).await;
+    let close_gracefully = async { while let Some(Ok(_)) = connection.accept().await {} };
+    let _ = timeout(GRACEFUL_CLOSE_TIME, close_gracefully).await;
 }
 
 struct Serving {
     caller: Caller,
-    shared: Arc<Shared>,
+    shared: Arc<CallerContext>,
     control: Option<Arc<ControlService>>,
     flow: SessionFlow,
     ended: CancellationToken,
@@ -126,10 +129,10 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(caller: Caller, shared: Arc<Shared>, ended: CancellationToken) -> Self {
+    fn new(caller: Caller, shared: Arc<CallerContext>, ended: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
         let registered = CancellationToken::new();
-        let flow = SessionFlow::new(&shared.settings, shared.metrics.meter());
+        let flow = SessionFlow::new(&shared.settings, shared.metrics.counters());
         let control = caller.proved.clone().map(|proved| {
             Arc::new(ControlService {
                 proved,
@@ -326,7 +329,7 @@ impl Serving {
             let call = async { responder.send(answer.await).await };
             tokio::select! {
                 biased;
-                // The farewell still delivers what this has queued.
+                // The graceful close still delivers what this has queued.
                 () = ended.cancelled() => {}
                 sent = call => if let Err(error) = sent {
                     tracing::debug!(%error, "a call was not answered to its end");

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Session, Sessions, TunnelMetrics, proved::Proved, session::AboutAgent};
+use super::{Session, Sessions, TunnelMetrics, peer_identity::PeerIdentity, session::AboutAgent};
 use crate::{
     model::{AgentIdentity, PeerAddr, SnapshotReader},
     tunnel::{
@@ -25,7 +25,7 @@ use crate::{
 
 /// What a connection of a proved agent may register, and with whom.
 pub(super) struct ControlService {
-    pub(super) proved: Proved,
+    pub(super) proved: PeerIdentity,
     pub(super) peer: PeerAddr,
     pub(super) settings: Settings,
     pub(super) memory: Memory,
@@ -76,7 +76,7 @@ impl ControlService {
     ) -> Result<mpsc::Receiver<Box<Packet>>, Status> {
         let node = &self.proved.identity.node;
         let (session, control_rx) = Session::new(
-            Proved {
+            PeerIdentity {
                 identity: registered,
                 validity: self.proved.validity,
             },

@@ -17,8 +17,8 @@ use super::{
     arriving::{tell, within},
     caller::{self, Caller},
     door::{Arrived, Door, source},
+    peer_identity::PeerIdentity,
     preauth::{Permit, PreAuthLimiter},
-    proved::Proved,
 };
 use crate::{
     model::{PeerAddr, SnapshotReader, printable},
@@ -26,7 +26,7 @@ use crate::{
     pki::{AgentProof, UnprovedIdentity},
     tunnel::{
         Memory, Settings,
-        carry::Meter,
+        carry::ByteCounters,
         transport::http2::{ReadAhead, Segments, SharedSocket},
     },
 };
@@ -72,11 +72,11 @@ pub struct TunnelMetrics {
 pub struct AgentListener {
     listener: TcpListener,
     tls: watch::Receiver<Arc<ServerConfig>>,
-    shared: Arc<Shared>,
+    shared: Arc<CallerContext>,
 }
 
 /// What all callers share.
-pub(super) struct Shared {
+pub(super) struct CallerContext {
     pub(super) settings: Settings,
     pub(super) memory: Memory,
     pub(super) proof: AgentProof,
@@ -89,8 +89,8 @@ pub(super) struct Shared {
 }
 
 impl TunnelMetrics {
-    pub(super) fn meter(&self) -> Meter {
-        Meter::new(
+    pub(super) fn counters(&self) -> ByteCounters {
+        ByteCounters::new(
             self.carried.to_target.clone(),
             self.carried.to_client.clone(),
         )
@@ -112,7 +112,7 @@ impl AgentListener {
             unary,
             metrics,
         } = options;
-        let shared = Shared {
+        let shared = CallerContext {
             settings,
             memory,
             proof,
@@ -186,7 +186,7 @@ impl AgentListener {
 async fn shake_hands(
     arrived: Arrived,
     tls: Arc<ServerConfig>,
-    shared: &Shared,
+    shared: &CallerContext,
     limiter: &PreAuthLimiter,
 ) -> Option<(Box<TlsStream<ReadAhead>>, Caller, Permit)> {
     let Arrived {
@@ -233,7 +233,7 @@ impl Caller {
         Ok(Self {
             peer,
             proved: certificate
-                .map(|certificate| Proved::by(certificate, proof))
+                .map(|certificate| PeerIdentity::by(certificate, proof))
                 .transpose()?,
             certificate: certificate.cloned().map(CertificateDer::into_owned),
         })

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::proved::Proved;
+use super::peer_identity::PeerIdentity;
 use crate::{
     model::{AgentIdentity, NodeName, PeerAddr, Snapshot, Target},
     pki::Validity,
@@ -33,7 +33,7 @@ pub(super) const CONTROL_QUEUE: usize = 256;
 
 /// A live session.
 pub struct Session {
-    proved: Proved,
+    proved: PeerIdentity,
     peer: PeerAddr,
     agent_version: String,
     takes_first_bytes: bool,
@@ -105,7 +105,7 @@ struct Place {
 
 impl Session {
     pub(super) fn new(
-        proved: Proved,
+        proved: PeerIdentity,
         peer: PeerAddr,
         agent: AboutAgent,
         settings: Settings,
@@ -161,7 +161,7 @@ impl Session {
 
     /// Figures for `culvert status`.
     pub fn report(&self) -> SessionReport {
-        let (bytes_up, bytes_down) = self.flow.meter.read();
+        let (bytes_up, bytes_down) = self.flow.counters.read();
         SessionReport {
             node: self.proved.identity.node.clone(),
             peer: self.peer,

@@ -22,6 +22,7 @@ use crate::{
     model::{AgentIdentity, NodeName, SnapshotReader, Target},
     pki::Validity,
     tunnel::{Client, DialError, FirstBytes, Refusal},
+    wait::changed_before,
 };
 
 /// Attempts of one dial: a session may retire between being chosen and being asked.
@@ -117,9 +118,8 @@ impl Sessions {
             }
             self.lock()
                 .retain(|node, live| !live.is_empty() || snapshot.node(node).is_some());
-            tokio::select! {
-                open = snapshots.changed() => if open.is_err() { return },
-                () = shutdown.cancelled() => return,
+            if !changed_before(&mut snapshots, &shutdown).await {
+                return;
             }
         }
     }
@@ -255,8 +255,8 @@ mod tests {
         model::{IdentityKey, PeerAddr},
         tunnel::{
             Memory, Settings,
-            carry::{Meter, SessionFlow},
-            server::{proved::Proved, session::AboutAgent},
+            carry::{ByteCounters, SessionFlow},
+            server::{peer_identity::PeerIdentity, session::AboutAgent},
         },
     };
 
@@ -267,10 +267,10 @@ mod tests {
             key: IdentityKey::from(key),
         };
         let peer = PeerAddr("192.0.2.1:1".parse().unwrap());
-        let meter = Meter::new(Counter::default(), Counter::default());
+        let counters = ByteCounters::new(Counter::default(), Counter::default());
         let ended = CancellationToken::new();
         Session::new(
-            Proved {
+            PeerIdentity {
                 identity,
                 validity: Validity::starting(OffsetDateTime::UNIX_EPOCH, Duration::ZERO),
             },
@@ -281,7 +281,7 @@ mod tests {
             },
             Settings::default(),
             Memory::new(1 << 30, 1 << 18),
-            SessionFlow::new(&Settings::default(), meter),
+            SessionFlow::new(&Settings::default(), counters),
             ended,
         )
         .0

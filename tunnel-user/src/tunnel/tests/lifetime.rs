@@ -8,8 +8,8 @@ use crate::tunnel::testing::TestAgent;
 fn session_since(agent: &TestAgent) -> Option<SystemTime> {
     let reports = agent.servers.reports().into_iter();
     let mut since = reports.filter_map(|report| match report.state {
-        LinkState::Up(info) => Some(info.since),
-        LinkState::Down(_) | LinkState::Duplicate { .. } => None,
+        ServerState::Up(info) => Some(info.since),
+        ServerState::Down(_) | ServerState::Duplicate { .. } => None,
     });
     since.next()
 }

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::patiently;
 use crate::tunnel::{
     Settings,
-    agent::{LinkState, Policy},
+    agent::{Policy, ServerState},
     testing::{TestAgent, TestServer},
 };
 
@@ -102,8 +102,8 @@ fn with(agent: &TestAgent) -> Vec<String> {
     let reports = agent.servers.reports().into_iter();
     let mut ids: Vec<_> = reports
         .filter_map(|report| match report.state {
-            LinkState::Up(info) => Some(info.server_id),
-            LinkState::Down(_) | LinkState::Duplicate { .. } => None,
+            ServerState::Up(info) => Some(info.server_id),
+            ServerState::Down(_) | ServerState::Duplicate { .. } => None,
         })
         .collect();
     ids.sort();
@@ -180,7 +180,7 @@ async fn other_addresses_of_the_same_servers_take_the_sessions_over() {
     agent.list(&[after.address]);
     let moved = |agent: &TestAgent| {
         let reports = agent.servers.reports().into_iter();
-        let up = reports.filter(|report| matches!(report.state, LinkState::Up(_)));
+        let up = reports.filter(|report| matches!(report.state, ServerState::Up(_)));
         let hosts: Vec<_> = up.map(|report| report.server.to_string()).collect();
         hosts == [after.address.to_string()]
     };

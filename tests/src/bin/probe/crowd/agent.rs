@@ -1,4 +1,4 @@
-//! One agent of the crowd: identity, keeper, and what is counted of it.
+//! One agent of the crowd: identity, session manager, and what is counted of it.
 
 use std::net::SocketAddr;
 use std::slice;
@@ -17,7 +17,7 @@ use tunnel_user::pki::{
     AgentCsr, Credential, SERVER_NAME, ServerProof, Validity, client_config, new_key, request,
 };
 use tunnel_user::standalone::{Registration, State};
-use tunnel_user::tunnel::agent::{Keeper, KeeperOptions, Policy, Servers};
+use tunnel_user::tunnel::agent::{Policy, Servers, SessionManager, SessionManagerOptions};
 use tunnel_user::tunnel::{Memory, Settings};
 
 use super::Tally;
@@ -38,7 +38,7 @@ pub(super) struct Agents<'a> {
 
 /// An agent that is about to run.
 pub(super) struct Member {
-    keeper: Keeper,
+    manager: SessionManager,
     servers: Servers,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Agents<'a> {
         let ca = slice::from_ref(ca.certificate());
         let tls = client_config(&credential, ca, ServerProof::OwnCa)?;
         let servers = Servers::default();
-        let options = KeeperOptions {
+        let options = SessionManagerOptions {
             servers: self.server.clone(),
             server_name: Some(SERVER_NAME.try_into()?),
             tls: watch::channel(Arc::new(tls)).1,
@@ -79,7 +79,7 @@ impl<'a> Agents<'a> {
             drain_timeout: Duration::ZERO,
         };
         Ok(Member {
-            keeper: Keeper::new(options, servers.clone()),
+            manager: SessionManager::new(options, servers.clone()),
             servers,
         })
     }
@@ -89,7 +89,7 @@ impl Member {
     /// Keeps a session for as long as this process runs.
     pub(super) async fn run(self, tally: Arc<Tally>) -> Result<()> {
         let never = CancellationToken::new();
-        let keeping = self.keeper.run(never.clone(), never.clone());
+        let keeping = self.manager.run(never.clone(), never.clone());
         tokio::select! {
             kept = Box::pin(keeping) => kept?,
             () = count(&self.servers, &tally) => {}

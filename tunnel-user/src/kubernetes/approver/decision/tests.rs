@@ -126,13 +126,13 @@ impl Forge {
         }
     }
 
-    fn claim(&self) -> Option<Claim> {
-        Claim::read(&self.csr(self.pem()))
+    fn csr_request(&self) -> Option<CsrRequest> {
+        CsrRequest::read(&self.csr(self.pem()))
     }
 
     fn decided(&self, age: Duration) -> Decision {
-        let claim = self.claim().expect("a request of ours");
-        known(|knowledge| decide(&claim, age, knowledge))
+        let csr_request = self.csr_request().expect("a request of ours");
+        known(|knowledge| decide(&csr_request, age, knowledge))
     }
 
     /// What becomes of it in the end.
@@ -230,8 +230,8 @@ fn what_servers_and_agents_ask_for_is_approved() {
         let mut csr = request.to_csr(request.name()).unwrap();
         csr.spec.username = Some(asks.username.to_owned());
         csr.spec.groups = Some(asks.groups.iter().map(ToString::to_string).collect());
-        let claim = Claim::read(&csr).unwrap();
-        let decided = known(|knowledge| decide(&claim, OLD, knowledge));
+        let csr_request = CsrRequest::read(&csr).unwrap();
+        let decided = known(|knowledge| decide(&csr_request, OLD, knowledge));
         assert_eq!(decided, Decision::Approve);
     }
 }
@@ -243,8 +243,8 @@ fn a_request_larger_than_any_right_one_is_denied_and_its_names_are_not_kept() {
         let addresses = (0..count).map(|n| IpAddr::V4((0x0a00_0000 + n).into()));
         let names = &mut forge.params.subject_alt_names;
         names.extend(addresses.map(SanType::IpAddress));
-        let claim = forge.claim().unwrap();
-        assert!(claim.names.is_none(), "{count}");
+        let csr_request = forge.csr_request().unwrap();
+        assert!(csr_request.names.is_none(), "{count}");
         denied_because(&forge, "larger than any request");
     }
     let mut forge = Forge::agent();
@@ -474,7 +474,7 @@ fn what_is_not_ours_is_not_touched() {
         Forge::agent().with(|f| f.params.distinguished_name = subject(&[])),
     ] {
         assert!(
-            forge.claim().is_none(),
+            forge.csr_request().is_none(),
             "{:?}",
             forge.params.distinguished_name
         );
@@ -485,7 +485,7 @@ fn what_is_not_ours_is_not_touched() {
 fn what_cannot_be_read_in_one_way_only_is_not_touched() {
     let forge = Forge::agent();
     let pem = forge.pem();
-    assert!(Claim::read(&forge.csr(format!("\n{pem}\n"))).is_some());
+    assert!(CsrRequest::read(&forge.csr(format!("\n{pem}\n"))).is_some());
     let other = Forge::server().pem();
     let label = |label| pem.replace("CERTIFICATE REQUEST", label);
     let der = pem::parse(&pem).unwrap().into_contents();
@@ -504,7 +504,10 @@ fn what_cannot_be_read_in_one_way_only_is_not_touched() {
         pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", longer)),
         pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", &der[..der.len() / 2])),
     ] {
-        assert!(Claim::read(&forge.csr(text.clone())).is_none(), "{text}");
+        assert!(
+            CsrRequest::read(&forge.csr(text.clone())).is_none(),
+            "{text}"
+        );
     }
 }
 
@@ -516,7 +519,7 @@ fn what_may_become_right_is_left_pending() {
     };
     assert!(matches!(
         unknown.end(),
-        Decision::Leave(Doubt::UnknownNode(_))
+        Decision::Leave(PendingReason::UnknownNode(_))
     ));
 
     let unbound = Forge {
@@ -525,13 +528,13 @@ fn what_may_become_right_is_left_pending() {
     };
     assert!(matches!(
         unbound.end(),
-        Decision::Leave(Doubt::PodWithoutNode(_))
+        Decision::Leave(PendingReason::PodWithoutNode(_))
     ));
 
     let new_address = Forge::agent().names(vec![dns("edge-1"), ip("10.0.0.9")]);
     assert!(matches!(
         new_address.decided(YOUNG),
-        Decision::Leave(Doubt::Addresses { .. })
+        Decision::Leave(PendingReason::Addresses { .. })
     ));
     assert!(matches!(
         new_address.decided(OLD),
@@ -541,7 +544,7 @@ fn what_may_become_right_is_left_pending() {
     let new_name = Forge::server().names(vec![dns("new.example")]);
     assert!(matches!(
         new_name.decided(YOUNG),
-        Decision::Leave(Doubt::Names(_))
+        Decision::Leave(PendingReason::Names(_))
     ));
     assert!(matches!(
         new_name.decided(OLD),
@@ -551,23 +554,23 @@ fn what_may_become_right_is_left_pending() {
 
 #[test]
 fn the_servers_request_waits_until_the_leader_knows_itself() {
-    let claim = Forge::server().claim().unwrap();
+    let csr_request = Forge::server().csr_request().unwrap();
     known(|all| {
         let nobody = Knowledge {
             own_user: None,
             ..*all
         };
         assert_eq!(
-            decide(&claim, OLD, &nobody),
-            Decision::Leave(Doubt::OwnUser)
+            decide(&csr_request, OLD, &nobody),
+            Decision::Leave(PendingReason::OwnUser)
         );
         let nameless = Knowledge {
             names: None,
             ..*all
         };
         assert_eq!(
-            decide(&claim, OLD, &nameless),
-            Decision::Leave(Doubt::NoNames)
+            decide(&csr_request, OLD, &nameless),
+            Decision::Leave(PendingReason::NoNames)
         );
     });
 }

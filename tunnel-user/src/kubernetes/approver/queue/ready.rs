@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kubernetes::approver::claim::Asker;
+use crate::kubernetes::approver::csr_request::RequesterKey;
 
 #[derive(Debug)]
 pub(super) struct Ready<O> {
-    requests: BTreeMap<Asker, Requests<O>>,
-    line: BTreeMap<u64, Asker>,
+    requests: BTreeMap<RequesterKey, Requests<O>>,
+    line: BTreeMap<u64, RequesterKey>,
     /// The place behind the last.
     end: u64,
 }
@@ -29,7 +29,7 @@ impl<O: Ord + Clone> Ready<O> {
         }
     }
 
-    pub(super) fn insert(&mut self, asker: &Asker, request: (O, String)) {
+    pub(super) fn insert(&mut self, asker: &RequesterKey, request: (O, String)) {
         if let Some(requests) = self.requests.get_mut(asker) {
             requests.all.insert(request);
             return;
@@ -39,7 +39,7 @@ impl<O: Ord + Clone> Ready<O> {
         self.requests.insert(asker.clone(), Requests { place, all });
     }
 
-    pub(super) fn remove(&mut self, asker: &Asker, request: &(O, String)) {
+    pub(super) fn remove(&mut self, asker: &RequesterKey, request: &(O, String)) {
         let Some(requests) = self.requests.get_mut(asker) else {
             return;
         };
@@ -60,7 +60,7 @@ impl<O: Ord + Clone> Ready<O> {
         Some(name.clone())
     }
 
-    fn join(&mut self, asker: &Asker) -> u64 {
+    fn join(&mut self, asker: &RequesterKey) -> u64 {
         let place = self.end;
         self.end += 1;
         self.line.insert(place, asker.clone());

@@ -1,7 +1,7 @@
 use super::*;
 
-fn asker(name: &str) -> Asker {
-    Asker {
+fn asker(name: &str) -> RequesterKey {
+    RequesterKey {
         username: name.to_owned(),
         pod_node: Vec::new(),
     }
@@ -23,8 +23,8 @@ fn all(queue: &mut Queue<u32, ()>, now: Instant) -> Vec<String> {
     std::iter::from_fn(|| next(queue, now)).collect()
 }
 
-fn node(name: &str) -> Concern {
-    Concern::Node(name.parse().unwrap())
+fn node(name: &str) -> Dependency {
+    Dependency::Node(name.parse().unwrap())
 }
 
 #[test]
@@ -86,16 +86,16 @@ fn who_is_left_or_fails_does_not_hold_up_the_others_and_comes_back() {
     for _ in 0..2 {
         next(&mut queue, now);
     }
-    assert!(queue.leave("a", Concern::Names, None, "why".to_owned()));
+    assert!(queue.leave("a", Dependency::Names, None, "why".to_owned()));
     queue.failed("b", now);
     assert_eq!(queue.due(), Some(now + FIRST_WAIT));
     assert_eq!(next(&mut queue, now).as_deref(), Some("c"));
     assert_eq!(queue.left(), 1);
 
-    queue.reconsider(|concern| *concern == Concern::Names);
+    queue.reconsider(|dependency| *dependency == Dependency::Names);
     assert_eq!(queue.left(), 0);
     assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
-    let is_news = queue.leave("a", Concern::Names, None, "why".to_owned());
+    let is_news = queue.leave("a", Dependency::Names, None, "why".to_owned());
     assert!(!is_news, "said before");
     assert_eq!(next(&mut queue, now + FIRST_WAIT).as_deref(), Some("b"));
     queue.failed("b", now);
@@ -109,8 +109,8 @@ fn only_what_waits_for_the_change_is_decided_again() {
     all(&mut queue, now);
     queue.leave("a", node("e1"), None, "why".to_owned());
     queue.leave("b", node("e2"), None, "why".to_owned());
-    queue.leave("c", Concern::Request, None, "why".to_owned());
-    queue.reconsider(|concern| *concern == node("e2"));
+    queue.leave("c", Dependency::Request, None, "why".to_owned());
+    queue.reconsider(|dependency| *dependency == node("e2"));
     assert_eq!(all(&mut queue, now), ["b"]);
     assert_eq!(queue.left(), 2);
 }

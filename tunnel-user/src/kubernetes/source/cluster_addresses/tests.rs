@@ -22,11 +22,11 @@ fn slice(uid: &str, addresses: &[&str]) -> EndpointSlice {
 }
 
 fn listed<K: Resource>(watched: &mut Watched<K>, objects: impl IntoIterator<Item = K>) {
-    watched.hear(News::Event(Event::Init));
+    watched.hear(WatchEvent::Event(Event::Init));
     for object in objects {
-        watched.hear(News::Event(Event::InitApply(object)));
+        watched.hear(WatchEvent::Event(Event::InitApply(object)));
     }
-    watched.hear(News::Event(Event::InitDone));
+    watched.hear(WatchEvent::Event(Event::InitDone));
 }
 
 fn set(list: &[&str]) -> BTreeSet<IpAddr> {
@@ -64,9 +64,13 @@ async fn services_and_api_servers_come_change_and_go() {
     assert!(addresses.is_api_server("192.0.2.9".parse().unwrap()));
 
     let deleted = service("d", &["10.96.0.10"]);
-    follower.services.hear(News::Event(Event::Delete(deleted)));
+    follower
+        .services
+        .hear(WatchEvent::Event(Event::Delete(deleted)));
     let moved = slice("s", &["192.0.2.3"]);
-    follower.endpoints.hear(News::Event(Event::Apply(moved)));
+    follower
+        .endpoints
+        .hear(WatchEvent::Event(Event::Apply(moved)));
     follower.publish();
     assert_eq!(known.borrow().addresses.services, set(&["10.96.0.1"]));
     assert_eq!(known.borrow().addresses.endpoints, set(&["192.0.2.3"]));
@@ -77,8 +81,8 @@ async fn what_cannot_be_followed_stays_as_it_was_known_last_even_from_disk() {
     let saved = ClusterAddresses::of(&["192.0.2.1"], &["10.96.0.10"]);
     let (mut follower, known) = follower(saved.clone());
     let lost = || "forbidden".to_owned();
-    follower.services.hear(News::Lost(lost()));
-    follower.endpoints.hear(News::Lost(lost()));
+    follower.services.hear(WatchEvent::Lost(lost()));
+    follower.endpoints.hear(WatchEvent::Lost(lost()));
     follower.publish();
     let now = known.borrow().clone();
     assert!(now.asked, "nobody waits for what is forbidden");

@@ -70,9 +70,9 @@ fn names(index: &mut Index) -> Vec<String> {
         .collect()
 }
 
-fn findings(index: &mut Index) -> Vec<String> {
+fn problems(index: &mut Index) -> Vec<String> {
     view(index)
-        .findings
+        .problems
         .iter()
         .map(ToString::to_string)
         .collect()
@@ -139,19 +139,19 @@ fn an_address_of_two_nodes_that_are_heard_of_together_is_neithers_whatever_the_s
         .collect();
     assert_eq!(owned, ["10.0.0.9"]);
     assert_eq!(snapshot.nodes().len(), 3, "all are reached by name");
-    let findings = findings(&mut index);
+    let problems = problems(&mut index);
     assert!(
-        findings[0].contains("10.0.0.1 is the address of nodes e1 and e2"),
-        "{findings:?}"
+        problems[0].contains("10.0.0.1 is the address of nodes e1 and e2"),
+        "{problems:?}"
     );
     assert!(
-        findings[1].contains("10.1.0.1 is the address of nodes c1 and e3"),
-        "{findings:?}"
+        problems[1].contains("10.1.0.1 is the address of nodes c1 and e3"),
+        "{problems:?}"
     );
     index.hear_node(Event::Delete(edge("e2", &[])));
     index.hear_node(Event::Delete(edge("c1", &[])));
     assert_eq!(view(&mut index).snapshot.owned_addresses().count(), 3);
-    assert!(view(&mut index).findings.is_empty());
+    assert!(view(&mut index).problems.is_empty());
 }
 
 #[test]
@@ -170,10 +170,10 @@ fn a_node_that_claims_64_others_addresses_gets_none_and_takes_none() {
     assert_eq!(owned(&mut index), before);
     let view = view(&mut index);
     assert_eq!(view.snapshot.conflicts(), []);
-    let claims: Vec<_> = view.findings.into_iter().collect();
+    let claims: Vec<_> = view.problems.into_iter().collect();
     assert_eq!(claims.len(), 64);
     for claim in claims {
-        let Finding::HeldAddress { nodes, .. } = &claim else {
+        let ClusterProblem::HeldAddress { nodes, .. } = &claim else {
             panic!("{claim}")
         };
         assert_eq!(
@@ -213,8 +213,8 @@ fn pods_ranges_are_no_nodes_and_take_no_node_its_address() {
     // A kubelet may say its pods' range itself, once.
     index.hear_node(range(edge("thief", &[]), "10.0.0.0/8"));
     assert_eq!(owned(&mut index).len(), 1);
-    assert!(findings(&mut index).iter().any(|finding| {
-        finding.starts_with("node thief: its podCIDR 10.0.0.0/8 has addresses in it")
+    assert!(problems(&mut index).iter().any(|problem| {
+        problem.starts_with("node thief: its podCIDR 10.0.0.0/8 has addresses in it")
     }));
     let mut after = Index::new(rules(), Some(index.to_save(NOW)));
     assert_eq!(owned(&mut after).len(), 1, "over a restart, too");
@@ -266,7 +266,7 @@ fn what_was_saved_is_judged_by_the_rules_of_the_server_that_reads_it() {
 fn a_node_named_like_the_servers_is_never_tunnelled() {
     let mut index = with_nodes([edge("tunnel-server", &["10.0.0.1"])]);
     assert_eq!(names(&mut index), [""; 0]);
-    assert!(findings(&mut index)[0].contains("of this name is never tunnelled"));
+    assert!(problems(&mut index)[0].contains("of this name is never tunnelled"));
     index.hear_node(Event::Apply(edge("e1", &["10.0.0.1"])));
     assert_eq!(owned(&mut index), [], "nobody else gets its address");
     let subject = format!("system:node:{SERVER_NODE_NAME}");
@@ -280,16 +280,16 @@ fn an_external_address_of_another_node_is_not_taken_either() {
     view(&mut index);
     index.hear_node(Event::Apply(edge("e1", &["192.0.2.1"])));
     assert_eq!(view(&mut index).snapshot.owned_addresses().count(), 0);
-    assert_eq!(view(&mut index).findings.len(), 1);
+    assert_eq!(view(&mut index).problems.len(), 1);
 }
 
 #[test]
 fn a_node_with_a_name_that_is_none_is_a_finding_until_it_is_gone() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), edge("No Node", &["10.0.0.2"])]);
     assert_eq!(names(&mut index), ["e1"]);
-    assert!(findings(&mut index)[0].contains("\"No Node\" is not a node name"));
+    assert!(problems(&mut index)[0].contains("\"No Node\" is not a node name"));
     assert!(index.hear_node(Event::Delete(edge("No Node", &[]))));
-    assert!(view(&mut index).findings.is_empty());
+    assert!(view(&mut index).problems.is_empty());
 }
 
 #[test]
@@ -309,10 +309,10 @@ fn ports_follow_the_config_map() {
     assert!(index.hear_config(Event::Apply(config(&data))));
     assert_eq!(extra_ports(&mut index), ports(&[9100, 10266]));
     assert_eq!(view(&mut index).snapshot.loopback_ports(), &ports(&[10266]));
-    let finding = &findings(&mut index)[0];
+    let problem = &problems(&mut index)[0];
     assert!(
-        finding.starts_with("ConfigMap kube-system/ports: http-proxy-ports: \"x\" left out"),
-        "{finding}"
+        problem.starts_with("ConfigMap kube-system/ports: http-proxy-ports: \"x\" left out"),
+        "{problem}"
     );
     assert_eq!(index.ports_config().uid.as_deref(), Some("u-1"));
 }
@@ -340,13 +340,13 @@ fn a_config_map_that_is_deleted_leaves_its_ports_and_a_finding() {
     );
     assert!(index.hear_config(Event::Delete(config(&[]))));
     assert_eq!(extra_ports(&mut index), ports(&[9100]));
-    assert!(findings(&mut index)[0].contains("its ports 9100 stay tunnelled"));
+    assert!(problems(&mut index)[0].contains("its ports 9100 stay tunnelled"));
     assert!(!hear_config(&mut index, listed([])), "still gone");
 
     assert!(index.hear_config(Event::Apply(config(&[("http-proxy-ports", "")]))));
     assert_eq!(extra_ports(&mut index), ports(&[]), "emptied on purpose");
     assert!(index.hear_config(Event::Delete(config(&[]))));
-    assert_eq!(findings(&mut index), [""; 0], "nothing was lost");
+    assert_eq!(problems(&mut index), [""; 0], "nothing was lost");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn a_config_map_that_never_was_asks_for_nothing_and_is_fine() {
     assert!(hear_config(&mut index, listed([])));
     assert!(index.heard_config());
     assert_eq!(extra_ports(&mut index), ports(&[]));
-    assert_eq!(findings(&mut index), [""; 0]);
+    assert_eq!(problems(&mut index), [""; 0]);
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn what_was_saved_is_in_force_until_the_api_server_speaks() {
     view(&mut before);
     let mut after = Index::new(rules(), Some(before.to_save(NOW)));
     assert_eq!(view(&mut after).snapshot, view(&mut before).snapshot);
-    assert_eq!(findings(&mut after), findings(&mut before));
+    assert_eq!(problems(&mut after), problems(&mut before));
     assert!(!after.heard_nodes() && !after.heard_config());
 
     hear_config(&mut after, listed([]));
@@ -382,9 +382,9 @@ fn what_was_saved_is_in_force_until_the_api_server_speaks() {
         "deleted while nobody looked"
     );
     assert!(
-        findings(&mut after)
+        problems(&mut after)
             .iter()
-            .any(|finding| finding.contains("it is gone"))
+            .any(|problem| problem.contains("it is gone"))
     );
     assert!(hear_nodes(&mut after, listed([edge("e3", &["10.0.0.3"])])));
     assert_eq!(names(&mut after), ["e3"]);

@@ -27,10 +27,10 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The round trip of one session. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RoundTrip(Arc<Shared>);
+pub(crate) struct RoundTrip(Arc<Measurements>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Measurements {
     /// Microseconds; zero while it is not known. Connections look at it for each frame.
     shortest: AtomicU64,
     measured: Mutex<Measured>,

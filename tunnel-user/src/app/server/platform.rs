@@ -1,0 +1,88 @@
+//! What stands behind a server: who says which nodes exist, and who certifies it.
+//!
+//! ```text
+//!  standalone   its own CA, registered nodes in files    }
+//!  Kubernetes   the cluster's CA, Node objects           } --> Platform --> the same server
+//! ```
+
+mod authority;
+mod kubernetes;
+mod standalone;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    model::{NodeName, SnapshotReader},
+    observability::{
+        metrics::{ReadCluster, ServerMetrics},
+        readiness::Readiness,
+    },
+    pki::{AgentProof, Validity},
+    redirect::addresses::AddressWatch,
+    settings::ServerArgs,
+    tunnel::server::{Sessions, UnaryService},
+};
+
+/// Reads how long the server's certificate lives; `None` until there is one.
+pub(super) type ReadValidity = Arc<dyn Fn() -> Option<Validity> + Send + Sync>;
+/// Hears of each client that asked for a node without a session.
+pub(super) type OnNoSession = Arc<dyn Fn(&NodeName) + Send + Sync>;
+
+/// What a server needs of the outside world, and the tasks that keep it true.
+pub(super) struct Platform {
+    /// Which nodes exist.
+    pub(super) snapshots: SnapshotReader,
+    /// Resolves once that is known; the snapshot is empty until then.
+    pub(super) known: BoxFuture<'static, ()>,
+    /// Resolves once there is a certificate: without one no agent comes.
+    pub(super) certified: BoxFuture<'static, ()>,
+    /// The identity of the agent port.
+    pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    /// Whom the server's certificate names.
+    pub(super) subject: String,
+    pub(super) validity: ReadValidity,
+    /// The life of the CA, where the server keeps it.
+    pub(super) authority: Option<Validity>,
+    /// How many servers there are.
+    pub(super) server_count: watch::Receiver<u32>,
+    /// Which certificates prove an agent.
+    pub(super) proof: AgentProof,
+    /// Enrolment and renewal, where the server itself certifies agents.
+    pub(super) unary: UnaryService,
+    pub(super) on_no_session: OnNoSession,
+    /// How it stands with the cluster, where there is one.
+    pub(super) cluster: Option<ReadCluster>,
+    /// What has to run, by name.
+    pub(super) tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+}
+
+/// What a platform is made with.
+pub(super) struct PlatformContext<'a> {
+    pub(super) args: &'a ServerArgs,
+    pub(super) server_id: &'a str,
+    /// Whether this server takes agents, or another one during a handover.
+    pub(super) in_charge: watch::Receiver<bool>,
+    pub(super) addresses: &'a AddressWatch,
+    pub(super) sessions: &'a Sessions,
+    pub(super) readiness: &'a Readiness,
+    pub(super) metrics: &'a ServerMetrics,
+    /// This server takes no more clients.
+    pub(super) leaving: &'a CancellationToken,
+    /// Ends the platform's tasks.
+    pub(super) end: &'a CancellationToken,
+}
+
+impl Platform {
+    /// Prepares what the settings ask for.
+    pub(super) async fn new(context: PlatformContext<'_>) -> anyhow::Result<Self> {
+        if context.args.kubernetes.cluster.kubernetes {
+            kubernetes::platform(context).await
+        } else {
+            standalone::platform(&context)
+        }
+    }
+}

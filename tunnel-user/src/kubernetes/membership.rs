@@ -1,0 +1,211 @@
+//! How many servers there are: each keeps a Lease alive and counts those of the others.
+//!
+//! ```text
+//!  this server --renews--> Lease culvert-server-<machine>, holder = server id
+//!  all those Leases --> MemberSet --count--> agents, which look for who is missing
+//! ```
+//! A Lease belongs to a machine, not to a process: a successor takes its predecessor's over, and
+//! the number stays the same. Whoever serves agents renews; without the API server the last count
+//! stays.
+
+mod member_set;
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    runtime::watcher::Event,
+};
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::member_set::{MemberSet, Uncertainty};
+use super::{
+    api_error::describe,
+    watch::{Scope, WatchEvent, WatchLogger, Watcher, follow},
+};
+use crate::{model::NodeName, wait::sleep_until_opt};
+
+/// Between two renewals.
+const RENEW: Duration = Duration::from_secs(5);
+/// A server is gone whose Lease was not renewed for this long.
+const LIFE: Duration = Duration::from_secs(15);
+/// An API server that takes longer is away.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The longest that a server stays for the sake of its Lease, which expires anyway.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// What the servers' Leases have in common, and nothing else in the namespace has.
+const LABEL: (&str, &str) = ("k8s-app", "culvert-server");
+/// Owns the fields that this writes.
+const MANAGER: &str = "culvert-server";
+
+/// What being counted needs.
+pub struct MembershipOptions {
+    /// The API server; it need not be there.
+    pub client: kube::Client,
+    /// Where the Leases are.
+    pub namespace: String,
+    /// The machine that this server runs on.
+    pub machine: NodeName,
+    /// The server's id, as agents are told it.
+    pub server_id: String,
+}
+
+/// Keeps this server counted, and counts.
+///
+/// Needs `create`, `patch`, `get`, `list`, `watch` and `delete` of `leases`.
+pub struct Membership {
+    leases: Api<Lease>,
+    name: String,
+    server_id: String,
+    member_set: MemberSet,
+    /// this --number of servers--> agents. Sent again when one was replaced by another.
+    count_tx: watch::Sender<u32>,
+}
+
+impl Membership {
+    /// Asks nothing of the API server. Until it has told of others, this server is the only one.
+    pub fn new(options: MembershipOptions) -> (Self, watch::Receiver<u32>) {
+        let MembershipOptions {
+            client,
+            namespace,
+            machine,
+            server_id,
+        } = options;
+        let name = format!("culvert-server-{machine}");
+        let (count_tx, counts) = watch::channel(1);
+        let this = Self {
+            leases: Api::namespaced(client, &namespace),
+            member_set: MemberSet::new(&name, LIFE),
+            name,
+            server_id,
+            count_tx,
+        };
+        (this, counts)
+    }
+
+    /// Counts until `shutdown`, and renews while this server is `in_charge`. At the end the Lease is
+    /// deleted, unless a successor has it.
+    pub async fn run(mut self, mut in_charge: watch::Receiver<bool>, shutdown: CancellationToken) {
+        let labelled = Scope::Labelled(format!("{}={}", LABEL.0, LABEL.1));
+        let mut leases = follow::<Lease>(self.leases.clone(), &labelled, Watcher::Server);
+        let mut trouble = WatchLogger::of("the servers' Leases");
+        let mut renewing = interval(RENEW);
+        renewing.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let (expiry, renews) = (
+                self.member_set.next_expiry(),
+                *in_charge.borrow_and_update(),
+            );
+            tokio::select! {
+                Some(news) = leases.next() => self.hear(news, &mut trouble),
+                _ = renewing.tick(), if renews => tokio::select! {
+                    () = self.renew() => {}
+                    () = shutdown.cancelled() => break,
+                },
+                Ok(()) = in_charge.changed() => renewing.reset_immediately(),
+                () = sleep_until_opt(expiry) => {}
+                () = shutdown.cancelled() => break,
+            }
+            if let Some(count) = self.member_set.change(Instant::now()) {
+                tracing::info!(servers = count, "the servers of this control plane");
+                self.count_tx.send_replace(count);
+            }
+        }
+        self.leave().await;
+    }
+
+    fn hear(&mut self, news: WatchEvent<Lease>, trouble: &mut WatchLogger) {
+        let now = Instant::now();
+        match &news {
+            WatchEvent::Lost(_) => {
+                self.member_set.suspect(Uncertainty::Watch);
+            }
+            WatchEvent::Back => self.member_set.trust(Uncertainty::Watch, now),
+            WatchEvent::Event(_) => {}
+        }
+        let Some(event) = trouble.tell(news) else {
+            return;
+        };
+        match event {
+            Event::Apply(lease) | Event::InitApply(lease) => {
+                let name = lease.name_any();
+                let spec = lease.spec.unwrap_or_default();
+                let holder = spec.holder_identity.unwrap_or_default();
+                let renewed = spec.renew_time.map(|time| time.0.as_microsecond());
+                self.member_set
+                    .seen(&name, &holder, renewed.unwrap_or(0), now);
+            }
+            Event::Delete(lease) => self.member_set.gone(&lease.name_any()),
+            Event::Init => self.member_set.begin_list(),
+            Event::InitDone => self.member_set.end_list(),
+        }
+    }
+
+    async fn renew(&mut self) {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self.name, "labels": {LABEL.0: LABEL.1}},
+            "spec": {
+                "holderIdentity": self.server_id,
+                "leaseDurationSeconds": LIFE.as_secs(),
+                "renewTime": format!("{:.6}", Timestamp::now()),
+            },
+        });
+        let params = PatchParams::apply(MANAGER).force();
+        let lease = Patch::Apply(lease);
+        let renewing = self.leases.patch(&self.name, &params, &lease);
+        let renewed = match timeout(PATIENCE, renewing).await {
+            Ok(renewed) => renewed.map(drop).map_err(|error| describe(&error)),
+            Err(_elapsed) => Err(format!("no answer within {PATIENCE:?}")),
+        };
+        match renewed {
+            Ok(()) => self.member_set.trust(Uncertainty::Renewal, Instant::now()),
+            Err(error) => {
+                if self.member_set.suspect(Uncertainty::Renewal) {
+                    tracing::warn!(
+                        lease = self.name,
+                        error,
+                        "cannot renew this server's Lease: agents may not look for this server \
+                         until it is renewed; trying again every few seconds",
+                    );
+                }
+            }
+        }
+    }
+
+    /// Agents need not look for a server that has gone.
+    async fn leave(&self) {
+        let leaving = async {
+            let Some(lease) = self.leases.get_opt(&self.name).await? else {
+                return Ok(());
+            };
+            let spec = lease.spec.unwrap_or_default();
+            if spec.holder_identity.as_deref() != Some(&self.server_id) {
+                return Ok(());
+            }
+            let as_seen = DeleteParams::default().preconditions(Preconditions {
+                resource_version: lease.metadata.resource_version,
+                uid: lease.metadata.uid,
+            });
+            self.leases.delete(&self.name, &as_seen).await.map(drop)
+        };
+        let left: Result<kube::Result<()>, _> = timeout(FAREWELL_TIME, leaving).await;
+        if let Ok(Err(error)) = left {
+            let error = describe(&error);
+            tracing::debug!(
+                lease = self.name,
+                error,
+                "the Lease was not deleted, and will expire"
+            );
+        }
+    }
+}
