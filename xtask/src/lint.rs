@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 
+use crate::setup::LintTool;
 use crate::{setup, shell, vendored};
 
 #[derive(ClapArgs)]
@@ -53,13 +54,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ];
     shell::run(shell::cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     vendored::check(args.advisories)?;
+    unused_dependencies()?;
     dependencies(args.advisories)
+}
+
+fn unused_dependencies() -> Result<()> {
+    let mut check = Command::new(setup::lint_tool(&LintTool::MACHETE)?);
+    // Without the library that is only changed here.
+    check.args(["tests", "tunnel-ebpf", "tunnel-user", "xtask"]);
+    shell::run(check.current_dir(shell::root()))
 }
 
 /// What `deny.toml` says of them. Known holes are in a database that not every machine can have, so they are asked for
 /// where somebody wants it, and nobody is to take their silence for an answer.
 fn dependencies(advisories: bool) -> Result<()> {
-    let deny = setup::cargo_deny()?;
+    let deny = setup::lint_tool(&LintTool::DENY)?;
     let check = |words: &[&str]| {
         let mut check = Command::new(&deny);
         shell::run(check.current_dir(shell::root()).args(words))

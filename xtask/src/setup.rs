@@ -12,6 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use self::toolchain::LintTool;
 use crate::shell;
 
 /// One thing to do, as the commands that do it.
@@ -67,12 +68,13 @@ pub(crate) fn go() -> Result<PathBuf> {
     go::find().context("Go 1.24 or newer is missing (cargo xtask setup)")
 }
 
-/// What checks the dependencies. Nothing else needs it, and building it takes minutes.
-pub(crate) fn cargo_deny() -> Result<PathBuf> {
-    if toolchain::cargo_deny().is_none() {
-        run()?;
+/// A tool of the lint, installed if it is not there: building one takes minutes, and nothing else needs it.
+pub(crate) fn lint_tool(tool: &LintTool) -> Result<PathBuf> {
+    if tool.find().is_none() {
+        install(|| toolchain::missing_to_lint().collect())?;
     }
-    toolchain::cargo_deny().context("cargo-deny is missing (cargo xtask setup)")
+    let missing = || format!("{} is missing (cargo xtask setup)", tool.name());
+    tool.find().with_context(missing)
 }
 
 fn missing_for(purpose: Purpose) -> impl Iterator<Item = Step> {

@@ -38,7 +38,7 @@ fn check_library(library: &Path, advisories: bool) -> Result<()> {
         shell::run(compare.arg(package.join(ours.file_name())).arg(ours.path()))?;
     }
     if advisories {
-        let mut check = Command::new(setup::cargo_deny()?);
+        let mut check = Command::new(setup::lint_tool(&setup::LintTool::DENY)?);
         check.args(["--log-level", "error", "check", "advisories"]);
         shell::run(check.current_dir(scratch.path()))?;
     }

@@ -12,8 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use caps::{CapSet, Capability};
-use rustix::{fs::statfs, system::uname};
+use rustix::{
+    fs::statfs,
+    system::uname,
+    thread::{CapabilitySet, capabilities},
+};
 use tunnel_ebpf::programs;
 
 use super::InstallError;
@@ -220,16 +223,12 @@ fn cgroup2_mount(line: &str) -> Option<PathBuf> {
 }
 
 fn check_capabilities() -> Result<(), InstallError> {
-    let has = |capability| {
-        caps::has_cap(None, CapSet::Effective, capability)
-            .map_err(|error| InstallError::Capabilities(io::Error::other(error)))
-    };
-    let all = has(Capability::CAP_SYS_ADMIN)?;
+    let effective = effective().map_err(InstallError::Capabilities)?;
     let mut missing = Vec::new();
-    if !all && !has(Capability::CAP_BPF)? {
+    if !effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN) {
         missing.push("CAP_BPF");
     }
-    if !has(Capability::CAP_NET_ADMIN)? {
+    if !effective.contains(CapabilitySet::NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
     if missing.is_empty() {
@@ -242,9 +241,13 @@ fn check_capabilities() -> Result<(), InstallError> {
 
 /// Whether programs that follow variable pointers may be loaded: those with logging do.
 pub(super) fn can_load_logging_programs() -> bool {
-    [Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN]
-        .into_iter()
-        .any(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+    let enough = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    effective().is_ok_and(|effective| effective.intersects(enough))
+}
+
+/// This thread's effective capabilities.
+fn effective() -> io::Result<CapabilitySet> {
+    Ok(capabilities(None)?.effective)
 }
 
 /// The nearest directory above the pins that exists must be on a BPF file system.

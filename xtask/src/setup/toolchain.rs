@@ -1,4 +1,4 @@
-//! A compiler for the kernel programs, bpf-linker, and cargo-deny.
+//! A compiler for the kernel programs, bpf-linker, and what looks at dependencies.
 //!
 //! Two ways lead there. Debian has a compiler with a ready-made `core` for BPF and the LLVM that matches it: no
 //! rustup needed. Elsewhere a rustup nightly builds `core` from rust-src.
@@ -20,7 +20,25 @@ const DEBIAN_PACKAGES: [&str; 4] = [
 /// Of these tools a version is built from the crate registry with its own lock file, which holds a checksum of each
 /// dependency. The compiler is Debian's, by its archive's signature, or a nightly of one day.
 const LINKER_VERSION: &str = "0.13.0";
-const DENY_VERSION: &str = "0.20.2";
+
+/// Something that looks at dependencies. Nothing but the lint needs it.
+pub(crate) struct LintTool {
+    name: &'static str,
+    version: &'static str,
+}
+
+impl LintTool {
+    /// Licenses, sources, known holes.
+    pub(crate) const DENY: Self = Self {
+        name: "cargo-deny",
+        version: "0.20.2",
+    };
+    /// Those that nothing uses.
+    pub(crate) const MACHETE: Self = Self {
+        name: "cargo-machete",
+        version: "0.9.2",
+    };
+}
 
 pub(super) fn missing() -> Vec<Step> {
     let mut steps = Vec::new();
@@ -43,8 +61,9 @@ pub(super) fn missing() -> Vec<Step> {
     steps
 }
 
-pub(super) fn missing_to_lint() -> Option<Step> {
-    cargo_deny().is_none().then(deny)
+pub(super) fn missing_to_lint() -> impl Iterator<Item = Step> {
+    let missing = |tool: &LintTool| tool.find().is_none().then(|| tool.install());
+    LintTool::ALL.iter().filter_map(missing)
 }
 
 /// What the kernel programs will be built with.
@@ -96,11 +115,6 @@ fn linker() -> Option<PathBuf> {
     installed("bpf-linker")
 }
 
-/// What checks the dependencies.
-pub(super) fn cargo_deny() -> Option<PathBuf> {
-    installed("cargo-deny")
-}
-
 fn installed(tool: &str) -> Option<PathBuf> {
     let installed = ebpf_builder::cargo_home().map(|cargo| cargo.join("bin").join(tool));
     shell::find(tool).or(installed.filter(|file| file.is_file()))
@@ -126,20 +140,37 @@ fn compiler() -> Step {
     }
 }
 
-fn deny() -> Step {
-    let install = [
-        "install",
-        "cargo-deny",
-        "--version",
-        DENY_VERSION,
-        "--locked",
+impl LintTool {
+    const ALL: [Self; 2] = [Self::DENY, Self::MACHETE];
+
+    /// The program, where it is installed.
+    pub(crate) fn find(&self) -> Option<PathBuf> {
+        installed(self.name)
+    }
+
+    /// The program's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn install(&self) -> Step {
         // It runs for seconds: optimising it would take longer than it saves.
-        "--debug",
-    ];
-    Step {
-        why: "cargo-deny is missing: cargo builds it (some minutes)".into(),
-        commands: vec![shell::cargo(install)],
-        needs_root: false,
+        let words = [
+            "install",
+            self.name,
+            "--version",
+            self.version,
+            "--locked",
+            "--debug",
+        ];
+        Step {
+            why: format!(
+                "{} is missing: cargo builds it (a minute or two)",
+                self.name
+            ),
+            commands: vec![shell::cargo(words)],
+            needs_root: false,
+        }
     }
 }
 
