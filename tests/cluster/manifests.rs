@@ -201,3 +201,11 @@ fn the_job_of_remove_runs_on_the_node_that_is_named_whatever_its_runtime_knows()
         serde_json::json!(["server", "--uninstall"])
     );
 }
+
+#[test]
+fn prometheus_takes_the_alerts() {
+    let rules = repository().join("deploy/prometheus/alerts.yaml");
+    let rules = rules.to_str().unwrap();
+    let said = culvert_tests::command::run("promtool", ["check", "rules", rules]).unwrap();
+    assert!(said.contains("SUCCESS"), "{said}");
+}

@@ -123,3 +123,21 @@ fn each_session_of_an_agent_counts_its_own_connections() {
     first.end(Outcome::Reset);
     assert_eq!((one.open_in_session(), other.open_in_session()), (1, 1));
 }
+
+#[test]
+fn every_metric_of_the_alerts_is_one_of_ours() {
+    let alerts = include_str!("../../../../deploy/prometheus/alerts.yaml");
+    let ours = [include_str!("server.txt"), include_str!("agent.txt")].concat();
+    let names = alerts.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names: Vec<_> = names
+        .filter(|name| name.starts_with("culvert_server_") || name.starts_with("culvert_agent_"))
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let is_shown = |line: &str| {
+            let (shown, _) = line.split_once(['{', ' ']).unwrap_or((line, ""));
+            shown == name
+        };
+        assert!(ours.lines().any(is_shown), "{name} is in no scrape");
+    }
+}
