@@ -32,7 +32,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Which::Redirect => "redirect",
         Which::Tunnel => "tunnel",
     };
-    if matches!(args.which, Which::Tunnel) {
+    let only_path = args.rest.windows(2).any(|words| words == ["--only", "path"]);
+    if matches!(args.which, Which::Tunnel) && !only_path {
         programs::ensure(programs::KONNECTIVITY)?;
     }
     // Without what only tests of `tunnel-user` want of its libraries: it would be measured as well.

@@ -83,14 +83,14 @@ fn a_port_of_one_node_is_captured_for_that_node_only() {
 }
 
 #[test]
-fn a_nodes_standing_decides_while_the_server_lives() {
+fn a_nodes_mode_decides_while_the_server_lives() {
     for (node_mode, outcome) in [
         ("bypass", "connect ENETUNREACH"),
         ("refuse", "connect ECONNREFUSED"),
     ] {
         let lab = RedirectLab::new();
         let mut server = lab.server(&format!(
-            "--other 10.78.0.12 --standing {node_mode} --mark 7"
+            "--other 10.78.0.12 --node-mode {node_mode} --mark 7"
         ));
         assert_eq!(lab.fails("--to 10.78.0.12:10250"), outcome);
         // Nobody refuses the server's own sockets.

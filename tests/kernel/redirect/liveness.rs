@@ -84,7 +84,7 @@ fn a_node_that_wants_it_refuses_at_once() {
 
 /// What a server said of a node's sessions says nothing once it is gone, in order or not.
 #[test]
-fn without_a_server_the_policy_decides_however_the_node_stood() {
+fn without_a_server_the_policy_decides_whatever_the_nodes_mode() {
     for (node_mode, before, policy, after) in [
         (
             "refuse",
@@ -100,7 +100,7 @@ fn without_a_server_the_policy_decides_however_the_node_stood() {
         ),
     ] {
         let lab = RedirectLab::new();
-        let line = format!("--other 10.78.0.12 --standing {node_mode} --policy {policy}");
+        let line = format!("--other 10.78.0.12 --node-mode {node_mode} --policy {policy}");
         for killed in [false, true] {
             let mut server = lab.server(&line);
             assert_eq!(lab.fails("--to 10.78.0.12:10250"), before);

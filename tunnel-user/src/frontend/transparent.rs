@@ -60,14 +60,18 @@ pub struct TransparentOptions {
     pub clients: ClientNetworks,
     /// Reaches nodes.
     pub dialer: Dialer,
-    /// Called every second by the accept loop, while it can accept.
-    pub heartbeat: Box<dyn Fn() + Send>,
-    /// Hears whether it can.
-    pub accepting: Accepting,
     /// Counts what comes with an original destination.
     pub arrivals: Arrivals,
     /// Counts clients.
     pub metrics: TransparentMetrics,
+}
+
+/// Who hears of the accept loop.
+pub struct AcceptSigns {
+    /// Called every second, while it can accept.
+    pub heartbeat: Box<dyn Fn() + Send>,
+    /// Hears whether it can.
+    pub accepting: Accepting,
 }
 
 /// What the frontend counts.
@@ -88,7 +92,7 @@ pub struct Arrivals(Arc<[AtomicU64; 2]>);
 /// Accepts redirected clients.
 pub struct Transparent {
     acceptor: Acceptor,
-    options: Arc<ClientContext>,
+    options: Arc<TransparentOptions>,
     heartbeat: Box<dyn Fn() + Send>,
 }
 
@@ -101,15 +105,6 @@ pub struct TransparentStops {
     pub handed_over: CancellationToken,
     /// Reset the clients that are left.
     pub abort: CancellationToken,
-}
-
-/// What all clients share.
-struct ClientContext {
-    original_dsts: Arc<dyn OriginalDsts>,
-    clients: ClientNetworks,
-    dialer: Dialer,
-    arrivals: Arrivals,
-    metrics: TransparentMetrics,
 }
 
 impl Arrivals {
@@ -138,28 +133,13 @@ impl Transparent {
     /// When a socket cannot be watched.
     pub fn new(
         listening: watch::Receiver<Listening>,
+        signs: AcceptSigns,
         options: TransparentOptions,
     ) -> io::Result<Self> {
-        let TransparentOptions {
-            original_dsts,
-            clients,
-            dialer,
-            heartbeat,
-            accepting,
-            arrivals,
-            metrics,
-        } = options;
-        let options = Arc::new(ClientContext {
-            original_dsts,
-            clients,
-            dialer,
-            arrivals,
-            metrics,
-        });
         Ok(Self {
-            acceptor: Acceptor::new(Listeners::new(listening)?, accepting),
-            options,
-            heartbeat,
+            acceptor: Acceptor::new(Listeners::new(listening)?, signs.accepting),
+            options: Arc::new(options),
+            heartbeat: signs.heartbeat,
         })
     }
 

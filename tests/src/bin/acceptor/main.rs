@@ -48,12 +48,12 @@ struct Args {
     /// Ports of these nodes alone
     #[arg(long)]
     extra_port: Vec<u16>,
-    /// Addresses of another node, which has no extra ports and stands as `--standing` says
+    /// Addresses of another node, which has no extra ports and the mode that `--node-mode` says
     #[arg(long)]
     other: Vec<IpAddr>,
     /// How the other node stands with the server
-    #[arg(long, value_enum, default_value_t = OtherStanding::Capture)]
-    node_mode: OtherStanding,
+    #[arg(long, value_enum, default_value_t = OtherMode::Capture)]
+    node_mode: OtherMode,
     /// Tunnelled ports
     #[arg(long, default_values_t = [10250])]
     port: Vec<u16>,
@@ -93,7 +93,7 @@ struct Args {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum OtherStanding {
+enum OtherMode {
     Capture,
     Bypass,
     Refuse,
@@ -213,9 +213,9 @@ fn table(args: &Args) -> Table {
     let snapshot = Snapshot::new(nodes, ports(&args.port));
     let node_mode = |name: &NodeName| match args.node_mode {
         _ if name.as_str() == "edge" => NodeMode::Capture,
-        OtherStanding::Capture => NodeMode::Capture,
-        OtherStanding::Bypass => NodeMode::Bypass,
-        OtherStanding::Refuse => NodeMode::Refuse,
+        OtherMode::Capture => NodeMode::Capture,
+        OtherMode::Bypass => NodeMode::Bypass,
+        OtherMode::Refuse => NodeMode::Refuse,
     };
     let (table, _) = Table::new(&snapshot, &BTreeSet::new(), args.policy, node_mode);
     table.for_own_namespace(args.own_namespace_port.iter().copied())

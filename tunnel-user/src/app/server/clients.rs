@@ -13,8 +13,8 @@ use crate::{
         socket_takeover::OldProcess,
     },
     frontend::transparent::{
-        Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent, TransparentMetrics,
-        TransparentOptions, TransparentStops,
+        AcceptSigns, Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent,
+        TransparentMetrics, TransparentOptions, TransparentStops,
     },
     model::{Family, OriginalDst},
     redirect::OriginalDestinations,
@@ -131,6 +131,14 @@ impl Server {
         };
         let transparent = Transparent::new(
             self.sockets.clients.subscribe(),
+            AcceptSigns {
+                heartbeat: Box::new(move || {
+                    if let Err(error) = heartbeat.beat() {
+                        tracing::warn!(%error, "cannot show the kernel that this server is alive");
+                    }
+                }),
+                accepting,
+            },
             TransparentOptions {
                 original_dsts: Arc::new(FromKernel(original_dsts)),
                 clients: ClientNetworks {
@@ -138,12 +146,6 @@ impl Server {
                     own_addresses: self.components.own_addresses.clone(),
                 },
                 dialer: self.dialer(),
-                heartbeat: Box::new(move || {
-                    if let Err(error) = heartbeat.beat() {
-                        tracing::warn!(%error, "cannot show the kernel that this server is alive");
-                    }
-                }),
-                accepting,
                 arrivals,
                 metrics: TransparentMetrics {
                     connections: self.components.metrics.connections.clone(),

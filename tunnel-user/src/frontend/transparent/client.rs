@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::ClientContext;
+use super::TransparentOptions;
 use crate::{
     model::{ARRIVED, Family, OriginalDst, PeerAddr, is_probe_target},
     observability::metrics::{Frontend, OpenConnection, Outcome},
@@ -17,16 +17,16 @@ pub(super) struct Client {
     stream: TcpStream,
     peer: PeerAddr,
     accepted: Instant,
-    shared: Arc<ClientContext>,
+    options: Arc<TransparentOptions>,
 }
 
 impl Client {
-    pub(super) fn new(stream: TcpStream, peer: PeerAddr, shared: Arc<ClientContext>) -> Self {
+    pub(super) fn new(stream: TcpStream, peer: PeerAddr, options: Arc<TransparentOptions>) -> Self {
         Self {
             stream,
             peer,
             accepted: Instant::now(),
-            shared,
+            options,
         }
     }
 
@@ -38,18 +38,18 @@ impl Client {
         if is_probe_target(original_dst.0.ip()) {
             return self.answer_probe().await;
         }
-        if !self.shared.clients.admit(self.peer) {
+        if !self.options.clients.admit(self.peer) {
             tracing::debug!(peer = %self.peer, "closed a client that is in none of --clients");
-            self.shared.metrics.clients_refused.inc();
+            self.options.metrics.clients_refused.inc();
             reset(&self.stream);
             return;
         }
-        self.shared.arrivals.count(Family::of(original_dst.0.ip()));
-        let counted = self.shared.metrics.connections.open(Frontend::Transparent);
+        self.options.arrivals.count(Family::of(original_dst.0.ip()));
+        let counted = self.options.metrics.connections.open(Frontend::Transparent);
         let destination = Destination::Address(original_dst);
         let first = FirstBytes::of(&self.stream);
         let dialled = tokio::select! {
-            dialled = self.shared.dialer.dial(&destination, self.dialled_by(), first) => {
+            dialled = self.options.dialer.dial(&destination, self.dialled_by(), first) => {
                 dialled.map_err(|_told| Outcome::DialFailed)
             }
             _ = until_reset(&self.stream) => Err(Outcome::Reset),
@@ -73,9 +73,9 @@ impl Client {
     }
 
     fn original_dst(&self) -> Option<OriginalDst> {
-        let found = self.shared.original_dsts.of(&self.stream);
+        let found = self.options.original_dsts.of(&self.stream);
         if !matches!(found, Ok(Some(_))) {
-            self.shared.metrics.without_original_dst.inc();
+            self.options.metrics.without_original_dst.inc();
             reset(&self.stream);
         }
         match found {
@@ -91,7 +91,7 @@ impl Client {
     }
 
     fn dialled_by(&self) -> DialledBy {
-        let client = if self.shared.clients.is_this_machine(self.peer) {
+        let client = if self.options.clients.is_this_machine(self.peer) {
             tunnel::Client::Machine
         } else {
             tunnel::Client::Address(self.peer.0.ip())

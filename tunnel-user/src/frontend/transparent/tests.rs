@@ -67,6 +67,13 @@ impl Frontend {
         });
         let transparent = Transparent::new(
             listening.subscribe(),
+            AcceptSigns {
+                heartbeat: Box::new(|| {}),
+                accepting: Accepting {
+                    condition: Readiness::default().register("accept"),
+                    works: watch::Sender::new(true),
+                },
+            },
             TransparentOptions {
                 original_dsts: Arc::new(Asked(OriginalDst(asked))),
                 clients: ClientNetworks {
@@ -74,11 +81,6 @@ impl Frontend {
                     own_addresses: watch::Sender::default().subscribe(),
                 },
                 dialer,
-                heartbeat: Box::new(|| {}),
-                accepting: Accepting {
-                    condition: Readiness::default().register("accept"),
-                    works: watch::Sender::new(true),
-                },
                 arrivals: arrivals.clone(),
                 metrics: TransparentMetrics {
                     connections: metrics.connections,

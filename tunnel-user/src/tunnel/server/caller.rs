@@ -33,8 +33,8 @@ use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
 use super::{
-    control::ControlService, ending::Ending, listener::CallerContext, peer_identity::PeerIdentity,
-    preauth::Permit,
+    control::ControlService, ending::Ending, listener::ListenerOptions,
+    peer_identity::PeerIdentity, preauth::Permit,
 };
 use crate::{
     model::PeerAddr,
@@ -80,14 +80,14 @@ pub(super) fn serve(
     segments: Segments,
     caller: Caller,
     permit: Permit,
-    shared: Arc<CallerContext>,
+    options: Arc<ListenerOptions>,
     ended: CancellationToken,
 ) -> impl Future<Output = ()> {
-    let serving = Box::new(Serving::new(caller, shared, ended));
+    let serving = Box::new(Serving::new(caller, options, ended));
     let mut overstayed = Box::pin(overstayed(permit, serving.registered.clone()));
     async move {
         let (stream, activity) = Watched::new(stream, segments);
-        let window = WindowSetting::new(&serving.shared.memory);
+        let window = WindowSetting::new(&serving.options.memory);
         let handshake = serving.http2(&window).handshake(stream);
         let shaken = tokio::select! {
             shaken = Box::pin(async { handshake.await.ok().map(Box::new) }) => shaken,
@@ -118,7 +118,7 @@ async fn close_gracefully(
 
 struct Serving {
     caller: Caller,
-    shared: Arc<CallerContext>,
+    options: Arc<ListenerOptions>,
     control: Option<Arc<ControlService>>,
     flow: SessionFlow,
     ended: CancellationToken,
@@ -129,22 +129,16 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(caller: Caller, shared: Arc<CallerContext>, ended: CancellationToken) -> Self {
+    fn new(caller: Caller, options: Arc<ListenerOptions>, ended: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
         let registered = CancellationToken::new();
-        let flow = SessionFlow::new(&shared.settings, shared.metrics.counters());
+        let flow = SessionFlow::new(&options.settings, options.metrics.counters());
         let control = caller.proved.clone().map(|proved| {
             Arc::new(ControlService {
                 proved,
                 peer: caller.peer,
-                settings: shared.settings,
-                memory: shared.memory.clone(),
+                options: Arc::clone(&options),
                 flow: flow.clone(),
-                server_id: shared.server_id.clone(),
-                server_count: shared.server_count.clone(),
-                metrics: shared.metrics.clone(),
-                sessions: shared.sessions.clone(),
-                snapshots: shared.snapshots.clone(),
                 session: OnceLock::new(),
                 registered: registered.clone(),
                 ended: ended.clone(),
@@ -153,7 +147,7 @@ impl Serving {
         });
         Self {
             caller,
-            shared,
+            options,
             control,
             flow,
             ended,
@@ -165,7 +159,7 @@ impl Serving {
 
     fn http2(&self, window: &WindowSetting) -> ServerBuilder {
         match self.control {
-            Some(_) => http2::server(&self.shared.settings, window.told()),
+            Some(_) => http2::server(&self.options.settings, window.told()),
             None => http2::server_for_strangers(),
         }
     }
@@ -179,11 +173,11 @@ impl Serving {
         mut window: WindowSetting,
     ) -> Ending {
         let ping_pong = connection.ping_pong().expect("taken once");
-        let patience = Patience::of_server(&self.shared.settings);
+        let patience = Patience::of_server(&self.options.settings);
         let round_trip = &self.flow.round_trip;
         let mut silent = pin!(until_silent(ping_pong, &mut activity, patience, round_trip));
         let mut expired = pin!(self.expired_for(Duration::ZERO));
-        let mut overdue = pin!(self.expired_for(self.shared.settings.overtime));
+        let mut overdue = pin!(self.expired_for(self.options.settings.overtime));
         let mut overstayed = Some(overstayed);
         let mut is_valid = true;
         loop {
@@ -226,7 +220,7 @@ impl Serving {
         let Some(session) = control.session.get() else {
             return;
         };
-        control.sessions.remove(session);
+        self.options.sessions.remove(session);
         if !self.has_session() {
             return;
         }
@@ -299,7 +293,7 @@ impl Serving {
                 call.refuse(Status::resource_exhausted("too many calls"));
             }
             (_, _) => {
-                let unary = Arc::clone(&self.shared.unary);
+                let unary = Arc::clone(&self.options.unary);
                 self.answer(call, move |request| unary(request));
             }
         }
@@ -317,7 +311,7 @@ impl Serving {
                 .extensions_mut()
                 .insert(crate::pki::ClientCertificate(certificate.clone()));
         }
-        let sessions = self.shared.sessions.clone();
+        let sessions = self.options.sessions.clone();
         let renewed = OnRenewal(Arc::new(move |identity, validity| {
             sessions.renewed(identity, validity);
         }));

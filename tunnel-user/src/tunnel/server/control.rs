@@ -6,16 +6,16 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Session, Sessions, TunnelMetrics, peer_identity::PeerIdentity, session::AboutAgent};
+use super::{ListenerOptions, Session, peer_identity::PeerIdentity, session::AboutAgent};
 use crate::{
-    model::{AgentIdentity, PeerAddr, SnapshotReader},
+    model::{AgentIdentity, PeerAddr},
     tunnel::{
-        Memory, Refusal, Settings,
+        Refusal,
         carry::SessionFlow,
         metadata::{AgentHello, ServerHello, refuse_certificate},
         registration::admit,
@@ -27,14 +27,8 @@ use crate::{
 pub(super) struct ControlService {
     pub(super) proved: PeerIdentity,
     pub(super) peer: PeerAddr,
-    pub(super) settings: Settings,
-    pub(super) memory: Memory,
+    pub(super) options: Arc<ListenerOptions>,
     pub(super) flow: SessionFlow,
-    pub(super) server_id: String,
-    pub(super) server_count: watch::Receiver<u32>,
-    pub(super) metrics: TunnelMetrics,
-    pub(super) sessions: Sessions,
-    pub(super) snapshots: SnapshotReader,
     /// The one session of this connection, once it is registered.
     pub(super) session: OnceLock<Arc<Session>>,
     /// Cancelled once there is one that counts.
@@ -51,7 +45,7 @@ impl ControlService {
             hello,
             &self.proved.identity,
             self.proved.validity.issued,
-            &self.snapshots.borrow(),
+            &self.options.snapshots.borrow(),
         );
         let registered = admitted.map_err(|refusal| self.refuse(&refusal))?;
         if !hello.native {
@@ -66,7 +60,8 @@ impl ControlService {
     /// Whether the agent and this server agree that they have a session already. An agent that
     /// believes so alone gets another one.
     fn is_held(&self, hello: &AgentHello) -> bool {
-        hello.sessions_with.contains(&self.server_id) && self.sessions.holds(&self.proved.identity)
+        hello.sessions_with.contains(&self.options.server_id)
+            && self.options.sessions.holds(&self.proved.identity)
     }
 
     fn register(
@@ -85,8 +80,8 @@ impl ControlService {
                 version: hello.version,
                 takes_first_bytes: hello.takes_first_bytes,
             },
-            self.settings,
-            self.memory.clone(),
+            self.options.settings,
+            self.options.memory.clone(),
             self.flow.clone(),
             self.ended.clone(),
         );
@@ -95,12 +90,13 @@ impl ControlService {
                 "this connection has a session already",
             ));
         }
-        self.sessions
+        self.options
+            .sessions
             .register(&session)
             .map_err(|refusal| self.refuse(&refusal))?;
         // The snapshot may have changed while it was registered: whoever follows changes has then
         // looked through the sessions already.
-        if let Err(refusal) = self.proved.still_admitted(&self.snapshots.borrow()) {
+        if let Err(refusal) = self.proved.still_admitted(&self.options.snapshots.borrow()) {
             session.end();
             return Err(self.refuse(&refusal));
         }
@@ -111,7 +107,7 @@ impl ControlService {
 
     fn hello(&self, count: u32, held: bool) -> ServerHello {
         ServerHello {
-            id: self.server_id.clone(),
+            id: self.options.server_id.clone(),
             count,
             native: true,
             held,
@@ -121,7 +117,7 @@ impl ControlService {
     fn refuse(&self, refusal: &Refusal) -> Status {
         let node = &self.proved.identity.node;
         tracing::warn!(%node, peer = %self.peer, reason = %refusal, "refused an agent");
-        self.metrics.sessions_refused.inc();
+        self.options.metrics.sessions_refused.inc();
         let mut status = Status::permission_denied(refusal.to_string());
         if refusal.is_of_certificate() {
             refuse_certificate(status.metadata_mut());
@@ -144,7 +140,7 @@ impl AgentService for Arc<ControlService> {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let identity = self.admit(&hello)?;
         // Whatever changes from here on is sent after the hello.
-        let mut server_count = self.server_count.clone();
+        let mut server_count = self.options.server_count.clone();
         let count = *server_count.borrow_and_update();
         if self.is_held(&hello) {
             let mut response = Response::new(stream::empty().boxed());

@@ -71,21 +71,7 @@ pub struct TunnelMetrics {
 /// Accepts agents.
 pub struct AgentListener {
     listener: TcpListener,
-    tls: watch::Receiver<Arc<ServerConfig>>,
-    shared: Arc<CallerContext>,
-}
-
-/// What all callers share.
-pub(super) struct CallerContext {
-    pub(super) settings: Settings,
-    pub(super) memory: Memory,
-    pub(super) proof: AgentProof,
-    pub(super) server_id: String,
-    pub(super) server_count: watch::Receiver<u32>,
-    pub(super) sessions: Sessions,
-    pub(super) snapshots: SnapshotReader,
-    pub(super) unary: UnaryService,
-    pub(super) metrics: TunnelMetrics,
+    options: Arc<ListenerOptions>,
 }
 
 impl TunnelMetrics {
@@ -100,33 +86,9 @@ impl TunnelMetrics {
 impl AgentListener {
     /// Serves agents on a listening socket.
     pub fn new(listener: TcpListener, options: ListenerOptions) -> Self {
-        let ListenerOptions {
-            tls,
-            settings,
-            memory,
-            server_id,
-            server_count,
-            proof,
-            sessions,
-            snapshots,
-            unary,
-            metrics,
-        } = options;
-        let shared = CallerContext {
-            settings,
-            memory,
-            proof,
-            server_id,
-            server_count,
-            sessions,
-            snapshots,
-            unary,
-            metrics,
-        };
         Self {
             listener,
-            tls,
-            shared: Arc::new(shared),
+            options: Arc::new(options),
         }
     }
 
@@ -154,17 +116,16 @@ impl AgentListener {
         let _end = end.clone().drop_guard();
         let shaking = async {
             while let Some(arrived) = arrived_rx.recv().await {
-                let tls = Arc::clone(&self.tls.borrow());
-                let (shared, ended) = (Arc::clone(&self.shared), shutdown.child_token());
+                let (options, ended) = (Arc::clone(&self.options), shutdown.child_token());
                 let limiter = limiter.clone();
                 // Boxed: what only the handshake needs goes with it, and is not kept by every session.
                 let arriving = Box::pin(async move {
-                    let shaken = shake_hands(arrived, tls, &shared, &limiter).await;
+                    let shaken = shake_hands(arrived, &options, &limiter).await;
                     shaken.map(|(stream, caller, permit)| {
                         let segments =
-                            Segments::of(stream.get_ref().0.socket().share(), &shared.settings);
+                            Segments::of(stream.get_ref().0.socket().share(), &options.settings);
                         Box::pin(caller::serve(
-                            stream, segments, caller, permit, shared, ended,
+                            stream, segments, caller, permit, options, ended,
                         ))
                     })
                 });
@@ -185,8 +146,7 @@ impl AgentListener {
 /// The handshake itself; its end is told where it fails.
 async fn shake_hands(
     arrived: Arrived,
-    tls: Arc<ServerConfig>,
-    shared: &CallerContext,
+    options: &ListenerOptions,
     limiter: &PreAuthLimiter,
 ) -> Option<(Box<TlsStream<ReadAhead>>, Caller, Permit)> {
     let Arrived {
@@ -195,6 +155,7 @@ async fn shake_hands(
         socket,
         permit,
     } = arrived;
+    let tls = Arc::clone(&options.tls.borrow());
     let shaken = async {
         let socket = socket.try_map(|socket| TcpStream::from_std(socket).map(SharedSocket::new))?;
         let hello = StartHandshake::from_parts(hello, socket);
@@ -207,7 +168,7 @@ async fn shake_hands(
             return None;
         }
     };
-    let caller = match Caller::new(peer, &stream, shared.proof) {
+    let caller = match Caller::new(peer, &stream, options.proof) {
         Ok(caller) => caller,
         Err(error) => {
             let error = printable(&error.to_string());
