@@ -32,7 +32,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Which::Redirect => "redirect",
         Which::Tunnel => "tunnel",
     };
-    let only_path = args.rest.windows(2).any(|words| words == ["--only", "path"]);
+    let only_path = args
+        .rest
+        .windows(2)
+        .any(|words| words == ["--only", "path"]);
     if matches!(args.which, Which::Tunnel) && !only_path {
         programs::ensure(programs::KONNECTIVITY)?;
     }

@@ -96,7 +96,7 @@ impl Membership {
     pub async fn run(mut self, mut in_charge: watch::Receiver<bool>, shutdown: CancellationToken) {
         let labelled = Scope::Labelled(format!("{}={}", LABEL.0, LABEL.1));
         let mut leases = follow::<Lease>(self.leases.clone(), &labelled, Watcher::Server);
-        let mut trouble = WatchLogger::of("the servers' Leases");
+        let mut watch_logger = WatchLogger::of("the servers' Leases");
         let mut renewing = interval(RENEW);
         renewing.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -105,7 +105,7 @@ impl Membership {
                 *in_charge.borrow_and_update(),
             );
             tokio::select! {
-                Some(news) = leases.next() => self.hear(news, &mut trouble),
+                Some(watch_event) = leases.next() => self.apply(watch_event, &mut watch_logger),
                 _ = renewing.tick(), if renews => tokio::select! {
                     () = self.renew() => {}
                     () = shutdown.cancelled() => break,
@@ -122,16 +122,16 @@ impl Membership {
         self.leave().await;
     }
 
-    fn hear(&mut self, news: WatchEvent<Lease>, trouble: &mut WatchLogger) {
+    fn apply(&mut self, watch_event: WatchEvent<Lease>, watch_logger: &mut WatchLogger) {
         let now = Instant::now();
-        match &news {
+        match &watch_event {
             WatchEvent::Lost(_) => {
                 self.member_set.suspect(Uncertainty::Watch);
             }
             WatchEvent::Back => self.member_set.trust(Uncertainty::Watch, now),
             WatchEvent::Event(_) => {}
         }
-        let Some(event) = trouble.tell(news) else {
+        let Some(event) = watch_logger.tell(watch_event) else {
             return;
         };
         match event {

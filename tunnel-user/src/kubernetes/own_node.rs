@@ -38,11 +38,11 @@ impl OwnNode {
     pub async fn run(self, shutdown: CancellationToken) {
         let which = Scope::Named(self.name.to_string());
         let mut nodes = follow::<Node>(Api::all(self.client.clone()), &which, Watcher::Agent);
-        let mut trouble = WatchLogger::of("this node's Node");
+        let mut watch_logger = WatchLogger::of("this node's Node");
         loop {
             tokio::select! {
-                Some(news) = nodes.next() => if let Some(event) = trouble.tell(news) {
-                    self.hear(event);
+                Some(watch_event) = nodes.next() => if let Some(event) = watch_logger.tell(watch_event) {
+                    self.apply(event);
                 },
                 () = shutdown.cancelled() => return,
             }
@@ -50,7 +50,7 @@ impl OwnNode {
     }
 
     /// A Node that is deleted, or has no address yet, takes none away: the machine still has them.
-    fn hear(&self, event: Event<Node>) {
+    fn apply(&self, event: Event<Node>) {
         let (Event::Apply(node) | Event::InitApply(node)) = event else {
             return;
         };
@@ -101,15 +101,15 @@ mod tests {
         let client = absent_api_server();
         let known = set(&["10.78.0.11"]);
         let (own, addresses) = OwnNode::new(client, "e1".parse().unwrap());
-        own.hear(Event::Apply(node(
+        own.apply(Event::Apply(node(
             &json!([{"type": "InternalIP", "address": "10.78.0.11"}]),
         )));
-        own.hear(Event::Apply(node(
+        own.apply(Event::Apply(node(
             &json!([{"type": "Hostname", "address": "e1"}]),
         )));
-        own.hear(Event::Delete(node(&json!([]))));
+        own.apply(Event::Delete(node(&json!([]))));
         assert_eq!(*addresses.borrow(), known);
-        own.hear(Event::InitApply(node(&json!([
+        own.apply(Event::InitApply(node(&json!([
             {"type": "InternalIP", "address": "10.78.0.12"},
             {"type": "InternalIP", "address": "fd00:78::12"},
             {"type": "InternalIP", "address": "fe80::1"},

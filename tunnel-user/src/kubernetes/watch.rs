@@ -3,9 +3,9 @@
 //! `kube`'s watcher resumes where it broke and lists anew where it must. What it does not say is
 //! that it works again: on a quiet cluster nothing may arrive for hours. So after an error one
 //! small request is made first; once it is answered, the watcher goes on. And a watch that is silent though there is
-//! something to tell is found by [a list](told) now and then, and begun anew.
+//! something to tell is found by [a list](delivered) now and then, and begun anew.
 
-mod told;
+mod delivered;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::told::{Comparison, DeliveredVersions, Version, version};
+use self::delivered::{Comparison, DeliveredVersions, Version, version};
 use crate::{
     backoff::{Backoff, jittered},
     kubernetes::api_error::describe,
@@ -91,7 +91,7 @@ struct Watch<K> {
     all: ListParams,
     config: watcher::Config,
     events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
-    told: DeliveredVersions,
+    delivered: DeliveredVersions,
     compare_every: Duration,
     compare_at: Instant,
     /// A list that is on its way; `None` in the end if it does not come.
@@ -156,7 +156,7 @@ where
         api,
         all,
         config,
-        told: DeliveredVersions::default(),
+        delivered: DeliveredVersions::default(),
         compare_every,
         compare_at: Instant::now() + compare_every,
         listing: None,
@@ -165,8 +165,8 @@ where
         state: WatchState::working(),
     };
     stream::unfold(watch, |mut watch| async {
-        let news = watch.next().await;
-        Some((news, watch))
+        let watch_event = watch.next().await;
+        Some((watch_event, watch))
     })
     .boxed()
 }
@@ -184,9 +184,9 @@ impl WatchLogger {
     }
 
     /// The event, if it is one.
-    pub(super) fn tell<K>(&mut self, news: WatchEvent<K>) -> Option<Event<K>> {
+    pub(super) fn tell<K>(&mut self, watch_event: WatchEvent<K>) -> Option<Event<K>> {
         let what = self.what;
-        match news {
+        match watch_event {
             WatchEvent::Event(event) => return Some(event),
             WatchEvent::Back => {
                 self.lost = false;
@@ -231,7 +231,7 @@ where
 {
     async fn next(&mut self) -> WatchEvent<K> {
         match self.state {
-            WatchState::Working { since } => self.hear(since).await,
+            WatchState::Working { since } => self.apply(since).await,
             WatchState::Broken { wait } => {
                 sleep(wait).await;
                 self.probe().await
@@ -239,7 +239,7 @@ where
         }
     }
 
-    async fn hear(&mut self, since: Instant) -> WatchEvent<K> {
+    async fn apply(&mut self, since: Instant) -> WatchEvent<K> {
         loop {
             let next = tokio::select! {
                 next = self.events.next() => next,
@@ -254,7 +254,7 @@ where
             };
             match next {
                 Some(Ok(event)) => {
-                    self.told.hear(&event);
+                    self.delivered.apply(&event);
                     if matches!(event, Event::InitDone) {
                         self.expiries.listed(Instant::now());
                     }
@@ -276,7 +276,7 @@ where
     /// Begins the watch anew if it does not tell what a list has. A list that fails says nothing: the watch will.
     fn compare(&mut self, listed: Option<Vec<Version>>) {
         self.listing = None;
-        let comparison = listed.map(|listed| self.told.compare(listed));
+        let comparison = listed.map(|listed| self.delivered.compare(listed));
         let again = match comparison {
             Some(Comparison::Differs) => COMPARE_AGAIN,
             Some(Comparison::Same) | None => self.compare_every,

@@ -98,13 +98,13 @@ impl<'a> LeaderTerm<'a> {
             }
             let due = self.queue.due().filter(|_| writes.len() < MOST_WRITES);
             tokio::select! {
-                Some(news) = agents.next() => {
-                    if let Some(event) = watching_agents.tell(news) {
+                Some(watch_event) = agents.next() => {
+                    if let Some(event) = watching_agents.tell(watch_event) {
                         self.handle(&AGENT, event);
                     }
                 }
-                Some(news) = servers.next() => {
-                    if let Some(event) = watching_servers.tell(news) {
+                Some(watch_event) = servers.next() => {
+                    if let Some(event) = watching_servers.tell(watch_event) {
                         self.handle(&SERVER, event);
                     }
                 }

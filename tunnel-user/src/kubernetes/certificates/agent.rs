@@ -59,10 +59,10 @@ struct Established {
 
 impl AgentCredentials {
     /// Loads the stored certificate, for which no API server is needed; or asks for one, for as
-    /// long as it takes, until `shutdown`. `trouble` hears why it takes long.
+    /// long as it takes, until `shutdown`. `watch_logger` hears why it takes long.
     pub async fn establish(
         options: AgentCredentialsOptions,
-        trouble: &(dyn Fn(String) + Sync),
+        watch_logger: &(dyn Fn(String) + Sync),
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let AgentCredentialsOptions {
@@ -98,7 +98,7 @@ impl AgentCredentials {
         } else {
             tokio::select! {
                 () = shutdown.cancelled() => bail!("stopped before the agent had a certificate"),
-                issued = manager.next(trouble) => issued,
+                issued = manager.next(watch_logger) => issued,
             }
         };
         let established = Established::new(&credential, &cas.borrow()).with_context(|| {

@@ -102,14 +102,14 @@ impl<T: 'static> CertificateManager<T> {
     }
 
     /// Waits until another certificate is needed and there; it is stored by then. May be dropped
-    /// and called again at any time. `trouble` hears why it takes long.
-    pub(super) async fn next(&mut self, trouble: &(dyn Fn(String) + Sync)) -> Arc<Credential> {
+    /// and called again at any time. `watch_logger` hears why it takes long.
+    pub(super) async fn next(&mut self, watch_logger: &(dyn Fn(String) + Sync)) -> Arc<Credential> {
         loop {
             let names = (self.desired.names)(&self.desired.source.borrow_and_update());
             let now = OffsetDateTime::now_utc();
             match (self.rotation.next(names.as_ref(), now), &names) {
                 (Next::Request(why), Some(names)) => {
-                    if let Some(credential) = self.ask(names, why, trouble).await {
+                    if let Some(credential) = self.ask(names, why, watch_logger).await {
                         return credential;
                     }
                 }
@@ -121,7 +121,7 @@ impl<T: 'static> CertificateManager<T> {
                     }
                 }
                 (Next::AwaitNames | Next::Request(_), _) => {
-                    trouble(format!(
+                    watch_logger(format!(
                         "the names for the {}'s certificate are not known yet",
                         self.kind.role
                     ));
@@ -175,7 +175,7 @@ impl<T: 'static> CertificateManager<T> {
         &mut self,
         names: &CertificateNames,
         why: Why,
-        trouble: &(dyn Fn(String) + Sync),
+        watch_logger: &(dyn Fn(String) + Sync),
     ) -> Option<Arc<Credential>> {
         if let Some(credential) = self.take_newer(names) {
             return Some(credential);
@@ -183,7 +183,7 @@ impl<T: 'static> CertificateManager<T> {
         info!(role = self.kind.role, ?why, %names, "a certificate is needed");
         let mut source = self.desired.source.clone();
         let asked = tokio::select! {
-            asked = self.request(names, trouble) => asked,
+            asked = self.request(names, watch_logger) => asked,
             () = until_other(&mut source, &self.desired.names, Some(names)) => {
                 self.rotation.names_changed();
                 return None;
@@ -207,7 +207,7 @@ impl<T: 'static> CertificateManager<T> {
                     expires,
                     "no certificate"
                 );
-                trouble(format!("no certificate yet: {error}"));
+                watch_logger(format!("no certificate yet: {error}"));
                 None
             }
         }
@@ -216,7 +216,7 @@ impl<T: 'static> CertificateManager<T> {
     async fn request(
         &self,
         names: &CertificateNames,
-        trouble: &(dyn Fn(String) + Sync),
+        watch_logger: &(dyn Fn(String) + Sync),
     ) -> anyhow::Result<Credential> {
         let key = self.store.pending_key()?;
         let request = Request {
@@ -225,7 +225,7 @@ impl<T: 'static> CertificateManager<T> {
             key: &key,
             life: self.signer.life,
         };
-        let issued = obtain(&self.signer.client, &request, trouble).await;
+        let issued = obtain(&self.signer.client, &request, watch_logger).await;
         if issued.as_ref().is_ok() || issued.as_ref().is_err_and(RequestError::is_refusal) {
             self.store.forget_pending_key()?;
         }

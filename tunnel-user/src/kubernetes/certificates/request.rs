@@ -80,12 +80,12 @@ impl RequestError {
     }
 }
 
-/// Gets a certificate, the leaf first. Waits while the request is pending; `trouble` hears why it
+/// Gets a certificate, the leaf first. Waits while the request is pending; `watch_logger` hears why it
 /// takes long. Whoever stops waiting can ask again with the same request.
 pub(in crate::kubernetes) async fn obtain(
     client: &Client,
     request: &Request<'_>,
-    trouble: &(dyn Fn(String) + Sync),
+    watch_logger: &(dyn Fn(String) + Sync),
 ) -> Result<Vec<CertificateDer<'static>>, RequestError> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let name = request.name();
@@ -98,13 +98,13 @@ pub(in crate::kubernetes) async fn obtain(
             () = sleep(pauses.after(Duration::ZERO)) => match look(&api, &name).await {
                 Ok(seen) => progress = seen,
                 Err(error @ RequestError::Gone(_)) => return Err(error),
-                Err(error) => trouble(format!("cannot follow the certificate request: {error}")),
+                Err(error) => watch_logger(format!("cannot follow the certificate request: {error}")),
             },
             () = sleep_until(complaint) => {
                 complaint += 6 * PENDING_TIME;
                 let waits = progress.waits_for(&name);
                 warn!(request = name, "{waits}");
-                trouble(waits);
+                watch_logger(waits);
             }
         }
         match progress {

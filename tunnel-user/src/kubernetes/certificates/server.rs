@@ -91,8 +91,8 @@ impl ServerCertificate {
         self.validities.subscribe()
     }
 
-    /// Gets a certificate whenever one is needed; `trouble` hears why it takes long.
-    pub async fn run(mut self, trouble: impl Fn(String) + Sync, shutdown: CancellationToken) {
+    /// Gets a certificate whenever one is needed; `watch_logger` hears why it takes long.
+    pub async fn run(mut self, watch_logger: impl Fn(String) + Sync, shutdown: CancellationToken) {
         loop {
             let credential = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -100,7 +100,7 @@ impl ServerCertificate {
                     Some(in_use) => in_use,
                     None => continue,
                 },
-                credential = self.manager.next(&trouble) => credential,
+                credential = self.manager.next(&watch_logger) => credential,
             };
             self.publish(&credential);
         }

@@ -42,7 +42,7 @@ impl<K> Default for Watched<K> {
 }
 
 impl<K> Watched<K> {
-    pub(super) fn hear(&mut self, event: Event<K>) {
+    pub(super) fn apply(&mut self, event: Event<K>) {
         match event {
             Event::Apply(object) => self.object = Some(object),
             Event::Delete(_) => self.object = None,
@@ -66,7 +66,7 @@ impl<K> Watched<K> {
 }
 
 impl Slices {
-    pub(super) fn hear(&mut self, event: Event<EndpointSlice>) {
+    pub(super) fn apply(&mut self, event: Event<EndpointSlice>) {
         match event {
             Event::Apply(slice) => drop(self.by_name.insert(slice.name_any(), slice)),
             Event::Delete(slice) => drop(self.by_name.remove(&slice.name_any())),

@@ -114,12 +114,12 @@ impl ServerAddresses {
         let mut due = None;
         loop {
             tokio::select! {
-                Some(news) = services.next() => if let Some(event) = of_services.tell(news) {
-                    self.known.hear(event);
+                Some(watch_event) = services.next() => if let Some(event) = of_services.tell(watch_event) {
+                    self.known.apply(event);
                     due.get_or_insert(Instant::now() + SETTLE);
                 },
-                Some(news) = slices.next() => if let Some(event) = of_slices.tell(news) {
-                    self.slices.hear(event);
+                Some(watch_event) = slices.next() => if let Some(event) = of_slices.tell(watch_event) {
+                    self.slices.apply(event);
                     due.get_or_insert(Instant::now() + SETTLE);
                 },
                 () = sleep_until_opt(due) => {
@@ -214,12 +214,12 @@ mod tests {
         }
     }
 
-    fn hear(this: &mut ServerAddresses, object: Option<Service>) {
-        this.known.hear(Event::Init);
+    fn apply(this: &mut ServerAddresses, object: Option<Service>) {
+        this.known.apply(Event::Init);
         if let Some(object) = object {
-            this.known.hear(Event::InitApply(object));
+            this.known.apply(Event::InitApply(object));
         }
-        this.known.hear(Event::InitDone);
+        this.known.apply(Event::InitDone);
         this.publish();
     }
 
@@ -236,7 +236,7 @@ mod tests {
                 .unwrap()
                 .contains("x-tunnel-server-svc")
         );
-        hear(&mut this, Some(service("NodePort", &json!({}))));
+        apply(&mut this, Some(service("NodePort", &json!({}))));
         assert!(
             addresses.borrow().is_empty(),
             "the endpoints are not known yet"
@@ -249,7 +249,7 @@ mod tests {
             (&expected, &None)
         );
 
-        hear(&mut this, None);
+        apply(&mut this, None);
         assert_eq!(
             (&*addresses.borrow(), &*problems.borrow()),
             (&expected, &None)
@@ -268,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut this = ServerAddresses::new(options(&dir)).unwrap();
         let ingress = json!({"ingress": [{"ip": "203.0.113.7"}]});
-        hear(&mut this, Some(service("LoadBalancer", &ingress)));
+        apply(&mut this, Some(service("LoadBalancer", &ingress)));
         let expected: Vec<ServerAddr> = vec!["203.0.113.7:10262".parse().unwrap()];
         assert_eq!(*this.addresses().borrow(), expected);
     }
@@ -279,7 +279,7 @@ mod tests {
         let mut this = ServerAddresses::new(options(&dir)).unwrap();
         let problems = this.problem();
         this.slices = slices(&[]);
-        hear(&mut this, Some(service("ClusterIP", &json!({}))));
+        apply(&mut this, Some(service("ClusterIP", &json!({}))));
         let told = problems.borrow().clone().unwrap();
         assert!(told.contains("edge nodes cannot reach"), "{told}");
     }

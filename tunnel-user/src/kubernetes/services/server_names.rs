@@ -81,14 +81,14 @@ impl ServerNames {
         let mut due = None;
         loop {
             let heard = tokio::select! {
-                Some(news) = service.next() => {
-                    of_service.tell(news).map(|event| self.service.hear(event))
+                Some(watch_event) = service.next() => {
+                    of_service.tell(watch_event).map(|event| self.service.apply(event))
                 }
-                Some(news) = internal.next() => {
-                    of_internal.tell(news).map(|event| self.internal.hear(event))
+                Some(watch_event) = internal.next() => {
+                    of_internal.tell(watch_event).map(|event| self.internal.apply(event))
                 }
-                Some(news) = slices.next() => {
-                    of_slices.tell(news).map(|event| self.slices.hear(event))
+                Some(watch_event) = slices.next() => {
+                    of_slices.tell(watch_event).map(|event| self.slices.apply(event))
                 }
                 () = sleep_until_opt(due) => {
                     due = self.publish(Instant::now());
@@ -170,11 +170,11 @@ mod tests {
     use crate::kubernetes::testing::absent_api_server;
 
     fn list(watched: &mut Watched<Service>, object: Option<Service>) {
-        watched.hear(Event::Init);
+        watched.apply(Event::Init);
         if let Some(object) = object {
-            watched.hear(Event::InitApply(object));
+            watched.apply(Event::InitApply(object));
         }
-        watched.hear(Event::InitDone);
+        watched.apply(Event::InitDone);
     }
 
     fn names_with(dns: &[&str]) -> (ServerNames, watch::Receiver<Option<CertificateNames>>) {

@@ -37,7 +37,7 @@ pub(super) fn service(kind: &str, more: &Value) -> Service {
 /// Endpoints of these nodes: address, and whether it is ready.
 pub(super) fn slices(endpoints: &[(&str, &str, bool)]) -> Slices {
     let mut slices = Slices::default();
-    slices.hear(Event::Init);
+    slices.apply(Event::Init);
     for (number, (node, address, ready)) in endpoints.iter().enumerate() {
         let slice: EndpointSlice = serde_json::from_value(json!({
             "metadata": {"name": format!("slice-{number}")},
@@ -49,8 +49,8 @@ pub(super) fn slices(endpoints: &[(&str, &str, bool)]) -> Slices {
             }],
         }))
         .unwrap();
-        slices.hear(Event::InitApply(slice));
+        slices.apply(Event::InitApply(slice));
     }
-    slices.hear(Event::InitDone);
+    slices.apply(Event::InitDone);
     slices
 }

@@ -75,20 +75,20 @@ impl AgentPorts {
         let objects = Api::namespaced(self.client.clone(), &self.name.namespace);
         let which = Scope::Named(self.name.name.clone());
         let mut objects = follow::<ConfigMap>(objects, &which, Watcher::Agent);
-        let mut trouble = WatchLogger::of("the ports' ConfigMap");
+        let mut watch_logger = WatchLogger::of("the ports' ConfigMap");
         loop {
             tokio::select! {
-                Some(news) = objects.next() => if let Some(event) = trouble.tell(news) {
-                    self.hear(event);
+                Some(watch_event) = objects.next() => if let Some(event) = watch_logger.tell(watch_event) {
+                    self.apply(event);
                 },
                 () = shutdown.cancelled() => return,
             }
         }
     }
 
-    fn hear(&mut self, event: Event<ConfigMap>) {
+    fn apply(&mut self, event: Event<ConfigMap>) {
         let before = self.config.last.clone();
-        if !self.config.hear(event) {
+        if !self.config.apply(event) {
             return;
         }
         if self.config.last != before {
@@ -176,7 +176,7 @@ mod tests {
         let mut this = AgentPorts::new(options(&dir)).unwrap();
         let followed = this.ports();
         assert_eq!(**followed.borrow(), ListedPorts::default());
-        this.hear(Event::Apply(config(&json!({
+        this.apply(Event::Apply(config(&json!({
             "http-proxy-ports": "9100, x",
             "dnat-ports-pair": "9051=10264",
             "localhost-proxy-ports": "10249",
@@ -187,12 +187,12 @@ mod tests {
         };
         assert_eq!(**followed.borrow(), expected);
         // Only an edit takes ports away.
-        this.hear(Event::Delete(config(&json!({}))));
+        this.apply(Event::Delete(config(&json!({}))));
         assert_eq!(**followed.borrow(), expected);
 
         let mut again = AgentPorts::new(options(&dir)).unwrap();
         assert_eq!(**again.ports().borrow(), expected);
-        again.hear(Event::Apply(config(&json!({ "http-proxy-ports": "" }))));
+        again.apply(Event::Apply(config(&json!({ "http-proxy-ports": "" }))));
         assert_eq!(**again.ports().borrow(), ListedPorts::default());
     }
 

@@ -132,8 +132,8 @@ impl Follower {
         self.publish();
         loop {
             let changed = tokio::select! {
-                Some(news) = services.next() => self.services.hear(news),
-                Some(news) = endpoints.next() => self.endpoints.hear(news),
+                Some(watch_event) = services.next() => self.services.apply(watch_event),
+                Some(watch_event) = endpoints.next() => self.endpoints.apply(watch_event),
                 Ok(()) = self.host_rx.changed() => true,
                 () = shutdown.cancelled() => return,
             };
@@ -184,9 +184,12 @@ impl<K: Resource> Watched<K> {
     }
 
     /// Whether that is more than a part of a list.
-    fn hear(&mut self, news: WatchEvent<K>) -> bool {
-        let is_part = matches!(news, WatchEvent::Event(Event::Init | Event::InitApply(_)));
-        match news {
+    fn apply(&mut self, watch_event: WatchEvent<K>) -> bool {
+        let is_part = matches!(
+            watch_event,
+            WatchEvent::Event(Event::Init | Event::InitApply(_))
+        );
+        match watch_event {
             WatchEvent::Event(event) => self.hear_event(event),
             WatchEvent::Back => {
                 if let WatchState::Lost { listed, .. } = self.state {

@@ -68,9 +68,9 @@ impl SourceState {
         loop {
             self.lead(*leading.borrow_and_update());
             let changed = tokio::select! {
-                Some(news) = nodes.next() => self.hear_nodes(news),
-                Some(news) = config.next() => self.hear_config(news),
-                Ok(()) = cluster.changed() => self.hear_cluster(&cluster.borrow_and_update()),
+                Some(watch_event) = nodes.next() => self.hear_nodes(watch_event),
+                Some(watch_event) = config.next() => self.apply_config(watch_event),
+                Ok(()) = cluster.changed() => self.apply_cluster(&cluster.borrow_and_update()),
                 Ok(()) = leading.changed() => false,
                 Ok(()) = session_changes.changed(), if self.index.shares_addresses() => {
                     self.look_by(Instant::now() + SESSIONS_SETTLE);
@@ -97,31 +97,33 @@ impl SourceState {
         }
     }
 
-    fn hear_nodes(&mut self, news: WatchEvent<NodeObject>) -> bool {
-        self.note("Nodes", &news, |health| &mut health.nodes);
-        match news {
-            WatchEvent::Event(event) => self.index.hear_node(event),
+    fn hear_nodes(&mut self, watch_event: WatchEvent<NodeObject>) -> bool {
+        self.note("Nodes", &watch_event, |health| &mut health.nodes);
+        match watch_event {
+            WatchEvent::Event(event) => self.index.apply_node(event),
             // Who is to blame for an unreadable ConfigMap is seen otherwise now.
             WatchEvent::Lost(_) | WatchEvent::Back => self.health.borrow().ports_config.is_lost(),
         }
     }
 
-    fn hear_config(&mut self, news: WatchEvent<ConfigMap>) -> bool {
-        self.note("the ports' ConfigMap", &news, |health| {
+    fn apply_config(&mut self, watch_event: WatchEvent<ConfigMap>) -> bool {
+        self.note("the ports' ConfigMap", &watch_event, |health| {
             &mut health.ports_config
         });
-        match news {
+        match watch_event {
             WatchEvent::Event(event) => self.hear_config_event(event),
             // Nodes that wait for the ports need not wait any longer.
             WatchEvent::Lost(_) | WatchEvent::Back => true,
         }
     }
 
-    fn hear_cluster(&mut self, known: &Known) -> bool {
+    fn apply_cluster(&mut self, known: &Known) -> bool {
         let asked = std::mem::replace(&mut self.asked_cluster, known.asked) != known.asked;
         self.health.send_if_modified(|health| {
             let changed = health.cluster_addresses != known.trouble;
-            if let (true, Some(trouble)) = (health.cluster_addresses.is_none(), &known.trouble) {
+            if let (true, Some(trouble)) =
+                (health.cluster_addresses.is_none(), &known.trouble)
+            {
                 warn!(
                     trouble,
                     "the cluster's own addresses are not followed: those known last stay out of \
@@ -131,7 +133,7 @@ impl SourceState {
             health.cluster_addresses.clone_from(&known.trouble);
             changed
         });
-        self.index.hear_cluster(&known.addresses) || asked
+        self.index.apply_cluster(&known.addresses) || asked
     }
 
     fn look_by(&mut self, at: Instant) {
@@ -140,7 +142,7 @@ impl SourceState {
 
     fn hear_config_event(&mut self, event: Event<ConfigMap>) -> bool {
         let heard_before = self.index.heard_config();
-        let changed = self.index.hear_config(event);
+        let changed = self.index.apply_config(event);
         if !heard_before && self.index.heard_config() && !self.index.has_config() {
             info!(
                 "there is no ConfigMap of the ports: the kubelet's are tunnelled, and those of --ports"
@@ -152,11 +154,11 @@ impl SourceState {
     fn note<K>(
         &self,
         what: &'static str,
-        news: &WatchEvent<K>,
+        watch_event: &WatchEvent<K>,
         watch: impl FnOnce(&mut SourceHealth) -> &mut WatchHealth,
     ) {
         let now = OffsetDateTime::now_utc();
-        self.health.send_if_modified(|health| match news {
+        self.health.send_if_modified(|health| match watch_event {
             // Says that a list will be asked for.
             WatchEvent::Event(Event::Init) => false,
             WatchEvent::Event(_) | WatchEvent::Back => {

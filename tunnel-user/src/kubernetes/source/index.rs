@@ -109,7 +109,7 @@ impl Index {
     }
 
     /// Takes an event of the watch on Nodes; whether the view may be another one now.
-    pub(super) fn hear_node(&mut self, event: Event<NodeObject>) -> bool {
+    pub(super) fn apply_node(&mut self, event: Event<NodeObject>) -> bool {
         match event {
             Event::Init => {
                 self.listed = Nodes::default();
@@ -130,12 +130,12 @@ impl Index {
     }
 
     /// Takes an event of the watch on the `ConfigMap`; whether the view may be another one now.
-    pub(super) fn hear_config(&mut self, event: Event<ConfigMap>) -> bool {
-        self.config.hear(event)
+    pub(super) fn apply_config(&mut self, event: Event<ConfigMap>) -> bool {
+        self.config.apply(event)
     }
 
     /// Takes the cluster's own addresses; whether the view may be another one now.
-    pub(super) fn hear_cluster(&mut self, addresses: &ClusterAddresses) -> bool {
+    pub(super) fn apply_cluster(&mut self, addresses: &ClusterAddresses) -> bool {
         let changed = self.cluster != *addresses;
         if changed {
             self.cluster = addresses.clone();

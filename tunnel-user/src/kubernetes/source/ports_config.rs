@@ -38,7 +38,7 @@ impl LastConfig {
     }
 
     /// Takes an event of the watch on that one object; whether anything has changed.
-    pub(super) fn hear(&mut self, event: Event<ConfigMap>) -> bool {
+    pub(super) fn apply(&mut self, event: Event<ConfigMap>) -> bool {
         match event {
             Event::Init => {
                 self.listed = None;

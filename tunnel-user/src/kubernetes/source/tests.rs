@@ -40,7 +40,7 @@ fn leading(
 fn save(dir: &std::path::Path, written_at: OffsetDateTime) -> Snapshot {
     let mut index = Index::new(testing::rules(), None);
     for event in testing::listed([testing::edge("e1", &["10.0.0.1"])]) {
-        index.hear_node(event);
+        index.apply_node(event);
     }
     let file = SavedFile::open(dir).unwrap();
     let snapshot = index.view(&testing::nobody, written_at).snapshot;

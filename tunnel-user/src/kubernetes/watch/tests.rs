@@ -53,7 +53,7 @@ fn watch(
         api: Api::all(absent_api_server()),
         all: ListParams::default(),
         config: watcher::Config::default(),
-        told: DeliveredVersions::default(),
+        delivered: DeliveredVersions::default(),
         compare_every: COMPARE_EVERY,
         compare_at: Instant::now() + COMPARE_EVERY,
         listing: None,

@@ -113,7 +113,7 @@ impl<'a> Inbound<'a> {
                     more => written += more,
                 }
             }
-            self.release(written, receiving)?;
+            self.release(written, receiving, local)?;
         }
         let left = &data[written..];
         if left.is_empty() {
@@ -145,19 +145,27 @@ impl<'a> Inbound<'a> {
             receiving.backlog.consume(written);
             let early = written.min(receiving.early);
             receiving.early -= early;
-            self.release(written - early, receiving)?;
+            self.release(written - early, receiving, local)?;
         }
         Ok(())
     }
 
     /// Lets the other end send as much again as the socket has taken, and more or less where its window is to change.
-    fn release(&self, written: usize, receiving: &mut Receiving) -> Result<(), CarryError> {
+    fn release(
+        &self,
+        written: usize,
+        receiving: &mut Receiving,
+        local: &impl LocalEnd,
+    ) -> Result<(), CarryError> {
         if written == 0 {
             return Ok(());
         }
         let SessionFlow { round_trip, .. } = self.flow;
         let (now, first) = (Instant::now(), self.share.whole_window());
-        let change = receiving.window.took(written, now, round_trip.get(), first);
+        let waiting = || local.unacknowledged();
+        let change = receiving
+            .window
+            .took(written, waiting, now, round_trip.get(), first);
         if change.measure {
             round_trip.want();
         }

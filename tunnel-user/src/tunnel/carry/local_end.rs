@@ -7,6 +7,7 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 use super::forgotten;
+use crate::sys::socket::tcp_counts;
 
 /// What a connection is carried from and to. Reads and writes never wait by themselves.
 pub trait LocalEnd: Send + Sync {
@@ -34,6 +35,9 @@ pub trait LocalEnd: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] where it takes nothing yet.
     fn try_write(&self, data: &[u8]) -> io::Result<usize>;
+
+    /// Bytes that it has taken and that have not reached its peer.
+    fn unacknowledged(&self) -> u64;
 
     /// Its peer hears that nothing more comes.
     ///
@@ -75,6 +79,11 @@ impl LocalEnd for TcpStream {
 
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
         self.try_write(data)
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        // Without an answer all has reached it.
+        tcp_counts(self).map_or(0, |counts| counts.pending)
     }
 
     fn finish(&self) -> io::Result<()> {

@@ -92,6 +92,10 @@ impl LocalEnd for Pipe {
         self.0.to_program().write(data)
     }
 
+    fn unacknowledged(&self) -> u64 {
+        self.0.to_program().len() as u64
+    }
+
     fn finish(&self) -> io::Result<()> {
         self.0.to_program().end(End::Finished);
         Ok(())

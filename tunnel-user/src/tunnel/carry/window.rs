@@ -6,7 +6,8 @@
 //!  |-- first --|-- what it is larger than that --|------ debt -----|
 //!              told again as it is taken          not told again, paid back as it is taken
 //! ```
-//! It grows as long as it is the window that holds the reader up: then a round trip takes most of it, or somewhat less where the
+//! What the reader takes is what its kernel has acknowledged: the socket's own buffer, megabytes perhaps, also fills for one that has
+//! stopped. The window grows as long as it is what holds the reader up: then a round trip takes most of it, or somewhat less where the
 //! present one is longer than the shortest, which is what is reckoned with. What the other end was told HTTP/2 cannot take
 //! back, so a window that shrinks leaves a debt. Of a connection that rests nothing stays drawn: what its other end
 //! may still send is drawn if it comes and is not taken.
@@ -34,6 +35,10 @@ pub(super) struct Window {
     /// Of the growth, what is not told again.
     debt: u64,
     turn: Option<Turn>,
+    /// Bytes that the socket had and its peer had not acknowledged, when the turn began.
+    unacknowledged: u64,
+    /// Bytes that its peer has acknowledged in all turns.
+    acknowledged: u64,
     /// Bytes of the best turn in this period.
     best: u64,
     period: Option<Instant>,
@@ -64,6 +69,8 @@ impl Window {
             most: most.into(),
             debt: 0,
             turn: None,
+            unacknowledged: 0,
+            acknowledged: 0,
             best: 0,
             period: None,
             taken: 0,
@@ -75,16 +82,18 @@ impl Window {
         self.growth.bytes()
     }
 
-    /// The socket has taken so many bytes. `first` is the first window, `None` while memory is scarce.
+    /// The socket has taken so many bytes, and tells how many its peer has not acknowledged. `first` is the first window,
+    /// `None` while memory is scarce.
     pub(super) fn took(
         &mut self,
         bytes: usize,
+        unacknowledged: impl FnOnce() -> u64,
         now: Instant,
         round_trip: Option<Duration>,
         first: Option<u64>,
     ) -> Change {
         let bytes = bytes as u64;
-        let change = self.change(bytes, now, round_trip, first);
+        let change = self.change(bytes, unacknowledged, now, round_trip, first);
         self.pay(bytes);
         self.taken += bytes;
         change
@@ -93,6 +102,7 @@ impl Window {
     fn change(
         &mut self,
         bytes: u64,
+        unacknowledged: impl FnOnce() -> u64,
         now: Instant,
         round_trip: Option<Duration>,
         first: Option<u64>,
@@ -116,7 +126,10 @@ impl Window {
         if elapsed < round_trip.max(SHORTEST_TURN) {
             return Change::default();
         }
-        self.turn_over(part(turn.taken, round_trip, elapsed), now, first)
+        let before = std::mem::replace(&mut self.unacknowledged, unacknowledged());
+        let acknowledged = (before + turn.taken).saturating_sub(self.unacknowledged);
+        self.acknowledged += acknowledged;
+        self.turn_over(part(acknowledged, round_trip, elapsed), now, first)
     }
 
     /// So much of what has come is beyond what is drawn: the other end was told of more, once.
@@ -156,7 +169,9 @@ impl Window {
         let mut change = Change::default();
         let is_over = now.saturating_duration_since(period) >= PERIOD;
         let (held_up, slow) = (4 * taken > size, 8 * self.best < size);
-        if held_up && size < self.most {
+        // Less than that fits into its kernel's buffer, whether it reads or not.
+        let reads = self.acknowledged >= first;
+        if reads && held_up && size < self.most {
             let wanted = (6 * taken).min(self.most);
             change = self.become_larger_by(wanted.saturating_sub(first));
         } else if is_over && slow {

@@ -45,8 +45,8 @@ impl Test {
 
     async fn establish(&self) -> AgentCredentials {
         let shutdown = CancellationToken::new();
-        let trouble = |reason| panic!("{reason}");
-        let establishing = AgentCredentials::establish(self.options(), &trouble, &shutdown);
+        let watch_logger = |reason| panic!("{reason}");
+        let establishing = AgentCredentials::establish(self.options(), &watch_logger, &shutdown);
         timeout(PATIENCE, establishing).await.unwrap().unwrap()
     }
 }
@@ -78,11 +78,11 @@ async fn a_certificate_of_another_node_is_not_used_and_the_agent_waits() {
         .send_replace(["10.0.0.1".parse().unwrap()].into());
     let shutdown = CancellationToken::new();
     let heard = Mutex::new(String::new());
-    let trouble = |reason: String| {
+    let watch_logger = |reason: String| {
         *heard.lock().unwrap() = reason;
         shutdown.cancel();
     };
-    let establishing = AgentCredentials::establish(test.options(), &trouble, &shutdown);
+    let establishing = AgentCredentials::establish(test.options(), &watch_logger, &shutdown);
     let outcome = timeout(PATIENCE, establishing).await.unwrap();
     assert!(outcome.is_err());
     let heard = heard.into_inner().unwrap();

@@ -22,11 +22,11 @@ fn slice(uid: &str, addresses: &[&str]) -> EndpointSlice {
 }
 
 fn listed<K: Resource>(watched: &mut Watched<K>, objects: impl IntoIterator<Item = K>) {
-    watched.hear(WatchEvent::Event(Event::Init));
+    watched.apply(WatchEvent::Event(Event::Init));
     for object in objects {
-        watched.hear(WatchEvent::Event(Event::InitApply(object)));
+        watched.apply(WatchEvent::Event(Event::InitApply(object)));
     }
-    watched.hear(WatchEvent::Event(Event::InitDone));
+    watched.apply(WatchEvent::Event(Event::InitDone));
 }
 
 fn set(list: &[&str]) -> BTreeSet<IpAddr> {
@@ -66,11 +66,11 @@ async fn services_and_api_servers_come_change_and_go() {
     let deleted = service("d", &["10.96.0.10"]);
     follower
         .services
-        .hear(WatchEvent::Event(Event::Delete(deleted)));
+        .apply(WatchEvent::Event(Event::Delete(deleted)));
     let moved = slice("s", &["192.0.2.3"]);
     follower
         .endpoints
-        .hear(WatchEvent::Event(Event::Apply(moved)));
+        .apply(WatchEvent::Event(Event::Apply(moved)));
     follower.publish();
     assert_eq!(known.borrow().addresses.services, set(&["10.96.0.1"]));
     assert_eq!(known.borrow().addresses.endpoints, set(&["192.0.2.3"]));
@@ -81,8 +81,8 @@ async fn what_cannot_be_followed_stays_as_it_was_known_last_even_from_disk() {
     let saved = ClusterAddresses::of(&["192.0.2.1"], &["10.96.0.10"]);
     let (mut follower, known) = follower(saved.clone());
     let lost = || "forbidden".to_owned();
-    follower.services.hear(WatchEvent::Lost(lost()));
-    follower.endpoints.hear(WatchEvent::Lost(lost()));
+    follower.services.apply(WatchEvent::Lost(lost()));
+    follower.endpoints.apply(WatchEvent::Lost(lost()));
     follower.publish();
     let now = known.borrow().clone();
     assert!(now.asked, "nobody waits for what is forbidden");

@@ -40,15 +40,15 @@ fn with_nodes(objects: impl IntoIterator<Item = NodeObject>) -> Index {
 fn hear_nodes(index: &mut Index, events: impl IntoIterator<Item = Event<NodeObject>>) -> bool {
     let mut changed = false;
     for event in events {
-        changed = index.hear_node(event);
+        changed = index.apply_node(event);
     }
     changed
 }
 
-fn hear_config(index: &mut Index, events: impl IntoIterator<Item = Event<ConfigMap>>) -> bool {
+fn apply_config(index: &mut Index, events: impl IntoIterator<Item = Event<ConfigMap>>) -> bool {
     let mut changed = false;
     for event in events {
-        changed = index.hear_config(event);
+        changed = index.apply_config(event);
     }
     changed
 }
@@ -86,25 +86,25 @@ fn extra_ports(index: &mut Index) -> PortSet {
 fn nodes_come_change_and_go_as_they_do_in_the_cluster() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), cloud("c1", &["10.1.0.1"])]);
     assert_eq!(names(&mut index), ["e1"]);
-    assert!(index.hear_node(Event::Apply(edge("e2", &["10.0.0.2"]))));
+    assert!(index.apply_node(Event::Apply(edge("e2", &["10.0.0.2"]))));
     assert!(
-        !index.hear_node(Event::Apply(edge("e2", &["10.0.0.2"]))),
+        !index.apply_node(Event::Apply(edge("e2", &["10.0.0.2"]))),
         "nothing new"
     );
     assert_eq!(names(&mut index), ["e1", "e2"]);
 
-    assert!(index.hear_node(Event::Apply(edge("e2", &["10.0.0.22"]))));
+    assert!(index.apply_node(Event::Apply(edge("e2", &["10.0.0.22"]))));
     let snapshot = view(&mut index).snapshot;
     assert!(snapshot.owner("10.0.0.2".parse().unwrap()).is_none());
     assert!(snapshot.owner("10.0.0.22".parse().unwrap()).is_some());
 
     assert!(
-        index.hear_node(Event::Apply(cloud("e2", &["10.0.0.22"]))),
+        index.apply_node(Event::Apply(cloud("e2", &["10.0.0.22"]))),
         "lost its label"
     );
     assert_eq!(names(&mut index), ["e1"]);
-    assert!(index.hear_node(Event::Delete(edge("e1", &[]))));
-    assert!(!index.hear_node(Event::Delete(edge("e1", &[]))));
+    assert!(index.apply_node(Event::Delete(edge("e1", &[]))));
+    assert!(!index.apply_node(Event::Delete(edge("e1", &[]))));
     assert_eq!(names(&mut index), [""; 0]);
 }
 
@@ -112,13 +112,13 @@ fn nodes_come_change_and_go_as_they_do_in_the_cluster() {
 fn a_list_counts_once_it_is_whole() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), edge("e2", &["10.0.0.2"])]);
     assert!(index.heard_nodes());
-    assert!(!index.hear_node(Event::Init));
-    assert!(!index.hear_node(Event::InitApply(edge("e3", &["10.0.0.3"]))));
+    assert!(!index.apply_node(Event::Init));
+    assert!(!index.apply_node(Event::InitApply(edge("e3", &["10.0.0.3"]))));
     assert_eq!(names(&mut index), ["e1", "e2"], "half a list is none");
     // It broke, and begins again.
-    assert!(!index.hear_node(Event::Init));
-    assert!(!index.hear_node(Event::InitApply(edge("e2", &["10.0.0.2"]))));
-    assert!(index.hear_node(Event::InitDone));
+    assert!(!index.apply_node(Event::Init));
+    assert!(!index.apply_node(Event::InitApply(edge("e2", &["10.0.0.2"]))));
+    assert!(index.apply_node(Event::InitDone));
     assert_eq!(names(&mut index), ["e2"]);
     let same = listed([edge("e2", &["10.0.0.2"])]);
     assert!(!hear_nodes(&mut index, same), "the same list is no change");
@@ -148,8 +148,8 @@ fn an_address_of_two_nodes_that_are_heard_of_together_is_neithers_whatever_the_s
         problems[1].contains("10.1.0.1 is the address of nodes c1 and e3"),
         "{problems:?}"
     );
-    index.hear_node(Event::Delete(edge("e2", &[])));
-    index.hear_node(Event::Delete(edge("c1", &[])));
+    index.apply_node(Event::Delete(edge("e2", &[])));
+    index.apply_node(Event::Delete(edge("c1", &[])));
     assert_eq!(view(&mut index).snapshot.owned_addresses().count(), 3);
     assert!(view(&mut index).problems.is_empty());
 }
@@ -165,7 +165,7 @@ fn a_node_that_claims_64_others_addresses_gets_none_and_takes_none() {
     let all: Vec<String> = (1..=64).map(address).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     for thief in [edge("a", &all), cloud("b", &all)] {
-        index.hear_node(Event::Apply(thief));
+        index.apply_node(Event::Apply(thief));
     }
     assert_eq!(owned(&mut index), before);
     let view = view(&mut index);
@@ -189,8 +189,8 @@ fn a_node_that_claims_64_others_addresses_gets_none_and_takes_none() {
 fn an_address_that_becomes_the_clusters_own_is_taken_from_the_node_that_claimed_it_in_advance() {
     let mut index = with_nodes([edge("e1", &["10.96.0.20", "10.0.0.1", "192.0.2.6"])]);
     assert_eq!(owned(&mut index).len(), 3);
-    assert!(index.hear_cluster(&ClusterAddresses::of(&["192.0.2.6"], &["10.96.0.20"])));
-    assert!(!index.hear_cluster(&ClusterAddresses::of(&["192.0.2.6"], &["10.96.0.20"])));
+    assert!(index.apply_cluster(&ClusterAddresses::of(&["192.0.2.6"], &["10.96.0.20"])));
+    assert!(!index.apply_cluster(&ClusterAddresses::of(&["192.0.2.6"], &["10.96.0.20"])));
     assert_eq!(
         owned(&mut index),
         [("10.0.0.1".to_owned(), "e1".to_owned())]
@@ -203,15 +203,15 @@ fn an_address_that_becomes_the_clusters_own_is_taken_from_the_node_that_claimed_
 fn pods_ranges_are_no_nodes_and_take_no_node_its_address() {
     let range = |object, range| Event::Apply(with_pods(object, range));
     let mut index = with_nodes([edge("e1", &["10.0.0.1"])]);
-    index.hear_node(range(cloud("c1", &["10.1.0.1"]), "10.244.1.0/24"));
+    index.apply_node(range(cloud("c1", &["10.1.0.1"]), "10.244.1.0/24"));
     view(&mut index);
-    index.hear_node(Event::Apply(edge("thief", &["10.244.1.7"])));
+    index.apply_node(Event::Apply(edge("thief", &["10.244.1.7"])));
     assert_eq!(
         owned(&mut index),
         [("10.0.0.1".to_owned(), "e1".to_owned())]
     );
     // A kubelet may say its pods' range itself, once.
-    index.hear_node(range(edge("thief", &[]), "10.0.0.0/8"));
+    index.apply_node(range(edge("thief", &[]), "10.0.0.0/8"));
     assert_eq!(owned(&mut index).len(), 1);
     assert!(problems(&mut index).iter().any(|problem| {
         problem.starts_with("node thief: its podCIDR 10.0.0.0/8 has addresses in it")
@@ -227,7 +227,7 @@ fn pods_ranges_are_no_nodes_and_take_no_node_its_address() {
     };
     let mut index = Index::new(with_networks, Some(index.to_save(NOW)));
     view(&mut index);
-    index.hear_node(Event::Apply(edge("e2", &["10.0.0.2"])));
+    index.apply_node(Event::Apply(edge("e2", &["10.0.0.2"])));
     assert_eq!(
         owned(&mut index).len(),
         2,
@@ -267,7 +267,7 @@ fn a_node_named_like_the_servers_is_never_tunnelled() {
     let mut index = with_nodes([edge("tunnel-server", &["10.0.0.1"])]);
     assert_eq!(names(&mut index), [""; 0]);
     assert!(problems(&mut index)[0].contains("of this name is never tunnelled"));
-    index.hear_node(Event::Apply(edge("e1", &["10.0.0.1"])));
+    index.apply_node(Event::Apply(edge("e1", &["10.0.0.1"])));
     assert_eq!(owned(&mut index), [], "nobody else gets its address");
     let subject = format!("system:node:{SERVER_NODE_NAME}");
     assert_eq!(subject, SERVER_SUBJECT.common_name);
@@ -278,7 +278,7 @@ fn an_external_address_of_another_node_is_not_taken_either() {
     let external = node("c1", &[], &[("ExternalIP", "192.0.2.1")]);
     let mut index = with_nodes([external]);
     view(&mut index);
-    index.hear_node(Event::Apply(edge("e1", &["192.0.2.1"])));
+    index.apply_node(Event::Apply(edge("e1", &["192.0.2.1"])));
     assert_eq!(view(&mut index).snapshot.owned_addresses().count(), 0);
     assert_eq!(view(&mut index).problems.len(), 1);
 }
@@ -288,7 +288,7 @@ fn a_node_with_a_name_that_is_none_is_a_finding_until_it_is_gone() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), edge("No Node", &["10.0.0.2"])]);
     assert_eq!(names(&mut index), ["e1"]);
     assert!(problems(&mut index)[0].contains("\"No Node\" is not a node name"));
-    assert!(index.hear_node(Event::Delete(edge("No Node", &[]))));
+    assert!(index.apply_node(Event::Delete(edge("No Node", &[]))));
     assert!(view(&mut index).problems.is_empty());
 }
 
@@ -297,7 +297,7 @@ fn ports_follow_the_config_map() {
     let mut index = index();
     assert!(!index.heard_config());
     assert_eq!(extra_ports(&mut index), ports(&[]));
-    assert!(hear_config(
+    assert!(apply_config(
         &mut index,
         listed([config(&[("http-proxy-ports", "9100")])])
     ));
@@ -306,7 +306,7 @@ fn ports_follow_the_config_map() {
         ("http-proxy-ports", "9100,x"),
         ("localhost-proxy-ports", "10266"),
     ];
-    assert!(index.hear_config(Event::Apply(config(&data))));
+    assert!(index.apply_config(Event::Apply(config(&data))));
     assert_eq!(extra_ports(&mut index), ports(&[9100, 10266]));
     assert_eq!(view(&mut index).snapshot.loopback_ports(), &ports(&[10266]));
     let problem = &problems(&mut index)[0];
@@ -324,7 +324,7 @@ fn flags_and_the_kubelets_ports_are_tunnelled_whatever_the_config_map_says() {
         ..rules()
     };
     let mut index = Index::new(with_flag, None);
-    hear_config(&mut index, listed([config(&[])]));
+    apply_config(&mut index, listed([config(&[])]));
     assert_eq!(
         view(&mut index).snapshot.ports(),
         &ports(&[9999, 10250, 10255])
@@ -334,25 +334,25 @@ fn flags_and_the_kubelets_ports_are_tunnelled_whatever_the_config_map_says() {
 #[test]
 fn a_config_map_that_is_deleted_leaves_its_ports_and_a_finding() {
     let mut index = index();
-    hear_config(
+    apply_config(
         &mut index,
         listed([config(&[("http-proxy-ports", "9100")])]),
     );
-    assert!(index.hear_config(Event::Delete(config(&[]))));
+    assert!(index.apply_config(Event::Delete(config(&[]))));
     assert_eq!(extra_ports(&mut index), ports(&[9100]));
     assert!(problems(&mut index)[0].contains("its ports 9100 stay tunnelled"));
-    assert!(!hear_config(&mut index, listed([])), "still gone");
+    assert!(!apply_config(&mut index, listed([])), "still gone");
 
-    assert!(index.hear_config(Event::Apply(config(&[("http-proxy-ports", "")]))));
+    assert!(index.apply_config(Event::Apply(config(&[("http-proxy-ports", "")]))));
     assert_eq!(extra_ports(&mut index), ports(&[]), "emptied on purpose");
-    assert!(index.hear_config(Event::Delete(config(&[]))));
+    assert!(index.apply_config(Event::Delete(config(&[]))));
     assert_eq!(problems(&mut index), [""; 0], "nothing was lost");
 }
 
 #[test]
 fn a_config_map_that_never_was_asks_for_nothing_and_is_fine() {
     let mut index = index();
-    assert!(hear_config(&mut index, listed([])));
+    assert!(apply_config(&mut index, listed([])));
     assert!(index.heard_config());
     assert_eq!(extra_ports(&mut index), ports(&[]));
     assert_eq!(problems(&mut index), [""; 0]);
@@ -365,7 +365,7 @@ fn what_was_saved_is_in_force_until_the_api_server_speaks() {
         edge("e2", &["10.1.0.1"]),
         cloud("c1", &["10.1.0.1"]),
     ]);
-    hear_config(
+    apply_config(
         &mut before,
         listed([config(&[("http-proxy-ports", "9100,x")])]),
     );
@@ -375,7 +375,7 @@ fn what_was_saved_is_in_force_until_the_api_server_speaks() {
     assert_eq!(problems(&mut after), problems(&mut before));
     assert!(!after.heard_nodes() && !after.heard_config());
 
-    hear_config(&mut after, listed([]));
+    apply_config(&mut after, listed([]));
     assert_eq!(
         extra_ports(&mut after),
         ports(&[9100]),
@@ -396,7 +396,7 @@ fn ten_thousand_nodes_one_after_another_take_no_time() {
     let started = Instant::now();
     for n in 0..10_000 {
         let address = format!("10.{}.{}.1", n / 250, n % 250);
-        index.hear_node(Event::Apply(node(
+        index.apply_node(Event::Apply(node(
             &format!("edge-{n}"),
             &[EDGE],
             &[("InternalIP", &address)],

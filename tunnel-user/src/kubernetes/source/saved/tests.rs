@@ -15,7 +15,7 @@ fn saved(nodes: usize) -> Saved {
     let mut index = Index::new(rules(), None);
     let edges = (0..nodes).map(|n| edge(&format!("e{n}"), &["10.0.0.1", "fd00::1"]));
     for event in listed(edges.chain([cloud("c1", &["10.1.0.1"])])) {
-        index.hear_node(event);
+        index.apply_node(event);
     }
     let config = PortsConfig {
         uid: Some("u-1".to_owned()),

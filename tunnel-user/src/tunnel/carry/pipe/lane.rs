@@ -59,6 +59,10 @@ impl Lane {
         Ok(count)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.bytes.len() >= CAPACITY && self.end.is_none() {
             return wait(&mut self.writer, cx);

@@ -12,6 +12,8 @@ const MOST: u32 = 16 << 20;
 struct Link {
     window: Window,
     now: Instant,
+    /// What the socket has taken and its peer has not acknowledged.
+    waiting: u64,
     /// What HTTP/2 would have the window be, beyond the first one.
     target: u64,
     memory: Memory,
@@ -25,6 +27,7 @@ fn link() -> Link {
     Link {
         window: Window::new(growth, MOST),
         now: Instant::now(),
+        waiting: 0,
         target: 0,
         memory,
         _share: share,
@@ -43,7 +46,9 @@ impl Link {
 
     fn take_at_once(&mut self, bytes: u64, first: Option<u64>) {
         let bytes = usize::try_from(bytes).unwrap();
-        let change = self.window.took(bytes, self.now, Some(ROUND_TRIP), first);
+        let change = self
+            .window
+            .took(bytes, || self.waiting, self.now, Some(ROUND_TRIP), first);
         self.follow(change);
     }
 
@@ -81,6 +86,21 @@ fn a_reader_whom_only_the_window_holds_up_soon_gets_all_there_is() {
     assert!(sizes.is_sorted(), "{sizes:?}");
     assert!(sizes[6] > 16 * FIRST, "{sizes:?}");
     assert_eq!(sizes[11], u64::from(MOST));
+}
+
+#[test]
+fn what_only_fills_the_kernels_buffers_makes_no_window_larger() {
+    let mut link = link();
+    // The reader's kernel takes some, and the rest waits in the socket.
+    for _ in 0..12 {
+        link.waiting += FIRST - 8 * 1024;
+        link.take(FIRST);
+    }
+    assert_eq!((link.target, link.drawn()), (0, 0));
+    // It reads after all.
+    link.waiting = 0;
+    link.take(FIRST);
+    assert!(link.take(FIRST) > FIRST);
 }
 
 #[test]
@@ -169,7 +189,7 @@ fn where_memory_is_scarce_nothing_more_is_told_at_once() {
 #[test]
 fn nothing_changes_before_the_round_trip_is_known_and_much_makes_it_wanted() {
     let mut link = link();
-    let took = |link: &mut Link, bytes| link.window.took(bytes, link.now, None, Some(FIRST));
+    let took = |link: &mut Link, bytes| link.window.took(bytes, || 0, link.now, None, Some(FIRST));
     assert_eq!(took(&mut link, 1000), Change::default());
     let wanted = Change {
         larger: 0,

@@ -32,7 +32,7 @@ pub(super) enum Comparison {
 }
 
 impl DeliveredVersions {
-    pub(super) fn hear<K: Resource>(&mut self, event: &Event<K>) {
+    pub(super) fn apply<K: Resource>(&mut self, event: &Event<K>) {
         match event {
             Event::Init => self.listing = Some(HashMap::new()),
             Event::InitApply(object) => {
@@ -102,26 +102,26 @@ mod tests {
         node
     }
 
-    fn compare(told: &mut DeliveredVersions, listed: &[Node]) -> Comparison {
-        told.compare(listed.iter().map(version).collect())
+    fn compare(delivered: &mut DeliveredVersions, listed: &[Node]) -> Comparison {
+        delivered.compare(listed.iter().map(version).collect())
     }
 
-    fn told(nodes: &[(&str, &str)]) -> DeliveredVersions {
-        let mut told = DeliveredVersions::default();
-        told.hear(&Event::<Node>::Init);
+    fn delivered(nodes: &[(&str, &str)]) -> DeliveredVersions {
+        let mut delivered = DeliveredVersions::default();
+        delivered.apply(&Event::<Node>::Init);
         for (uid, version) in nodes {
-            told.hear(&Event::InitApply(node(uid, version)));
+            delivered.apply(&Event::InitApply(node(uid, version)));
         }
-        told.hear(&Event::<Node>::InitDone);
-        told
+        delivered.apply(&Event::<Node>::InitDone);
+        delivered
     }
 
     #[test]
     fn what_was_told_and_is_listed_is_the_same() {
-        let mut told = told(&[("a", "1"), ("b", "2")]);
-        told.hear(&Event::Apply(node("b", "3")));
-        told.hear(&Event::Delete(node("a", "4")));
-        assert_eq!(compare(&mut told, &[node("b", "3")]), Comparison::Same);
+        let mut delivered = delivered(&[("a", "1"), ("b", "2")]);
+        delivered.apply(&Event::Apply(node("b", "3")));
+        delivered.apply(&Event::Delete(node("a", "4")));
+        assert_eq!(compare(&mut delivered, &[node("b", "3")]), Comparison::Same);
     }
 
     #[test]
@@ -131,31 +131,37 @@ mod tests {
             vec![node("a", "1")],
             vec![node("a", "1"), node("b", "2"), node("c", "3")],
         ] {
-            let mut told = told(&[("a", "1"), ("b", "2")]);
-            assert_eq!(compare(&mut told, &listed), Comparison::Differs);
-            assert_eq!(compare(&mut told, &listed), Comparison::Stale);
+            let mut delivered = delivered(&[("a", "1"), ("b", "2")]);
+            assert_eq!(compare(&mut delivered, &listed), Comparison::Differs);
+            assert_eq!(compare(&mut delivered, &listed), Comparison::Stale);
         }
     }
 
     #[test]
     fn what_changes_all_the_time_is_not_stale() {
-        let mut told = told(&[("a", "1")]);
-        assert_eq!(compare(&mut told, &[node("a", "2")]), Comparison::Differs);
-        told.hear(&Event::Apply(node("a", "2")));
-        assert_eq!(compare(&mut told, &[node("a", "3")]), Comparison::Differs);
-        told.hear(&Event::Apply(node("a", "3")));
-        assert_eq!(compare(&mut told, &[node("a", "3")]), Comparison::Same);
+        let mut delivered = delivered(&[("a", "1")]);
+        assert_eq!(
+            compare(&mut delivered, &[node("a", "2")]),
+            Comparison::Differs
+        );
+        delivered.apply(&Event::Apply(node("a", "2")));
+        assert_eq!(
+            compare(&mut delivered, &[node("a", "3")]),
+            Comparison::Differs
+        );
+        delivered.apply(&Event::Apply(node("a", "3")));
+        assert_eq!(compare(&mut delivered, &[node("a", "3")]), Comparison::Same);
     }
 
     #[test]
     fn while_a_list_comes_in_nothing_is_compared() {
-        let mut told = told(&[("a", "1")]);
+        let mut delivered = delivered(&[("a", "1")]);
         let listed = [node("a", "2")];
-        assert_eq!(compare(&mut told, &listed), Comparison::Differs);
-        told.hear(&Event::<Node>::Init);
-        assert_eq!(compare(&mut told, &listed), Comparison::Same);
-        told.hear(&Event::InitApply(node("a", "2")));
-        told.hear(&Event::<Node>::InitDone);
-        assert_eq!(compare(&mut told, &listed), Comparison::Same);
+        assert_eq!(compare(&mut delivered, &listed), Comparison::Differs);
+        delivered.apply(&Event::<Node>::Init);
+        assert_eq!(compare(&mut delivered, &listed), Comparison::Same);
+        delivered.apply(&Event::InitApply(node("a", "2")));
+        delivered.apply(&Event::<Node>::InitDone);
+        assert_eq!(compare(&mut delivered, &listed), Comparison::Same);
     }
 }
