@@ -20,6 +20,7 @@ mod error;
 mod gate;
 mod host;
 mod kernel_map;
+mod kernel_view;
 mod links;
 mod local_ranges;
 mod log;
@@ -45,6 +46,7 @@ use self::{
     gate::{Destination, Gate, Suspension, map_error},
     host::Host,
     kernel_map::KernelMap,
+    kernel_view::KernelView,
     migration::Plan,
     pins::{Pins, pin_error},
 };
@@ -78,6 +80,8 @@ pub struct Redirect {
     nodes: KernelMap<Address, NodeEntry>,
     /// How many entries `nodes` has, once a table was applied.
     applied: Option<usize>,
+    /// What the tables hold, unless somebody else may have written.
+    view: Option<KernelView>,
     ports: KernelMap<u16, PortRule>,
     slots: KernelMap<u32, SlotEntry>,
     own_addresses: KernelMap<Address, u64>,
@@ -169,6 +173,7 @@ impl Redirect {
             former_handover: None,
             nodes,
             applied: None,
+            view: None,
             ports,
             slots,
             own_addresses,
@@ -245,7 +250,8 @@ impl Redirect {
     }
 
     /// Marks the redirect's own port. One of an earlier server goes with the next table.
-    fn own_port(&self, port: u16) -> io::Result<()> {
+    fn own_port(&mut self, port: u16) -> io::Result<()> {
+        self.forget();
         let mut rule = self.ports.get(&port)?.unwrap_or(PortRule {
             groups: 0,
             kind: tunnel_ebpf::port_kind::OWN,

@@ -18,6 +18,8 @@ pub(crate) struct Args {
 enum Which {
     /// Thousands of agents: memory and processor time of their sessions, and how soon all are back
     Crowd,
+    /// One node of many changes: the time until the kernel knows
+    Nodes,
     /// `connect()` with the redirect, with iptables and nft, and without
     Redirect,
     /// The whole path: latency, throughput, memory; and links with long round trips, beside konnectivity
@@ -29,6 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::Purpose::Test)?;
     let bench = match args.which {
         Which::Crowd => "crowd",
+        Which::Nodes => "nodes",
         Which::Redirect => "redirect",
         Which::Tunnel => "tunnel",
     };

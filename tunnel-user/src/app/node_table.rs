@@ -130,7 +130,8 @@ impl NodeTable {
                 Ok(()) = self.snapshots.changed() => {}
                 Ok(()) = self.own_addresses.changed() => {}
                 Ok(()) = self.surroundings.changed() => {}
-                Ok(()) = self.in_charge.changed() => {}
+                // Another server may have been, and written.
+                Ok(()) = self.in_charge.changed() => self.redirect.lock().forget(),
                 Ok(()) = self.set_aside.changed() => {}
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
                 () = sleep_until_opt(again_at) => {}

@@ -5,12 +5,12 @@
 //! another port only once no entry carries it; so no connect is captured by accident while the
 //! entries are written one by one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tunnel_ebpf::{Address, NodeEntry, PortRule, SlotEntry, clients, groups, port_kind};
 
 use super::{
-    slots::Slots,
+    kernel_view::KernelView,
     table::{Row, Table},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Diff {
     pub(super) changes: Changes,
     /// Some ports wait for a group that these writes set free: compare again afterwards.
     pub(super) incomplete: bool,
+    /// The group of each port that only some nodes have.
+    pub(super) bits: BTreeMap<u16, u64>,
 }
 
 /// What a table changed in the kernel.
@@ -54,38 +56,29 @@ impl Changes {
 }
 
 /// Compares the kernel's entries with the table. `own_port` is the redirect's own, if it has one.
-pub(super) fn diff(
-    table: &Table,
-    own_port: Option<u16>,
-    nodes: Vec<(Address, NodeEntry)>,
-    ports: Vec<(u16, PortRule)>,
-    slots: &mut Slots,
-) -> Diff {
-    let nodes: HashMap<Address, NodeEntry> = nodes.into_iter().collect();
-    let ports: BTreeMap<u16, PortRule> = ports.into_iter().collect();
-    let bits = assign_bits(table, &nodes, &ports);
+pub(super) fn diff(table: &Table, own_port: Option<u16>, kernel: &mut KernelView) -> Diff {
+    let special = table.special_ports();
+    let bits = assign_bits(&special, &kernel.nodes, &kernel.ports);
     let mut diff = Diff {
-        incomplete: bits.len() < table.special_ports().len(),
+        incomplete: bits.len() < special.len(),
         ..Diff::default()
     };
-    diff.nodes(table, &bits, nodes, slots);
-    diff.ports(table, &bits, own_port, ports);
+    diff.nodes(table, &bits, kernel);
+    diff.ports(table, &bits, own_port, kernel.ports.clone());
+    diff.bits = bits;
     diff
 }
 
 impl Diff {
-    fn nodes(
-        &mut self,
-        table: &Table,
-        bits: &BTreeMap<u16, u64>,
-        mut current: HashMap<Address, NodeEntry>,
-        slots: &mut Slots,
-    ) {
-        slots.keep_only(|address| table.nodes.contains_key(&address.octets));
-        for (octets, row) in &table.nodes {
-            let address = Address { octets: *octets };
+    fn nodes(&mut self, table: &Table, bits: &BTreeMap<u16, u64>, kernel: &mut KernelView) {
+        let changed = kernel.changed(table, bits);
+        let KernelView { nodes, slots, .. } = kernel;
+        for address in &changed.gone {
+            slots.give_up(*address);
+        }
+        for (address, row) in changed.rows {
             let wanted = entry(row, bits, slots.assign(address));
-            match current.remove(&address) {
+            match nodes.get(&address).copied() {
                 None => {
                     self.changes.nodes_added += 1;
                     self.set_nodes.push((address, wanted));
@@ -102,8 +95,8 @@ impl Diff {
                 }
             }
         }
-        self.changes.nodes_removed = current.len();
-        self.remove_nodes = current.into_keys().collect();
+        self.changes.nodes_removed = changed.gone.len();
+        self.remove_nodes = changed.gone;
         self.set_slots = slots.take_writes();
     }
 
@@ -139,25 +132,28 @@ impl Diff {
 /// A bit for every port that only some nodes have: the one that it has in the kernel, or one that
 /// nothing in the kernel carries.
 fn assign_bits(
-    table: &Table,
+    special: &BTreeSet<u16>,
     nodes: &HashMap<Address, NodeEntry>,
     ports: &BTreeMap<u16, PortRule>,
 ) -> BTreeMap<u16, u64> {
+    if special.is_empty() {
+        return BTreeMap::new();
+    }
     let mut taken = nodes
         .values()
         .map(|entry| entry.groups)
         .chain(ports.values().map(|rule| rule.groups))
         .fold(groups::EVERY_NODE, std::ops::BitOr::bitor);
     let mut bits = BTreeMap::new();
-    for port in table.special_ports() {
+    for port in special {
         let kept = ports
-            .get(&port)
+            .get(port)
             .map(|rule| rule.groups & !groups::EVERY_NODE)
             .filter(|groups| groups.is_power_of_two());
         let free = 1_u64.checked_shl(taken.trailing_ones());
         if let Some(bit) = kept.or(free) {
             taken |= bit;
-            bits.insert(port, bit);
+            bits.insert(*port, bit);
         }
     }
     bits

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, io, net::IpAddr};
 
 use tunnel_ebpf::{Address, maps};
 
-use super::{ApplyError, Changes, Redirect, Table, diff, gate, slots::Slots};
+use super::{
+    ApplyError, Changes, Redirect, Table, diff, gate, kernel_view::KernelView, slots::Slots,
+};
 
 impl Redirect {
     /// Makes the kernel capture exactly this table, by writing the differences.
@@ -14,26 +16,47 @@ impl Redirect {
     pub fn apply(&mut self, table: &Table) -> Result<Changes, ApplyError> {
         table.check_size()?;
         self.applied = None;
-        let changes = self.write_difference(table)?;
+        // Whatever fails from here on is read anew the next time.
+        let trusted = self.view.take().filter(KernelView::is_trusted);
+        let mut kernel = match trusted {
+            Some(kernel) => kernel,
+            None => self.read(table)?,
+        };
+        let changes = self.write_difference(table, &mut kernel)?;
         if changes.incomplete {
             // The first round set groups free that the ports left out now get.
-            self.write_difference(table)?;
+            self.write_difference(table, &mut kernel)?;
         }
         self.applied = Some(table.addresses());
+        self.view = Some(kernel);
         Ok(changes.changes)
     }
 
-    fn write_difference(&mut self, table: &Table) -> Result<diff::Diff, ApplyError> {
-        let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+    /// Another server may have written: the next table is compared with what the kernel holds, and not with what this
+    /// one remembers of it.
+    pub fn forget(&mut self) {
+        self.view = None;
+    }
+
+    fn read(&self, table: &Table) -> Result<KernelView, ApplyError> {
         let slots = self.slots.entries().map_err(failed("read", maps::SLOTS))?;
         let mut slots = Slots::new(slots, gate::monotonic_nanoseconds());
-        let diff = diff::diff(
-            table,
-            own_port.map(|config| config.port),
+        slots.keep_only(|address| table.nodes.contains_key(&address.octets));
+        Ok(KernelView::new(
             self.nodes.entries().map_err(failed("read", maps::NODES))?,
             self.ports.entries().map_err(failed("read", maps::PORTS))?,
-            &mut slots,
-        );
+            slots,
+        ))
+    }
+
+    fn write_difference(
+        &mut self,
+        table: &Table,
+        kernel: &mut KernelView,
+    ) -> Result<diff::Diff, ApplyError> {
+        let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        kernel.slots.set_now(gate::monotonic_nanoseconds());
+        let diff = diff::diff(table, own_port.map(|config| config.port), kernel);
         let nodes = |result: io::Result<()>| result.map_err(failed("write", maps::NODES));
         let ports = |result: io::Result<()>| result.map_err(failed("write", maps::PORTS));
         let set_slots = self.slots.set_all(&diff.set_slots);
@@ -43,6 +66,7 @@ impl Redirect {
         ports(self.ports.remove_all(&diff.remove_ports))?;
         nodes(self.nodes.set_all(&diff.settle_nodes))?;
         nodes(self.nodes.remove_all(&diff.remove_nodes))?;
+        kernel.has_written(table, diff.bits.clone(), &diff);
         Ok(diff)
     }
 

@@ -69,17 +69,32 @@ impl Slots {
 
     /// Gives up the slots of all addresses but these.
     pub(super) fn keep_only(&mut self, is_captured: impl Fn(&Address) -> bool) {
-        let given_up: Vec<(Address, u32)> = self
-            .by_address
-            .iter()
-            .filter(|(address, slot)| !is_captured(address) && !self.retired_at.contains_key(slot))
-            .map(|(address, slot)| (*address, *slot))
+        let addresses = self.by_address.keys();
+        let others: Vec<_> = addresses
+            .filter(|address| !is_captured(address))
+            .copied()
             .collect();
-        for (address, slot) in given_up {
-            self.retired.insert((self.now, slot));
-            self.retired_at.insert(slot, (self.now, address));
-            self.write(slot, address, self.now);
+        for address in others {
+            self.give_up(address);
         }
+    }
+
+    /// Gives up the slot of an address that is captured no longer, if it has one.
+    pub(super) fn give_up(&mut self, address: Address) {
+        let Some(slot) = self.by_address.get(&address).copied() else {
+            return;
+        };
+        if self.retired_at.contains_key(&slot) {
+            return;
+        }
+        self.retired.insert((self.now, slot));
+        self.retired_at.insert(slot, (self.now, address));
+        self.write(slot, address, self.now);
+    }
+
+    /// The present moment, as for [`Self::new`].
+    pub(super) fn set_now(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// What has changed since the kernel was read.

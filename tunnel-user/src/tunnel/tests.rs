@@ -1,4 +1,5 @@
 mod cluster_identity;
+mod dialer;
 mod expiry;
 mod first_bytes;
 mod handshakes;

@@ -121,9 +121,7 @@ impl SourceState {
         let asked = std::mem::replace(&mut self.asked_cluster, known.asked) != known.asked;
         self.health.send_if_modified(|health| {
             let changed = health.cluster_addresses != known.trouble;
-            if let (true, Some(trouble)) =
-                (health.cluster_addresses.is_none(), &known.trouble)
-            {
+            if let (true, Some(trouble)) = (health.cluster_addresses.is_none(), &known.trouble) {
                 warn!(
                     trouble,
                     "the cluster's own addresses are not followed: those known last stay out of \

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tunnel_ebpf::node_mode;
 
-use super::*;
+use super::{super::slots::Slots, *};
 
 type Kernel = (BTreeMap<[u8; 16], NodeEntry>, BTreeMap<u16, PortRule>);
 
@@ -64,8 +65,9 @@ fn write(
             },
         )
     });
-    let mut slots = Slots::new(slots.collect(), 1);
-    let diff = diff(table, own, nodes.collect(), ports.collect(), &mut slots);
+    let slots = Slots::new(slots.collect(), 1);
+    let mut view = KernelView::new(nodes.collect(), ports.collect(), slots);
+    let diff = diff(table, own, &mut view);
     for (address, entry) in &diff.set_nodes {
         kernel.0.insert(address.octets, *entry);
         check(kernel);
@@ -182,7 +184,7 @@ fn when_every_group_is_taken_a_second_round_finishes() {
 }
 
 #[test]
-fn a_changed_policy_or_standing_is_one_write() {
+fn a_changed_policy_or_mode_is_one_write() {
     let mut kernel = Kernel::default();
     let mut table = table(&[(1, &[]), (2, &[])], &[10250]);
     write(&mut kernel, &table, None, |_| {});
@@ -191,4 +193,68 @@ fn a_changed_policy_or_standing_is_one_write() {
     assert_eq!(diff.set_nodes.len(), 1);
     assert_eq!(diff.changes.nodes_changed, 1);
     assert_eq!(kernel.0[&address(2)].node_mode, node_mode::REFUSE);
+}
+
+/// Writes what differs from what is remembered, as `Redirect::apply` does.
+fn write_remembered(kernel: &mut Kernel, view: &mut KernelView, table: &Table) -> usize {
+    let mut writes = 0;
+    loop {
+        let diff = diff(table, None, view);
+        for (address, entry) in diff.set_nodes.iter().chain(&diff.settle_nodes) {
+            kernel.0.insert(address.octets, *entry);
+        }
+        kernel.1.extend(diff.set_ports.iter().copied());
+        kernel.1.retain(|port, _| !diff.remove_ports.contains(port));
+        for address in &diff.remove_nodes {
+            kernel.0.remove(&address.octets).expect("it was there");
+        }
+        writes += diff.set_nodes.len() + diff.settle_nodes.len() + diff.remove_nodes.len();
+        view.has_written(table, diff.bits.clone(), &diff);
+        if !diff.incomplete {
+            return writes;
+        }
+    }
+}
+
+#[test]
+fn with_what_is_remembered_the_kernel_comes_to_hold_the_same() {
+    let mut random = SmallRng::seed_from_u64(7);
+    let mut kernel = Kernel::default();
+    let mut view = KernelView::new(Vec::new(), Vec::new(), Slots::new(Vec::new(), 1));
+    for _ in 0..300 {
+        let mut nodes: Vec<(u8, Vec<u16>)> = Vec::new();
+        for last in 1..30 {
+            if random.random_bool(0.7) {
+                let extra = (12000..12004).filter(|_| random.random_bool(0.2));
+                nodes.push((last, extra.collect()));
+            }
+        }
+        let nodes: Vec<_> = nodes
+            .iter()
+            .map(|(last, extra)| (*last, extra.as_slice()))
+            .collect();
+        let table = table(&nodes, &[10250]);
+        write_remembered(&mut kernel, &mut view, &table);
+        assert_eq!(captured(&kernel), expected(&table));
+        assert_eq!(kernel.0.len(), table.nodes.len());
+        let mut slots: Vec<_> = kernel.0.values().map(|entry| entry.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), kernel.0.len(), "a slot stands for one node");
+    }
+}
+
+#[test]
+fn the_change_of_one_node_is_one_write() {
+    let mut kernel = Kernel::default();
+    let mut view = KernelView::new(Vec::new(), Vec::new(), Slots::new(Vec::new(), 1));
+    let nodes: Vec<(u8, &[u16])> = (1..200).map(|last| (last, &[][..])).collect();
+    let mut table = table(&nodes, &[10250]);
+    assert_eq!(write_remembered(&mut kernel, &mut view, &table), 199);
+    assert_eq!(write_remembered(&mut kernel, &mut view, &table), 0);
+    table.nodes.get_mut(&address(2)).unwrap().node_mode = node_mode::REFUSE;
+    assert_eq!(write_remembered(&mut kernel, &mut view, &table), 1);
+    table.nodes.remove(&address(3));
+    assert_eq!(write_remembered(&mut kernel, &mut view, &table), 1);
+    assert_eq!(captured(&kernel), expected(&table));
 }
