@@ -69,6 +69,8 @@ fn unused_dependencies() -> Result<()> {
 /// where somebody wants it, and nobody is to take their silence for an answer.
 fn dependencies(advisories: bool) -> Result<()> {
     let deny = setup::lint_tool(&LintTool::DENY)?;
+    // It looks at what is for other platforms as well, which no build has fetched.
+    shell::run(&mut shell::cargo(["fetch", "--quiet", "--locked"]))?;
     let check = |words: &[&str]| {
         let mut check = Command::new(&deny);
         shell::run(check.current_dir(shell::root()).args(words))
