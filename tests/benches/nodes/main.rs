@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 fn measure(args: &Args) -> Result<()> {
     println!(
-        "| nodes | tables | snapshot, us | table, us | kernel, us | from the change to the map, us, p50 and p99 | processor, % |"
+        "| nodes | tables | snapshot, us | table, us | kernel, us | from the change to the map, us, p50 and p99 | processor, ms for 100 changes |"
     );
     println!("|--:|---|--:|--:|--:|--:|--:|");
     let cases = args.nodes.iter();
@@ -60,7 +60,7 @@ fn measure(args: &Args) -> Result<()> {
             .collect();
         let busy: Duration = whole.iter().sum();
         println!(
-            "| {count} | {} | {:.0} | {:.0} | {:.0} | {:.0}, {:.0} | {:.1} |",
+            "| {count} | {} | {:.0} | {:.0} | {:.0} | {:.0}, {:.0} | {:.0} |",
             if reads {
                 "read each time"
             } else {
@@ -71,7 +71,7 @@ fn measure(args: &Args) -> Result<()> {
             part(&measured.kernel, 50),
             part(&whole, 50),
             part(&whole, 99),
-            100.0 * busy.as_secs_f64() / f64::from(args.seconds),
+            1e5 * busy.as_secs_f64() / f64::from(args.rate * args.seconds),
         );
     }
     Ok(())
