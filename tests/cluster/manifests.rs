@@ -203,9 +203,16 @@ fn the_job_of_remove_runs_on_the_node_that_is_named_whatever_its_runtime_knows()
 }
 
 #[test]
-fn prometheus_takes_the_alerts() {
-    let rules = repository().join("deploy/prometheus/alerts.yaml");
-    let rules = rules.to_str().unwrap();
-    let said = culvert_tests::command::run("promtool", ["check", "rules", rules]).unwrap();
-    assert!(said.contains("SUCCESS"), "{said}");
+fn alerts_fire_for_what_they_are_about_and_for_nothing_else() {
+    let rules = repository().join("deploy/prometheus");
+    let promtool = |verb: &str, file: &str| {
+        let file = rules.join(file);
+        culvert_tests::command::run("promtool", [verb, "rules", file.to_str().unwrap()]).unwrap()
+    };
+    for said in [
+        promtool("check", "alerts.yaml"),
+        promtool("test", "alerts_test.yaml"),
+    ] {
+        assert!(said.contains("SUCCESS"), "{said}");
+    }
 }

@@ -8,7 +8,7 @@
 //! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
 //! tunnel, standalone -> outgoing       (the agent's own sockets)
 //! standalone -> tunnel::grpc           (calls over a given stream)
-//! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> moment (waiting)
+//! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> wait
 //! pki, observability, model            depend on nothing above them
 //! ```
 //! To follow one connection, read `app::server`, `frontend::transparent`, `tunnel::server`, and

@@ -114,7 +114,7 @@ impl Agent {
             )
         });
         let manager =
-            SessionManager::new(self.keeper_options(platform, local), self.servers.clone());
+            SessionManager::new(self.manager_options(platform, local), self.servers.clone());
         tasks.spawn("session metrics", {
             status::follow_sessions(self.servers, connected, self.metrics, end.clone())
         });
@@ -159,7 +159,7 @@ impl Agent {
         .await
     }
 
-    fn keeper_options(
+    fn manager_options(
         &self,
         platform: Platform,
         local: Option<LocalAddresses>,

@@ -89,7 +89,7 @@ impl Prober {
         }
     }
 
-    /// During a handover another server may write the tables, and nothing is captured while the
+    /// During a takeover another server may write the tables, and nothing is captured while the
     /// accept loop shows no life.
     fn may_judge(&self) -> bool {
         *self.in_charge.borrow() && *self.accepting.borrow()

@@ -130,7 +130,6 @@ impl NodeTable {
                 Ok(()) = self.snapshots.changed() => {}
                 Ok(()) = self.own_addresses.changed() => {}
                 Ok(()) = self.surroundings.changed() => {}
-                // Another server may have been, and written.
                 Ok(()) = self.in_charge.changed() => self.redirect.lock().forget(),
                 Ok(()) = self.set_aside.changed() => {}
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
@@ -138,9 +137,17 @@ impl NodeTable {
                 () = shutdown.cancelled() => return,
             }
             sessions.borrow_and_update();
-            if *self.in_charge.borrow_and_update() {
-                again_at = self.apply_or_retry();
+            let has_changed = self.in_charge.has_changed().unwrap_or(false);
+            let in_charge = *self.in_charge.borrow_and_update();
+            if has_changed || !in_charge {
+                // Another server may have written.
+                self.redirect.lock().forget();
             }
+            again_at = if in_charge {
+                self.apply_or_retry()
+            } else {
+                None
+            };
         }
     }
 

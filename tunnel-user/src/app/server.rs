@@ -95,6 +95,9 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
             .answer_status(&directory, admin::OnConflict::Replace)
             .await?;
     }
+    if let Some(predecessor) = &predecessor {
+        predecessor.still_waits()?;
+    }
     let successor = server.take_clients()?;
     match predecessor {
         Some(predecessor) => {
@@ -129,7 +132,7 @@ struct Server {
     tasks: Tasks,
     tokens: ShutdownTokens,
     clients: Condition,
-    /// Whether this server takes agents and writes the kernel's tables; during a handover it does
+    /// Whether this server takes agents and writes the kernel's tables; during a takeover it does
     /// neither.
     in_charge: watch::Sender<bool>,
     patient_until: Instant,

@@ -138,6 +138,17 @@ impl Predecessor {
         Ok(Some((Self { stream }, offer)))
     }
 
+    /// Checks that it has not given up waiting: it would go on as if nobody had come, and both would write the kernel's
+    /// tables.
+    pub(super) fn still_waits(&self) -> anyhow::Result<()> {
+        match self.stream.try_read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            _ => anyhow::bail!(
+                "the server that runs has waited {READY_TIME:?} for this one, and goes on without it: start this one again"
+            ),
+        }
+    }
+
     /// Lets it go: this server accepts clients now.
     pub(super) async fn dismiss(mut self) {
         if let Err(error) = self.stream.write_u8(READY).await {

@@ -1,7 +1,7 @@
 //! Approves the certificate requests of servers and agents, while this server leads.
 //!
 //! ```text
-//!  requests --watch--> Claim --> Queue --> decide <-- nodes, names
+//!  requests --watch--> CsrRequest --> Queue --> decide <-- nodes, names
 //!                     (ours?)               |--> approved, denied: written back
 //!                                           \--> left: looked at again
 //! ```

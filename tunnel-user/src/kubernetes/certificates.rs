@@ -3,7 +3,7 @@
 //! ```text
 //!  names ---> Rotation ---> Request ---> API server: pending, approved, issued (Progress)
 //!  (who is asked for)  \       store <--- the certificate, verified (issued)
-//!                       \--> KeptCertificate --> ServerCertificate, AgentCredentials --> TLS
+//!                       \--> CertificateManager --> ServerCertificate, AgentCredentials --> TLS
 //! ```
 
 mod agent;

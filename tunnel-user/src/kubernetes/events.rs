@@ -1,7 +1,7 @@
 //! Kubernetes Events: what a cluster operator sees in `kubectl describe`.
 //!
 //! ```text
-//!  source, frontends --Notice--> EventWriter --> API server
+//!  source, frontends --EventRecord--> EventWriter --> API server
 //! ```
 //! They are a courtesy: nobody ever waits for one. What cannot be written in time is left out and
 //! counted; the log has it anyway.
@@ -30,12 +30,12 @@ use crate::{
     observability::{TokenBucket, TokenBuckets},
 };
 
-/// A crowd of findings at once is written; what is beyond that nobody would read.
+/// A crowd of problems at once is written; what is beyond that nobody would read.
 const NOTICES: usize = 256;
 /// A node without an agent is told of this often, however often it is asked for.
 const NO_SESSION_PERIOD: Duration = Duration::from_mins(1);
 /// Of all nodes without an agent, so many at once and then one a period are told of: less than what
-/// can be written, so that findings, which are told once, do not get lost among them.
+/// can be written, so that problems, which are told once, do not get lost among them.
 const NO_SESSION_BURST: u32 = 50;
 const NO_SESSION_PACE: Duration = Duration::from_secs(2);
 /// Events about one object: so many at once, then one a period. Whoever can change an object often, as
@@ -48,7 +48,7 @@ const REMEMBERED: usize = 1024;
 /// Takes notice of what becomes an Event. Clones share one writer.
 #[derive(Clone)]
 pub struct Events {
-    /// anyone --Notice--> writer
+    /// anyone --EventRecord--> writer
     notice_tx: mpsc::Sender<EventRecord>,
     shared: Arc<Pending>,
 }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_nodes_without_agents_leaves_room_for_findings() {
+    fn a_crowd_of_nodes_without_agents_leaves_room_for_problems() {
         let (events, mut notices) = Events::received();
         let nodes = 0..3000;
         nodes.for_each(|n| events.no_session(&format!("e{n}").parse().unwrap()));

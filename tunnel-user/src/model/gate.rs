@@ -6,8 +6,8 @@
 //!   is the node's own where it has one (`closed_gate` of [`Node`](super::Node)), else the server's
 //!   (`--gate-policy`); the kernel programs find it in the node's entry (`closed_gate`, one of
 //!   `tunnel_ebpf::policy`).
-//! - Is the gate open? Then the node's *standing* with the server decides (`redirect::Standing`,
-//!   `tunnel_ebpf::standing`): a node without a session may be set aside by `--offline-nodes`.
+//! - Is the gate open? Then the node's *mode* decides (`redirect::NodeMode`,
+//!   `tunnel_ebpf::node_mode`): a node without a session may be set aside by `--offline-nodes`.
 
 use serde::{Deserialize, Serialize};
 

@@ -38,7 +38,7 @@ pub(super) struct Diff {
 pub struct Changes {
     /// Addresses that are captured now and were not before.
     pub nodes_added: usize,
-    /// Addresses with another policy, standing or other ports than before.
+    /// Addresses with another policy, mode or other ports than before.
     pub nodes_changed: usize,
     /// Addresses that are no longer captured.
     pub nodes_removed: usize,

@@ -17,7 +17,12 @@ impl Redirect {
         table.check_size()?;
         self.applied = None;
         // Whatever fails from here on is read anew the next time.
-        let trusted = self.view.take().filter(KernelView::is_trusted);
+        let is_alone = !self
+            .gate
+            .is_anothers()
+            .map_err(failed("read", maps::CONFIG))?;
+        let view = self.view.take();
+        let trusted = view.filter(|view| is_alone && view.is_trusted());
         let mut kernel = match trusted {
             Some(kernel) => kernel,
             None => self.read(table)?,

@@ -131,6 +131,12 @@ impl Gate {
         Ok(config.filter(|config| config.owner == self.owner))
     }
 
+    /// Whether another server has opened the gate.
+    pub(super) fn is_anothers(&self) -> io::Result<bool> {
+        let config = self.config()?;
+        Ok(config.is_some_and(|config| config.owner != self.owner))
+    }
+
     fn set_config(&self, config: Config) -> Result<(), GateError> {
         let set = self.config.set(&FIRST, &config);
         set.map_err(map_error(maps::CONFIG))

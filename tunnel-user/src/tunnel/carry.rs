@@ -122,7 +122,7 @@ impl SessionFlow {
 }
 
 impl ByteCounters {
-    /// A meter of its own that counts into the process's counters as well.
+    /// Counters of its own that count into the process's counters as well.
     pub(crate) fn new(all_taken: Counter, all_given: Counter) -> Self {
         Self {
             taken: AtomicU64::new(0),

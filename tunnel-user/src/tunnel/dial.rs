@@ -111,6 +111,11 @@ impl PendingDials {
         }
     }
 
+    /// Whether anybody waits for the answer.
+    pub(crate) fn is_pending(&self, id: DialId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
     /// Hands the answer to whoever waits; gives it back when nobody does any more.
     pub(crate) fn answer(&self, id: DialId, answer: DialAnswer) -> Result<(), DialAnswer> {
         match self.lock().remove(&id) {

@@ -1,22 +1,36 @@
 //! What a client has said before its dial leaves. It travels with the dial, so that the first flight of a TLS client costs
 //! no round trip of its own.
 //!
-//! Bytes that may have left are gone with a dial that fails: they are never sent a second time, and so such a dial is not
-//! tried again.
+//! - Bytes that may have left are gone with a dial that fails: they are never sent a second time, and so such a dial is not
+//!   tried again.
+//! - All dials of a node share one control stream. What waits there is bounded, and counted as held until it is sent,
+//!   also when its client has gone: a client that says much and leaves costs others nothing.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rustix::{
     buffer::spare_capacity,
+    io::ioctl_fionread,
     net::{RecvFlags, recv},
 };
 use tokio::{net::TcpStream, time::timeout};
 
-use super::memory::{ConnectionShare, ReadMemory, SMALLEST_READ};
+use super::{
+    carry::reset,
+    memory::{ConnectionShare, ReadMemory, SMALLEST_READ},
+};
 
 /// The most that travels with a dial: more than a `ClientHello` with post-quantum keys, and than the head of a request.
 const MOST: usize = 16 * 1024;
+/// The most that waits on the control stream of a session: on a slow link it is ahead of the dials that come next.
+const MOST_WAITING: usize = 32 * 1024;
 /// The part of a round trip for which a dial waits for the first bytes, which would cost a whole one if they came after it.
 const WAIT: u32 = 16;
 /// Less is not waited for: timers are not that fine. More neither: some clients let the other end speak first.
@@ -27,12 +41,18 @@ const LONGEST_WAIT: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub struct FirstBytes<'a> {
     client: Option<&'a TcpStream>,
-    read: Option<Read>,
+    read: Option<Bytes>,
     have_left: bool,
 }
 
+/// Counts the first bytes that wait on the control stream of one session. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+/// Some bytes, for as long as anybody has them.
 struct Read {
-    bytes: Bytes,
+    bytes: Vec<u8>,
+    waiting: Waiting,
     _memory: ReadMemory,
 }
 
@@ -49,6 +69,7 @@ impl<'a> FirstBytes<'a> {
     pub(super) async fn read(
         &mut self,
         share: &ConnectionShare,
+        waiting: &Waiting,
         round_trip: Option<Duration>,
     ) -> Bytes {
         if let (Some(client), None) = (self.client, &self.read) {
@@ -56,17 +77,20 @@ impl<'a> FirstBytes<'a> {
                 // Late ones follow by themselves.
                 let _ = timeout(wait, client.readable()).await;
             }
-            self.read = read(client, share);
+            self.read = read(client, share, waiting);
         }
-        self.read
-            .as_ref()
-            .map(|read| read.bytes.clone())
-            .unwrap_or_default()
+        self.read.clone().unwrap_or_default()
     }
 
     /// The dial is about to leave with them.
     pub(super) fn leave(&mut self) {
-        self.have_left = self.read.is_some();
+        // From here on they are the control stream's.
+        self.have_left = self.read.take().is_some();
+    }
+
+    /// Whether they have been taken from the client: who cannot send them may not serve it.
+    pub(super) fn were_read(&self) -> bool {
+        self.read.is_some()
     }
 
     /// Whether another session may be asked: the target has certainly heard nothing.
@@ -80,24 +104,92 @@ fn wait(round_trip: Duration) -> Option<Duration> {
     (wait >= SHORTEST_WAIT).then_some(wait)
 }
 
-/// What is there; a client that has closed or failed already is left to who carries it, and to who watches it.
-fn read(client: &TcpStream, share: &ConnectionShare) -> Option<Read> {
-    let (most, memory) = match share.draw_read(MOST) {
-        Some(memory) => (MOST, memory),
-        None => (SMALLEST_READ, share.own_read(SMALLEST_READ)),
-    };
-    let mut bytes = Vec::with_capacity(most);
+/// What is there, if it may wait; a client that has closed or failed already is left to who carries it, and to who
+/// watches it.
+fn read(client: &TcpStream, share: &ConnectionShare, waiting: &Waiting) -> Option<Bytes> {
     // The kernel is asked, since the runtime may not have heard yet that there is something.
+    let there = ioctl_fionread(client).ok()?;
+    let most = usize::try_from(there).unwrap_or(MOST).min(MOST);
+    let most = most.min(waiting.room());
+    if most == 0 {
+        return None;
+    }
+    let (most, memory) = match share.draw_read(most) {
+        Some(memory) => (most, memory),
+        None => {
+            let small = most.min(SMALLEST_READ);
+            (small, share.own_read(small))
+        }
+    };
+    // What is taken from the kernel is missing where this process ends before it is sent.
+    reset(client);
+    let mut bytes = Vec::with_capacity(most);
     let (count, _) = recv(client, spare_capacity(&mut bytes), RecvFlags::DONTWAIT).ok()?;
-    (count > 0).then(|| Read {
-        bytes: bytes.into(),
-        _memory: memory,
+    (count > 0).then(|| {
+        waiting.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Read {
+            bytes,
+            waiting: waiting.clone(),
+            _memory: memory,
+        })
     })
+}
+
+impl Waiting {
+    fn room(&self) -> usize {
+        MOST_WAITING.saturating_sub(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl AsRef<[u8]> for Read {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.waiting
+            .0
+            .fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+    use crate::tunnel::{Client, Memory, testing::tcp_pair};
+
+    #[tokio::test]
+    async fn what_waits_for_a_slow_session_is_bounded_and_counted_until_it_is_sent() {
+        let memory = Memory::new(1 << 30, 1 << 18);
+        let share = memory.admit(Client::Machine).unwrap();
+        let waiting = Waiting::default();
+        let mut sent = Vec::new();
+        loop {
+            let (mut client, accepted) = tcp_pair().await;
+            client.write_all(&[7; 2 * MOST]).await.unwrap();
+            accepted.readable().await.unwrap();
+            let mut first = FirstBytes::of(&accepted);
+            let bytes = first.read(&share, &waiting, None).await;
+            assert_eq!(first.were_read(), !bytes.is_empty());
+            if bytes.is_empty() {
+                break;
+            }
+            sent.push(bytes);
+        }
+        let bytes: usize = sent.iter().map(Bytes::len).sum();
+        assert_eq!(bytes, MOST_WAITING);
+        assert_eq!(
+            memory.held(),
+            MOST_WAITING as u64,
+            "their clients have gone"
+        );
+        sent.clear();
+        assert_eq!((memory.held(), waiting.room()), (0, MOST_WAITING));
+    }
 
     #[test]
     fn only_a_long_round_trip_is_worth_waiting_for() {

@@ -406,7 +406,7 @@ fn listed(addresses: &[SocketAddr]) -> Vec<ServerAddr> {
 }
 
 /// Two ends of a TCP connection.
-pub(super) async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, accepted) = tokio::join!(
         TcpStream::connect(listener.local_addr().unwrap()),

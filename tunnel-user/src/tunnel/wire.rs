@@ -110,6 +110,14 @@ pub(crate) fn dial(id: DialId, target: &Target, first_bytes: Bytes) -> Packet {
     packet(PacketType::DialReq, Payload::DialRequest(request))
 }
 
+/// Which dial the packet asks for, if it does.
+pub(crate) fn dial_of(packet: &Packet) -> Option<DialId> {
+    match &packet.payload {
+        Some(Payload::DialRequest(dial)) => Some(DialId(dial.random)),
+        _ => None,
+    }
+}
+
 pub(crate) fn dial_failed(id: DialId, error: String) -> Packet {
     let response = DialResponse {
         error,

@@ -64,7 +64,7 @@ pub(super) struct Platform {
 pub(super) struct PlatformContext<'a> {
     pub(super) args: &'a ServerArgs,
     pub(super) server_id: &'a str,
-    /// Whether this server takes agents, or another one during a handover.
+    /// Whether this server takes agents, or another one during a takeover.
     pub(super) in_charge: watch::Receiver<bool>,
     pub(super) addresses: &'a AddressWatch,
     pub(super) sessions: &'a Sessions,

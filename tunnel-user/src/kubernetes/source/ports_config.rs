@@ -1,7 +1,7 @@
 //! The `ConfigMap` of the ports over time.
 //!
 //! Only an edit takes ports away. A `ConfigMap` that is gone, by accident or with the namespace of
-//! an old installation, leaves the last ports tunnelled and is a finding until it is back; a fresh
+//! an old installation, leaves the last ports tunnelled and is a problem until it is back; a fresh
 //! one with empty values ends them on purpose.
 
 use std::collections::BTreeMap;

@@ -131,7 +131,7 @@ impl ClusterProblem {
         printable_up_to(&self.to_string(), LONGEST_NOTE)
     }
 
-    /// One notice for each object that the finding is about.
+    /// One record for each object that the problem is about.
     fn notices(&self, ports_config: &ObjectReference) -> Vec<EventRecord> {
         let (about, action) = match self {
             // There is no object that an Event could name.

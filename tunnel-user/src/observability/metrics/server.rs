@@ -36,6 +36,8 @@ pub struct ServerMetrics {
     pub clients_refused: Counter,
     /// Nodes of the current snapshot.
     pub nodes: Gauge,
+    /// Nodes that can be dialled.
+    pub nodes_connected: Gauge,
     /// Addresses in the kernel's table of nodes.
     pub redirect_entries: Gauge,
     /// Expiry of `ca` and `server`.
@@ -58,6 +60,7 @@ impl ServerMetrics {
             arrival_probe_failures: Counter::default(),
             clients_refused: Counter::default(),
             nodes: Gauge::default(),
+            nodes_connected: Gauge::default(),
             redirect_entries: Gauge::default(),
             certificates: Certificates::register(registry),
         };
@@ -88,6 +91,11 @@ impl ServerMetrics {
             metrics.clients_refused.clone(),
         );
         registry.register("nodes", "Nodes known", metrics.nodes.clone());
+        registry.register(
+            "nodes_connected",
+            "Nodes that have a session",
+            metrics.nodes_connected.clone(),
+        );
         registry.register(
             "redirect_entries",
             "Addresses of nodes in the kernel's table",

@@ -99,7 +99,7 @@ mod tests {
         Table::new(&snapshot, &own, GatePolicy::Bypass, node_mode).0
     }
 
-    fn standing_of(table: &Table, address: IpAddr) -> u32 {
+    fn mode_of(table: &Table, address: IpAddr) -> u32 {
         table.nodes[&Address::from(address).octets].node_mode
     }
 
@@ -142,12 +142,12 @@ mod tests {
         );
         table.set_aside(Family::V4);
         table.add_probes();
-        let of = |address: &str| standing_of(&table, address.parse().unwrap());
+        let of = |address: &str| mode_of(&table, address.parse().unwrap());
         assert_eq!(of("10.78.0.11"), node_mode::BYPASS);
         assert_eq!(of("10.78.0.12"), node_mode::REFUSE);
         assert_eq!(of("10.78.0.13"), node_mode::REFUSE, "for another reason");
         assert_eq!(of("fd00:78::11"), node_mode::CAPTURE);
-        let probe = standing_of(&table, Family::V4.probe_target());
+        let probe = mode_of(&table, Family::V4.probe_target());
         assert_eq!(probe, node_mode::CAPTURE);
     }
 }

@@ -104,7 +104,7 @@ impl Servers {
         !self.lock().sessions.is_empty()
     }
 
-    /// Ticks whenever a link's state changes.
+    /// Ticks whenever a session comes, goes or changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -123,22 +123,22 @@ impl Servers {
         });
     }
 
-    pub(super) fn up(&self, link: SessionId, server: &ServerAddr, info: SessionInfo) {
+    pub(super) fn up(&self, session: SessionId, server: &ServerAddr, info: SessionInfo) {
         self.change(|shown| {
             shown.without.remove(&server.to_string());
-            let session = ShownSession {
+            let shows = ShownSession {
                 server: server.clone(),
                 info,
                 leaves: false,
             };
-            shown.sessions.insert(link, session);
+            shown.sessions.insert(session, shows);
         });
     }
 
     /// Another session takes this one's place, perhaps one with the same server.
-    pub(super) fn leaves(&self, link: SessionId, replaced: bool) {
+    pub(super) fn leaves(&self, session: SessionId, replaced: bool) {
         self.change(|shown| {
-            let Some(session) = shown.sessions.get_mut(&link) else {
+            let Some(session) = shown.sessions.get_mut(&session) else {
                 return;
             };
             session.leaves = true;
@@ -149,9 +149,9 @@ impl Servers {
         });
     }
 
-    pub(super) fn down(&self, link: SessionId, reason: &str) {
+    pub(super) fn down(&self, session: SessionId, reason: &str) {
         self.change(|shown| {
-            let Some(ShownSession { server, leaves, .. }) = shown.sessions.remove(&link) else {
+            let Some(ShownSession { server, leaves, .. }) = shown.sessions.remove(&session) else {
                 return;
             };
             let told = leaves && shown.without.contains_key(&server.to_string());
@@ -216,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    fn link(server_id: &str) -> SessionInfo {
+    fn session(server_id: &str) -> SessionInfo {
         SessionInfo {
             server_id: server_id.to_owned(),
             remote: "192.0.2.1:10262".parse().unwrap(),
@@ -243,8 +243,8 @@ mod tests {
         let servers = Servers::default();
         let list: Vec<ServerAddr> = ["a", "b"].map(|host| host.parse().unwrap()).into();
         servers.list(&list);
-        servers.up(SessionId(1), &list[0], link("s-1"));
-        servers.up(SessionId(2), &list[0], link("s-2"));
+        servers.up(SessionId(1), &list[0], session("s-1"));
+        servers.up(SessionId(2), &list[0], session("s-2"));
         assert!(servers.failed(&list[1], "refused"));
         assert!(!servers.failed(&list[1], "refused"));
         let [a, b] = ["a:10262", "b:10262"];
@@ -253,7 +253,7 @@ mod tests {
         expected.push(format!("{b} refused"));
         assert_eq!(shown(&servers), expected);
 
-        servers.up(SessionId(3), &list[1], link("s-1"));
+        servers.up(SessionId(3), &list[1], session("s-1"));
         servers.leaves(SessionId(1), true);
         servers.leaves(SessionId(2), false);
         servers.down(SessionId(2), "closed");
@@ -269,10 +269,10 @@ mod tests {
     fn a_session_that_is_asked_to_move_is_shown_until_the_next_one_is_there() {
         let servers = Servers::default();
         let server: ServerAddr = "a".parse().unwrap();
-        servers.up(SessionId(1), &server, link("s-1"));
+        servers.up(SessionId(1), &server, session("s-1"));
         servers.leaves(SessionId(1), false);
         assert_eq!(shown(&servers), ["a:10262 up s-1"]);
-        servers.up(SessionId(2), &server, link("s-2"));
+        servers.up(SessionId(2), &server, session("s-2"));
         assert_eq!(shown(&servers), ["a:10262 up s-2"]);
         servers.down(SessionId(1), "closed");
         assert_eq!(shown(&servers), ["a:10262 up s-2"]);

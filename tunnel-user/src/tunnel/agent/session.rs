@@ -54,7 +54,7 @@ const LATE: Duration = Duration::from_secs(5);
 /// The longest wait for the server to take our last bytes.
 const GRACEFUL_CLOSE_TIME: Duration = Duration::from_secs(30);
 
-/// What a link needs to know.
+/// What a session needs to know.
 #[derive(Clone)]
 pub(super) struct SessionOptions {
     pub(super) server: ServerAddr,

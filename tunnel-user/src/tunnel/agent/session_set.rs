@@ -123,7 +123,7 @@ impl SessionSet {
     /// are one too many, and the server keeps the newest.
     pub(super) fn established(
         &mut self,
-        link: SessionId,
+        session: SessionId,
         server: &ServerAddr,
         (server_id, count): (&str, u32),
         now: Instant,
@@ -144,7 +144,7 @@ impl SessionSet {
             count,
             state,
         };
-        self.sessions.insert(link, held);
+        self.sessions.insert(session, held);
         if self.count() > expected {
             self.discovery.urge(self.count(), now);
         } else if purpose == Some(Purpose::Discovery) && !replaced.is_empty() {
@@ -190,8 +190,8 @@ impl SessionSet {
     }
 
     /// Another session is to take this one's place: its server is about to leave, or it has carried all that it can.
-    pub(super) fn asked_to_move(&mut self, link: SessionId, now: Instant) {
-        let Some(held) = self.sessions.get_mut(&link) else {
+    pub(super) fn asked_to_move(&mut self, session: SessionId, now: Instant) {
+        let Some(held) = self.sessions.get_mut(&session) else {
             return;
         };
         held.state = EntryState::Leaving;
@@ -217,16 +217,16 @@ impl SessionSet {
     }
 
     /// The server says how many there are now, and that they are not all the same as before.
-    pub(super) fn counted(&mut self, link: SessionId, count: u32, now: Instant) {
-        if let Some(held) = self.sessions.get_mut(&link) {
+    pub(super) fn counted(&mut self, session: SessionId, count: u32, now: Instant) {
+        if let Some(held) = self.sessions.get_mut(&session) {
             held.count = count;
             self.discovery.urge_all(self.count(), now);
         }
     }
 
     /// A session has ended after this time.
-    pub(super) fn ended(&mut self, link: SessionId, lasted: Duration, now: Instant) {
-        let Some(held) = self.sessions.remove(&link) else {
+    pub(super) fn ended(&mut self, session: SessionId, lasted: Duration, now: Instant) {
+        let Some(held) = self.sessions.remove(&session) else {
             return;
         };
         if held.state == EntryState::Leaving {
@@ -283,9 +283,9 @@ impl SessionSet {
         self.renewal_at = None;
         let held = self.sessions.iter();
         let staying = held.filter(|(_, held)| held.state == EntryState::Staying);
-        let renewed: Vec<_> = staying.map(|(link, _)| *link).collect();
-        for link in &renewed {
-            self.asked_to_move(*link, now);
+        let renewed: Vec<_> = staying.map(|(session, _)| *session).collect();
+        for session in &renewed {
+            self.asked_to_move(*session, now);
         }
         renewed
     }
@@ -294,10 +294,10 @@ impl SessionSet {
     fn replace(&mut self, server: &ServerAddr, server_id: &str) -> Vec<SessionId> {
         let mut replaced = Vec::new();
         let mut elsewhere = Vec::new();
-        for (link, held) in &mut self.sessions {
+        for (session, held) in &mut self.sessions {
             if held.server_id == server_id && held.state != EntryState::Leaving {
                 held.state = EntryState::Leaving;
-                replaced.push(*link);
+                replaced.push(*session);
                 elsewhere.push(held.server.clone());
             }
         }
@@ -346,10 +346,10 @@ impl SessionSet {
             return Vec::new();
         }
         let mut gone = Vec::new();
-        for (link, held) in &mut self.sessions {
+        for (session, held) in &mut self.sessions {
             if held.state == EntryState::Unlisted {
                 held.state = EntryState::Leaving;
-                gone.push(*link);
+                gone.push(*session);
             }
         }
         gone

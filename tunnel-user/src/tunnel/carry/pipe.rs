@@ -23,7 +23,7 @@ use super::LocalEnd;
 
 mod lane;
 
-/// The program's end. Dropping it before the program has shut it down resets the connection.
+/// The program's end. Dropping it before both directions have ended resets the connection.
 #[derive(Debug)]
 pub struct StreamIo(Arc<Lanes>);
 
@@ -31,15 +31,20 @@ pub struct StreamIo(Arc<Lanes>);
 #[derive(Debug)]
 pub(crate) struct Pipe(Arc<Lanes>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lanes {
     to_program: Mutex<Lane>,
     to_stream: Mutex<Lane>,
 }
 
-/// Both ends of a connection in this program.
-pub(crate) fn pipe() -> (Pipe, StreamIo) {
-    let lanes = Arc::<Lanes>::default();
+/// Both ends of a connection in this program. So many bytes wait for the reader of either, of whom they hold up the
+/// writer then.
+pub(crate) fn pipe(capacity: usize) -> (Pipe, StreamIo) {
+    let lane = || Mutex::new(Lane::new(capacity));
+    let lanes = Arc::new(Lanes {
+        to_program: lane(),
+        to_stream: lane(),
+    });
     (Pipe(Arc::clone(&lanes)), StreamIo(lanes))
 }
 
@@ -102,7 +107,14 @@ impl LocalEnd for Pipe {
     }
 
     async fn until_reset(&self) -> io::Error {
-        poll_fn(|cx| self.0.to_stream().poll_reset(cx)).await;
+        poll_fn(|cx| {
+            if self.0.to_stream().poll_reset(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // It has said everything, and will not read the answer.
+            self.0.to_program().poll_reset(cx)
+        })
+        .await;
         io::ErrorKind::ConnectionReset.into()
     }
 }

@@ -1,6 +1,9 @@
 //! The control stream: an agent registers on it, and dials go over it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    future::ready,
+    sync::{Arc, OnceLock},
+};
 
 use futures_util::{
     StreamExt as _,
@@ -149,7 +152,16 @@ impl AgentService for Arc<ControlService> {
         }
         let control_rx = self.register(identity, hello)?;
         let counts = WatchStream::from_changes(server_count).map(wire::server_count);
-        let control = ReceiverStream::new(control_rx).map(|packet| *packet);
+        // A client that has left while its dial waited here is not dialled for, nor is what it said sent.
+        let session = self.session.get().map(Arc::clone);
+        let control = ReceiverStream::new(control_rx).filter_map(move |packet| {
+            let is_of_use = |id| session.as_ref().is_none_or(|s| s.dials().is_pending(id));
+            ready(
+                wire::dial_of(&packet)
+                    .is_none_or(is_of_use)
+                    .then_some(*packet),
+            )
+        });
         let packets = stream::select(control, counts);
         let mut response = Response::new(packets.map(Ok).boxed());
         self.hello(count, false).write(response.metadata_mut());

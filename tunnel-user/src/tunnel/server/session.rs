@@ -20,7 +20,8 @@ use crate::{
         Client, DialError, FirstBytes, Memory, Refusal, Settings, Transfer,
         carry::{Early, LocalEnd, SessionFlow, StreamIo, carry, pipe},
         dial::{DialAnswer, PendingDial, PendingDials},
-        memory::ConnectionShare,
+        first_bytes::Waiting,
+        memory::{ConnectionShare, SMALLEST_READ},
         places::{NoPlace, Places},
         transport::http2::OfferedStream,
         wire::{self, Packet},
@@ -31,12 +32,16 @@ use crate::{
 /// that dial's own timeout bounds the delay.
 pub(super) const CONTROL_QUEUE: usize = 256;
 
+/// What of a connection waits for the part of this program that is its client, in each direction.
+const LANE: usize = 16 * 1024;
+
 /// A live session.
 pub struct Session {
     proved: PeerIdentity,
     peer: PeerAddr,
     agent_version: String,
     takes_first_bytes: bool,
+    first_bytes_waiting: Waiting,
     since: SystemTime,
     established: Instant,
     memory: Memory,
@@ -119,6 +124,7 @@ impl Session {
             peer,
             agent_version: agent.version,
             takes_first_bytes: agent.takes_first_bytes,
+            first_bytes_waiting: Waiting::default(),
             since: SystemTime::now(),
             established: Instant::now(),
             memory,
@@ -183,6 +189,10 @@ impl Session {
         first: &mut FirstBytes<'_>,
     ) -> Result<Connection, DialError> {
         let place = Place::take(self, client)?;
+        if first.were_read() && !self.takes_first_bytes {
+            // Another session had read them, and this one's agent would lose them.
+            return Err(DialError::SessionEnded(self.proved.identity.node.clone()));
+        }
         let bytes = self.first_bytes(first, &place.share).await;
         let sent = bytes.len() as u64;
         let mut asked = Asked {
@@ -190,8 +200,9 @@ impl Session {
             pending: self.dials.begin(),
         };
         let answer = tokio::select! {
-            answer = asked.answer(wire::dial(asked.pending.id, target, bytes), first) => answer,
+            biased;
             () = self.ended.cancelled() => None,
+            answer = asked.answer(wire::dial(asked.pending.id, target, bytes), first) => answer,
         };
         drop(asked);
         match answer {
@@ -207,14 +218,18 @@ impl Session {
 
     /// What goes with the dial, if the agent takes it.
     async fn first_bytes(&self, first: &mut FirstBytes<'_>, share: &ConnectionShare) -> Bytes {
-        if !self.takes_first_bytes {
+        // Where dials wait already, more than they need would make those behind them late.
+        let is_idle = self.control_tx.capacity() == CONTROL_QUEUE;
+        if !self.takes_first_bytes || !(is_idle || first.were_read()) {
             return Bytes::new();
         }
         let round_trip = self.flow.round_trip.get();
         if round_trip.is_none() {
             self.flow.round_trip.want();
         }
-        first.read(share, round_trip).await
+        first
+            .read(share, &self.first_bytes_waiting, round_trip)
+            .await
     }
 
     /// Ends the session and resets what it carries.
@@ -336,8 +351,17 @@ impl Connection {
         self,
         abort: CancellationToken,
     ) -> (StreamIo, impl Future<Output = Transfer> + Send) {
-        let (ours, io) = pipe();
-        (io, self.carry(ours, abort))
+        let share = &self.place.share;
+        let (lane, memory) = match share.draw_read(2 * LANE) {
+            Some(memory) => (LANE, memory),
+            None => (SMALLEST_READ / 2, share.own_read(SMALLEST_READ)),
+        };
+        let (ours, io) = pipe(lane);
+        (io, async move {
+            let transfer = self.carry(ours, abort).await;
+            drop(memory);
+            transfer
+        })
     }
 
     /// The node at its other end.

@@ -239,7 +239,8 @@ fn is_served(live: &[Arc<Session>]) -> bool {
 /// The newest session that is not about to leave, or else the newest; none if all have ended or
 /// may take nothing new.
 fn newest(live: &[Arc<Session>]) -> Option<Arc<Session>> {
-    let valid = || live.iter().rev().filter(|session| !session.has_expired());
+    let may_serve = |session: &&Arc<Session>| !session.has_expired() && !session.has_ended();
+    let valid = || live.iter().rev().filter(may_serve);
     let staying = valid().find(|session| !session.is_retiring());
     staying.or_else(|| valid().next()).cloned()
 }

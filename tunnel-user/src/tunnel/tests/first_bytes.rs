@@ -8,7 +8,7 @@ use super::{
     raw_agent::{RawAgent, dial},
     *,
 };
-use crate::tunnel::{FirstBytes, server::Connection};
+use crate::tunnel::{Client, FirstBytes, first_bytes::Waiting, server::Connection};
 
 const SAID: &[u8] = b"ClientHello";
 
@@ -52,9 +52,7 @@ async fn they_come_with_the_dial_and_not_again_on_the_stream() {
     };
     let (dialled, (came, (response, _send))) = tokio::join!(dial(&server, &mut first), answering);
     assert_eq!(came, SAID);
-    assert_eq!(server.memory.held(), 16 * 1024, "until the dial is over");
-    drop(first);
-    assert_eq!(server.memory.held(), 0);
+    assert_eq!(server.memory.held(), 0, "they were sent");
     client.write_all(b"more").await.unwrap();
     let heard = carried(dialled.unwrap(), (client, accepted), response).await;
     assert_eq!(heard, b"more");
@@ -112,6 +110,22 @@ async fn a_dial_that_has_left_with_them_is_not_tried_again() {
     );
     let went_on = dial_of_a_session_that_ends(b"").await;
     assert_eq!(went_on, Ok(()), "nothing can be sent twice");
+}
+
+/// What one session has read, and not sent, another one's agent would lose.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_for_one_session_is_not_lost_on_another() {
+    let server = TestServer::start(Settings::default()).await;
+    let _agent = RawAgent::that_says(&server, |hello| hello.takes_first_bytes = false).await;
+    let (_client, accepted) = client_that_has_said(SAID).await;
+    let mut first = FirstBytes::of(&accepted);
+    let share = server.memory.admit(Client::Machine).unwrap();
+    assert_eq!(first.read(&share, &Waiting::default(), None).await, SAID);
+    let ended = dial(&server, &mut first).await.map(drop);
+    assert!(
+        matches!(ended, Err(DialError::SessionEnded(_))),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

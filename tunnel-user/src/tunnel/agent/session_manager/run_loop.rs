@@ -123,7 +123,7 @@ impl RunLoop {
                     self.handle_dialled(dialled.context("dialling a server panicked")?);
                 }
                 Some(ended) = self.sessions.join_next() => self.handle_ended(ended)?,
-                Some((session, event)) = self.event_rx.recv() => self.handle_notice(session, event),
+                Some((session, event)) = self.event_rx.recv() => self.handle_event(session, event),
                 () = sleep_until_opt(again_at) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
@@ -181,7 +181,7 @@ impl RunLoop {
             self.servers.leaves(session, false);
         }
         for server in step.dial {
-            let options = self.link_options(&server);
+            let options = self.session_options(&server);
             let (tls, segments) = (Arc::clone(&options.tls), options.segments);
             let establishing = Session::establish(options);
             self.dials.spawn(async move {
@@ -335,7 +335,7 @@ impl RunLoop {
         }
     }
 
-    fn handle_notice(&mut self, session: SessionId, event: SessionEvent) {
+    fn handle_event(&mut self, session: SessionId, event: SessionEvent) {
         let now = Instant::now();
         match event {
             SessionEvent::Move => {
@@ -358,7 +358,7 @@ impl RunLoop {
         }
     }
 
-    fn link_options(&mut self, server: &ServerAddr) -> SessionOptions {
+    fn session_options(&mut self, server: &ServerAddr) -> SessionOptions {
         let segments = self.paths.segments(server, Instant::now());
         let options = &self.options;
         let server_name = match &options.server_name {

@@ -76,9 +76,9 @@ impl World {
                 .already_held(server, (id, self.count), self.now);
         }
         self.links += 1;
-        let link = SessionId(self.links);
+        let session = SessionId(self.links);
         self.session_set
-            .established(link, server, (id, self.count), self.now);
+            .established(session, server, (id, self.count), self.now);
     }
 
     fn dials_within(&mut self, time: Duration) -> u32 {
@@ -93,8 +93,8 @@ impl World {
     }
 
     fn lose(&mut self, id: &str) {
-        let link = self.link_with(id);
-        self.session_set.ended(link, LONG, self.now);
+        let session = self.link_with(id);
+        self.session_set.ended(session, LONG, self.now);
     }
 
     /// The server is no more, and the others know.
@@ -108,8 +108,8 @@ impl World {
     fn tell(&mut self, count: u32) {
         self.count = count;
         let links: Vec<_> = self.session_set.sessions.keys().copied().collect();
-        for link in links {
-            self.session_set.counted(link, count, self.now);
+        for session in links {
+            self.session_set.counted(session, count, self.now);
         }
     }
 }
@@ -309,7 +309,7 @@ fn with_a_new_certificate_every_session_begins_anew_and_counts_until_then() {
     assert!(
         older
             .iter()
-            .all(|link| world.session_set.sessions[link].state == EntryState::Leaving)
+            .all(|session| world.session_set.sessions[session].state == EntryState::Leaving)
     );
     assert!(world.dials - dials <= 6, "{}", world.dials - dials);
     assert_eq!(world.dials_within(LONG), 0);

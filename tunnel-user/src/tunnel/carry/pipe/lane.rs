@@ -6,12 +6,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// The most that waits for its reader, of whom it holds up the writer then.
-const CAPACITY: usize = 16 * 1024;
-
 /// Bytes in order; empty, it holds no memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lane {
+    capacity: usize,
     bytes: VecDeque<u8>,
     end: Option<End>,
     reader: Option<Waker>,
@@ -30,6 +28,17 @@ pub(super) enum End {
 }
 
 impl Lane {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            bytes: VecDeque::new(),
+            end: None,
+            reader: None,
+            writer: None,
+            watcher: None,
+        }
+    }
+
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.bytes.is_empty() && self.end.is_none() {
             return wait(&mut self.reader, cx);
@@ -64,7 +73,7 @@ impl Lane {
     }
 
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.bytes.len() >= CAPACITY && self.end.is_none() {
+        if self.bytes.len() >= self.capacity && self.end.is_none() {
             return wait(&mut self.writer, cx);
         }
         Poll::Ready(())
@@ -74,7 +83,7 @@ impl Lane {
         if self.end.is_some() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let count = data.len().min(CAPACITY - self.bytes.len());
+        let count = data.len().min(self.capacity - self.bytes.len());
         if count == 0 && !data.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }

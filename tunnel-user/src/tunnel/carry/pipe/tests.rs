@@ -4,10 +4,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 
 const MUCH: usize = 100_000;
+const LANE: usize = 16 * 1024;
 
 #[tokio::test]
 async fn bytes_pass_both_ways_in_order_however_many() {
-    let (pipe, io) = pipe();
+    let (pipe, io) = pipe(LANE);
     let sent: Vec<u8> = (0..MUCH).map(|i| u8::try_from(i % 251).unwrap()).collect();
     let (mut reading, mut writing) = tokio::io::split(io);
     let echo = async {
@@ -36,7 +37,7 @@ async fn bytes_pass_both_ways_in_order_however_many() {
 
 #[tokio::test]
 async fn a_reader_that_has_stopped_holds_its_writer_up() {
-    let (pipe, mut io) = pipe();
+    let (pipe, mut io) = pipe(LANE);
     let mut written = 0;
     while let Ok(count) = pipe.try_write(&[0; 1000]) {
         written += count;
@@ -50,7 +51,7 @@ async fn a_reader_that_has_stopped_holds_its_writer_up() {
 
 #[tokio::test]
 async fn what_was_not_ended_in_order_is_reset_after_what_had_been_said() {
-    let (pipe, mut io) = pipe();
+    let (pipe, mut io) = pipe(LANE);
     pipe.try_write(b"hal").unwrap();
     drop(pipe);
     let mut heard = Vec::new();
@@ -63,8 +64,8 @@ async fn what_was_not_ended_in_order_is_reset_after_what_had_been_said() {
 }
 
 #[tokio::test]
-async fn a_program_that_goes_away_resets_it_and_one_that_has_finished_does_not() {
-    let (pipe_1, io) = pipe();
+async fn a_program_that_goes_away_resets_it_unless_both_directions_have_ended() {
+    let (pipe_1, io) = pipe(LANE);
     assert!(pipe_1.until_reset().now_or_never().is_none());
     drop(io);
     pipe_1.until_reset().await;
@@ -72,9 +73,16 @@ async fn a_program_that_goes_away_resets_it_and_one_that_has_finished_does_not()
     let reset = pipe_1.try_read(&mut buffer).unwrap_err();
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
 
-    let (pipe_2, mut io) = pipe();
+    let (pipe_2, mut io) = pipe(LANE);
     io.shutdown().await.unwrap();
     drop(io);
     assert_eq!(pipe_2.try_read(&mut buffer).unwrap(), 0);
-    assert!(pipe_2.until_reset().now_or_never().is_none());
+    // Nobody will read the answer.
+    pipe_2.until_reset().await;
+
+    let (pipe_3, mut io) = pipe(LANE);
+    pipe_3.finish().unwrap();
+    io.shutdown().await.unwrap();
+    drop(io);
+    assert!(pipe_3.until_reset().now_or_never().is_none());
 }
