@@ -13,17 +13,26 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::sleep,
+};
 
 use self::lane::{End, Lane};
 use super::LocalEnd;
 
 mod lane;
 
-/// The program's end. Dropping it before both directions have ended resets the connection.
+/// How long the other end may take to finish once nobody will read what it says: as the kernel has it for sockets
+/// (`tcp_fin_timeout`).
+const ABANDONED_TIME: Duration = Duration::from_mins(1);
+
+/// The program's end. Dropping it before the program has shut it down resets the connection; afterwards the other end
+/// may still finish, but not say any more.
 #[derive(Debug)]
 pub struct StreamIo(Arc<Lanes>);
 
@@ -107,14 +116,14 @@ impl LocalEnd for Pipe {
     }
 
     async fn until_reset(&self) -> io::Error {
-        poll_fn(|cx| {
-            if self.0.to_stream().poll_reset(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            // It has said everything, and will not read the answer.
-            self.0.to_program().poll_reset(cx)
-        })
-        .await;
+        let abandoned = async {
+            poll_fn(|cx| self.0.to_program().poll_reset(cx)).await;
+            sleep(ABANDONED_TIME).await;
+        };
+        tokio::select! {
+            () = poll_fn(|cx| self.0.to_stream().poll_reset(cx)) => {}
+            () = abandoned => {}
+        }
         io::ErrorKind::ConnectionReset.into()
     }
 }

@@ -63,7 +63,7 @@ async fn what_was_not_ended_in_order_is_reset_after_what_had_been_said() {
     assert!(io.write_all(b"x").await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_program_that_goes_away_resets_it_unless_both_directions_have_ended() {
     let (pipe_1, io) = pipe(LANE);
     assert!(pipe_1.until_reset().now_or_never().is_none());
@@ -77,8 +77,10 @@ async fn a_program_that_goes_away_resets_it_unless_both_directions_have_ended() 
     io.shutdown().await.unwrap();
     drop(io);
     assert_eq!(pipe_2.try_read(&mut buffer).unwrap(), 0);
-    // Nobody will read the answer.
+    assert!(pipe_2.until_reset().now_or_never().is_none());
+    // Nobody will read the answer, and there is none.
     pipe_2.until_reset().await;
+    assert!(pipe_2.try_write(b"x").is_err());
 
     let (pipe_3, mut io) = pipe(LANE);
     pipe_3.finish().unwrap();
