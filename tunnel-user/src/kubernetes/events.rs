@@ -48,7 +48,7 @@ const REMEMBERED: usize = 1024;
 /// Takes notice of what becomes an Event. Clones share one writer.
 #[derive(Clone)]
 pub struct Events {
-    /// anyone --EventRecord--> writer
+    /// `anyone --EventRecord--> writer`
     notice_tx: mpsc::Sender<EventRecord>,
     shared: Arc<Pending>,
 }

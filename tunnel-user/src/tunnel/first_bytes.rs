@@ -114,13 +114,9 @@ fn read(client: &TcpStream, share: &ConnectionShare, waiting: &Waiting) -> Optio
     if most == 0 {
         return None;
     }
-    let (most, memory) = match share.draw_read(most) {
-        Some(memory) => (most, memory),
-        None => {
-            let small = most.min(SMALLEST_READ);
-            (small, share.own_read(small))
-        }
-    };
+    let small = most.min(SMALLEST_READ);
+    let drawn = share.draw_read(most).map(|memory| (most, memory));
+    let (most, memory) = drawn.unwrap_or_else(|| (small, share.own_read(small)));
     // What is taken from the kernel is missing where this process ends before it is sent.
     reset(client);
     let mut bytes = Vec::with_capacity(most);
@@ -170,7 +166,7 @@ mod tests {
         let mut sent = Vec::new();
         loop {
             let (mut client, accepted) = tcp_pair().await;
-            client.write_all(&[7; 2 * MOST]).await.unwrap();
+            client.write_all(&vec![7; 2 * MOST]).await.unwrap();
             accepted.readable().await.unwrap();
             let mut first = FirstBytes::of(&accepted);
             let bytes = first.read(&share, &waiting, None).await;
