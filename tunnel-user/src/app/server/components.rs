@@ -243,7 +243,7 @@ async fn count_sessions(sessions: Sessions, metrics: ServerMetrics, end: Cancell
         let count = i64::try_from(sessions.count()).unwrap_or(i64::MAX);
         metrics.sessions.set(count);
         let connected = i64::try_from(sessions.nodes().len()).unwrap_or(i64::MAX);
-        metrics.nodes_connected.set(connected);
+        metrics.connected_nodes.set(connected);
         if !changed_before(&mut changes, &end).await {
             return;
         }

@@ -37,7 +37,7 @@ pub struct ServerMetrics {
     /// Nodes of the current snapshot.
     pub nodes: Gauge,
     /// Nodes that can be dialled.
-    pub nodes_connected: Gauge,
+    pub connected_nodes: Gauge,
     /// Addresses in the kernel's table of nodes.
     pub redirect_entries: Gauge,
     /// Expiry of `ca` and `server`.
@@ -60,7 +60,7 @@ impl ServerMetrics {
             arrival_probe_failures: Counter::default(),
             clients_refused: Counter::default(),
             nodes: Gauge::default(),
-            nodes_connected: Gauge::default(),
+            connected_nodes: Gauge::default(),
             redirect_entries: Gauge::default(),
             certificates: Certificates::register(registry),
         };
@@ -92,9 +92,9 @@ impl ServerMetrics {
         );
         registry.register("nodes", "Nodes known", metrics.nodes.clone());
         registry.register(
-            "nodes_connected",
+            "connected_nodes",
             "Nodes that have a session",
-            metrics.nodes_connected.clone(),
+            metrics.connected_nodes.clone(),
         );
         registry.register(
             "redirect_entries",
