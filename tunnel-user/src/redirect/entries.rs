@@ -17,20 +17,19 @@ impl Redirect {
         table.check_size()?;
         self.applied = None;
         // Whatever fails from here on is read anew the next time.
-        let is_alone = !self
-            .gate
-            .is_anothers()
-            .map_err(failed("read", maps::CONFIG))?;
+        let config = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        let is_anothers = config.is_some_and(|config| !self.gate.wrote(&config));
+        let own_port = config.map(|config| config.port);
         let view = self.view.take();
-        let trusted = view.filter(|view| is_alone && view.is_trusted());
+        let trusted = view.filter(|view| !is_anothers && view.is_trusted());
         let mut kernel = match trusted {
             Some(kernel) => kernel,
             None => self.read(table)?,
         };
-        let changes = self.write_difference(table, &mut kernel)?;
+        let changes = self.write_difference(table, own_port, &mut kernel)?;
         if changes.incomplete {
             // The first round set groups free that the ports left out now get.
-            self.write_difference(table, &mut kernel)?;
+            self.write_difference(table, own_port, &mut kernel)?;
         }
         self.applied = Some(table.addresses());
         self.view = Some(kernel);
@@ -57,11 +56,11 @@ impl Redirect {
     fn write_difference(
         &mut self,
         table: &Table,
+        own_port: Option<u16>,
         kernel: &mut KernelView,
     ) -> Result<diff::Diff, ApplyError> {
-        let own_port = self.gate.config().map_err(failed("read", maps::CONFIG))?;
         kernel.slots.set_now(gate::monotonic_nanoseconds());
-        let diff = diff::diff(table, own_port.map(|config| config.port), kernel);
+        let diff = diff::diff(table, own_port, kernel);
         let nodes = |result: io::Result<()>| result.map_err(failed("write", maps::NODES));
         let ports = |result: io::Result<()>| result.map_err(failed("write", maps::PORTS));
         let set_slots = self.slots.set_all(&diff.set_slots);
@@ -71,7 +70,7 @@ impl Redirect {
         ports(self.ports.remove_all(&diff.remove_ports))?;
         nodes(self.nodes.set_all(&diff.settle_nodes))?;
         nodes(self.nodes.remove_all(&diff.remove_nodes))?;
-        kernel.has_written(table, diff.bits.clone(), &diff);
+        kernel.has_written(table, &diff);
         Ok(diff)
     }
 

@@ -128,13 +128,12 @@ impl Gate {
 
     fn own_config(&self) -> Result<Option<Config>, GateError> {
         let config = self.config().map_err(map_error(maps::CONFIG))?;
-        Ok(config.filter(|config| config.owner == self.owner))
+        Ok(config.filter(|config| self.wrote(config)))
     }
 
-    /// Whether another server has opened the gate.
-    pub(super) fn is_anothers(&self) -> io::Result<bool> {
-        let config = self.config()?;
-        Ok(config.is_some_and(|config| config.owner != self.owner))
+    /// Whether this server wrote the configuration.
+    pub(super) fn wrote(&self, config: &Config) -> bool {
+        config.owner == self.owner
     }
 
     fn set_config(&self, config: Config) -> Result<(), GateError> {

@@ -85,12 +85,13 @@ impl KernelView {
         }
     }
 
-    /// A table was written, whose ports have these bits.
-    pub(super) fn has_written(&mut self, table: &Table, bits: BTreeMap<u16, u64>, diff: &Diff) {
+    /// A table was written, of which this was the difference.
+    pub(super) fn has_written(&mut self, table: &Table, diff: &Diff) {
         let rows = match self.written.take() {
-            Some(written) if written.bits == bits => written.with(table, diff),
+            Some(written) if written.bits == diff.bits => written.with(table, diff),
             _ => table.nodes.clone(),
         };
+        let bits = diff.bits.clone();
         self.written = Some(Written { rows, bits });
         let written = diff.set_nodes.iter().chain(&diff.settle_nodes);
         self.nodes.extend(written.copied());

@@ -24,7 +24,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     carry::reset,
-    memory::{ConnectionShare, ReadMemory, SMALLEST_READ},
+    memory::{ConnectionShare, ReadMemory},
 };
 
 /// The most that travels with a dial: more than a `ClientHello` with post-quantum keys, and than the head of a request.
@@ -114,9 +114,7 @@ fn read(client: &TcpStream, share: &ConnectionShare, waiting: &Waiting) -> Optio
     if most == 0 {
         return None;
     }
-    let small = most.min(SMALLEST_READ);
-    let drawn = share.draw_read(most).map(|memory| (most, memory));
-    let (most, memory) = drawn.unwrap_or_else(|| (small, share.own_read(small)));
+    let (most, memory) = share.read_of(most);
     // What is taken from the kernel is missing where this process ends before it is sent.
     reset(client);
     let mut bytes = Vec::with_capacity(most);

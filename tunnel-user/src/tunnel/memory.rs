@@ -243,6 +243,16 @@ impl ConnectionShare {
         Some(self.read_memory(bytes, bytes))
     }
 
+    /// Memory for one read of up to `wanted` bytes, and of how many: if there is none left beyond the shares, of as many as
+    /// the connection's own share lets it.
+    pub(crate) fn read_of(&self, wanted: usize) -> (usize, ReadMemory) {
+        let drawn = self.draw_read(wanted).map(|memory| (wanted, memory));
+        drawn.unwrap_or_else(|| {
+            let own = wanted.min(SMALLEST_READ);
+            (own, self.own_read(own))
+        })
+    }
+
     fn read_memory(&self, bytes: u64, drawn: u64) -> ReadMemory {
         self.memory.0.unsent.fetch_add(bytes, Ordering::Relaxed);
         ReadMemory {

@@ -19,7 +19,7 @@ const LONGEST_OUTAGE_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Rotation {
     exact: bool,
-    held: Option<Held>,
+    held: Option<InUse>,
     failures: u32,
     not_before: Option<OffsetDateTime>,
     /// Certificates that were refused, in a row, and when the last was.
@@ -28,7 +28,7 @@ pub(super) struct Rotation {
 }
 
 #[derive(Debug)]
-struct Held {
+struct InUse {
     names: CertificateNames,
     schedule: RenewalSchedule,
     refused: bool,
@@ -81,7 +81,7 @@ impl Rotation {
         } else {
             self.names_changed();
         }
-        self.held = Some(Held {
+        self.held = Some(InUse {
             names,
             schedule,
             refused: false,

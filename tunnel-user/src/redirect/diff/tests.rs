@@ -209,7 +209,7 @@ fn write_remembered(kernel: &mut Kernel, view: &mut KernelView, table: &Table) -
             kernel.0.remove(&address.octets).expect("it was there");
         }
         writes += diff.set_nodes.len() + diff.settle_nodes.len() + diff.remove_nodes.len();
-        view.has_written(table, diff.bits.clone(), &diff);
+        view.has_written(table, &diff);
         if !diff.incomplete {
             return writes;
         }

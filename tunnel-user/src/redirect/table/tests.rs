@@ -101,7 +101,7 @@ fn more_extra_ports_than_groups_are_reported_port_by_port() {
 }
 
 #[test]
-fn a_nodes_own_policy_and_standing_win() {
+fn a_nodes_own_policy_and_mode_win() {
     let mut refusing = node("e1", &["10.0.0.1"], &[]);
     refusing.closed_gate = Some(GatePolicy::Refuse);
     let gone: NodeName = "e2".parse().unwrap();

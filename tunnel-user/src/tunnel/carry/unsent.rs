@@ -66,10 +66,7 @@ impl<'a> Unsent<'a> {
         let (size, memory) = match self.waiting.frames.load(Ordering::Acquire) {
             // What a connection may always do.
             0 if size <= SMALLEST_READ => (size, self.share.own_read(size)),
-            0 => match self.share.draw_read(size) {
-                Some(memory) => (size, memory),
-                None => (SMALLEST_READ, self.share.own_read(SMALLEST_READ)),
-            },
+            0 => self.share.read_of(size),
             1..MOST_FRAMES => (size, self.share.draw_read(size)?),
             MOST_FRAMES.. => return None,
         };

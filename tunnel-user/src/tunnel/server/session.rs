@@ -21,7 +21,7 @@ use crate::{
         carry::{Early, LocalEnd, SessionFlow, StreamIo, carry, pipe},
         dial::{DialAnswer, PendingDial, PendingDials},
         first_bytes::Waiting,
-        memory::{ConnectionShare, SMALLEST_READ},
+        memory::ConnectionShare,
         places::{NoPlace, Places},
         transport::http2::OfferedStream,
         wire::{self, Packet},
@@ -351,12 +351,8 @@ impl Connection {
         self,
         abort: CancellationToken,
     ) -> (StreamIo, impl Future<Output = Transfer> + Send) {
-        let share = &self.place.share;
-        let (lane, memory) = match share.draw_read(2 * LANE) {
-            Some(memory) => (LANE, memory),
-            None => (SMALLEST_READ / 2, share.own_read(SMALLEST_READ)),
-        };
-        let (ours, io) = pipe(lane);
+        let (lanes, memory) = self.place.share.read_of(2 * LANE);
+        let (ours, io) = pipe(lanes / 2);
         (io, async move {
             let transfer = self.carry(ours, abort).await;
             drop(memory);

@@ -5,12 +5,12 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::kubernetes::source::{ports::Ports, testing::ports};
 
-struct Told {
+struct Reported {
     reporter: EventReporter,
     notices: mpsc::Receiver<EventRecord>,
 }
 
-impl Told {
+impl Reported {
     fn new() -> Self {
         let (events, notices) = Events::received();
         let reporter = EventReporter::new(events);
@@ -71,7 +71,7 @@ fn about(node: &str, reason: &'static str) -> (String, &'static str) {
 
 #[test]
 fn a_leader_writes_each_finding_once_and_again_when_it_comes_back() {
-    let mut told = Told::new();
+    let mut told = Reported::new();
     let (one, other) = (no_address("e1"), bad_port("x"));
     assert_eq!(told.tell([&one], true), [about("e1", "NoNodeAddress")]);
     assert_eq!(told.tell([&one], true), []);
@@ -83,14 +83,14 @@ fn a_leader_writes_each_finding_once_and_again_when_it_comes_back() {
 
 #[test]
 fn another_bad_value_is_another_finding() {
-    let mut told = Told::new();
+    let mut told = Reported::new();
     assert_eq!(told.tell([&bad_port("x")], true).len(), 1);
     assert_eq!(told.tell([&bad_port("y")], true).len(), 1);
 }
 
 #[test]
 fn every_node_with_a_shared_address_hears_of_it() {
-    let mut told = Told::new();
+    let mut told = Reported::new();
     let reason = "SharedNodeAddress";
     let three = told.tell([&shared(&["c1", "e1", "e2"])], true);
     assert_eq!(three, ["c1", "e1", "e2"].map(|node| about(node, reason)));
@@ -103,7 +103,7 @@ fn every_node_with_a_shared_address_hears_of_it() {
 
 #[test]
 fn who_does_not_lead_writes_nothing_until_it_does() {
-    let mut told = Told::new();
+    let mut told = Reported::new();
     assert_eq!(told.tell([&no_address("e1"), &no_address("e2")], false), []);
     assert_eq!(told.tell([&no_address("e2")], false), []);
     told.reporter.tell_again(&config());
@@ -112,7 +112,7 @@ fn who_does_not_lead_writes_nothing_until_it_does() {
 
 #[test]
 fn an_object_without_a_name_is_only_logged() {
-    let mut told = Told::new();
+    let mut told = Reported::new();
     let problem = ClusterProblem::NodeName("\"X\" is not a node name".to_owned());
     assert_eq!(told.tell([&problem], true), []);
 }
