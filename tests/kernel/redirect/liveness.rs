@@ -36,7 +36,7 @@ fn a_killed_server_captures_nothing_from_that_moment_on() {
         .keys()
         .filter(|cause| !EXPECTED.contains(&cause.as_str()));
     assert_eq!(hung.collect::<Vec<_>>(), [""; 0], "{report:?}");
-    assert!(report.slowest_ms < 1000.0, "{report:?}");
+    assert!(report.slowest_ms < SYN_SENT_AGAIN_MS, "{report:?}");
     // The next server finds everything in place.
     let _server = lab.server("");
     lab.reaches(&format!("--to {NODE_V4}"));
@@ -49,6 +49,11 @@ const EXPECTED: [&str; 4] = [
     "connect ECONNRESET",
     "getpeername ECONNRESET",
 ];
+
+/// What a connect under way may take at that moment: its SYN is sent again after a second, and then answered with a
+/// reset. A SYN that finds a listener which is being closed is dropped without an answer, whoever's listener it is
+/// ([`tcp_rcv_state_process`, `TCP_CLOSE`](https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/tcp_input.c)).
+const SYN_SENT_AGAIN_MS: f64 = 2000.0;
 
 #[test]
 fn a_stopped_server_is_noticed_by_its_heartbeat() {
