@@ -10,7 +10,6 @@ mod config_file;
 mod environment;
 mod layers;
 pub mod node;
-mod primary_address;
 pub mod status;
 mod table;
 #[cfg(test)]

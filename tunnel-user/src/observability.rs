@@ -3,7 +3,6 @@
 //! Nothing here knows the parts it shows; they hand in handles, counters and closures.
 
 pub mod admin;
-mod causes;
 mod http_server;
 mod log_limit;
 pub mod logging;
@@ -15,5 +14,10 @@ pub mod readiness;
 pub mod status;
 mod token_bucket;
 
-pub(crate) use causes::chain;
 pub(crate) use token_bucket::{TokenBucket, TokenBuckets};
+
+/// An error with its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -12,9 +12,10 @@ use clap::{ArgAction, Args, Subcommand};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{primary_address::primary_address, table::Table};
+use super::table::Table;
 use crate::{
-    model::{AGENT_PORT, GatePolicy, NodeName, ServerAddr},
+    model::{AGENT_PORT, Family, GatePolicy, NodeName, ServerAddr},
+    redirect::addresses::{Place, Surroundings},
     standalone::{NewToken, State, TokenId, TokenRecord, TokenStatus},
 };
 
@@ -103,6 +104,16 @@ pub async fn run(args: &TokenArgs) -> anyhow::Result<()> {
     };
     let now = OffsetDateTime::now_utc();
     execute(args, primary, now, &mut io::stdout(), &mut io::stderr())
+}
+
+/// The address under which other machines reach this one, the one that a server here would redirect to. IPv4 first; `None` if this machine has no address but loopback.
+async fn primary_address() -> io::Result<Option<IpAddr>> {
+    let candidates = Surroundings::read().await?.candidates;
+    let mut chosen = Family::ALL
+        .into_iter()
+        .filter_map(|family| candidates.choose(family, None));
+    let reachable = chosen.find(|candidate| candidate.place() != Place::Loopback);
+    Ok(reachable.map(|candidate| candidate.ip))
 }
 
 fn execute(

@@ -7,7 +7,6 @@
 //! ```
 //! Requests that claim neither subject are another approver's business and never touched.
 
-mod counts;
 mod csr_request;
 mod decision;
 mod queue;
@@ -17,11 +16,11 @@ mod writing;
 use std::time::Duration;
 
 use kube::Client;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use self::counts::ApprovalCounts;
 use self::term::LeaderTerm;
 use super::{CertificateNames, ObjectName};
 use crate::model::SnapshotReader;
@@ -42,6 +41,17 @@ pub struct ApproverOptions {
     pub leading: watch::Receiver<bool>,
     /// What to count.
     pub counts: ApprovalCounts,
+}
+
+/// Certificate requests decided by this server. Clones count into the same numbers.
+#[derive(Clone, Debug, Default)]
+pub struct ApprovalCounts {
+    /// Approved since the start.
+    pub approved: Counter,
+    /// Denied since the start.
+    pub denied: Counter,
+    /// Of servers and agents, but left undecided at present.
+    pub pending: Gauge,
 }
 
 /// Approves and denies while it leads.
@@ -98,5 +108,11 @@ impl Approver {
             info!("leaving certificate requests to another server");
             self.counts.pending(0);
         }
+    }
+}
+
+impl ApprovalCounts {
+    fn pending(&self, count: usize) {
+        self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
