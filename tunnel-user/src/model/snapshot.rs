@@ -25,10 +25,11 @@ pub type SnapshotReader = watch::Receiver<Arc<Snapshot>>;
 /// The desired state at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    nodes: BTreeMap<NodeName, Node>,
+    nodes: BTreeMap<NodeName, Arc<Node>>,
     ports: PortSet,
     loopback_ports: PortSet,
-    owners: HashMap<IpAddr, NodeName>,
+    /// In order, for a map is made of what is in order much faster than of what is not.
+    owners: BTreeMap<IpAddr, Arc<Node>>,
     conflicts: Vec<AddressConflict>,
     /// Addresses that nodes say they have and that are not captured.
     uncaptured: HashMap<NodeName, Vec<IpAddr>>,
@@ -59,31 +60,33 @@ pub enum AddressHolder {
 
 impl Snapshot {
     /// Builds the snapshot of these nodes, all of which are reached on `ports`.
-    pub fn new(nodes: impl IntoIterator<Item = Node>, ports: PortSet) -> Self {
+    pub fn new(nodes: impl IntoIterator<Item = impl Into<Arc<Node>>>, ports: PortSet) -> Self {
         let nodes: BTreeMap<_, _> = nodes
             .into_iter()
+            .map(Into::into)
             .map(|node| (node.name.clone(), node))
             .collect();
-        let mut claims: BTreeMap<IpAddr, Vec<NodeName>> = BTreeMap::new();
-        for node in nodes.values() {
-            for address in &node.addresses {
-                let claimants = claims.entry(address.to_canonical()).or_default();
-                if claimants.last() != Some(&node.name) {
-                    claimants.push(node.name.clone());
-                }
-            }
-        }
-        let mut owners = HashMap::with_capacity(claims.len());
-        let mut conflicts = Vec::new();
-        for (address, mut claimants) in claims {
-            match claimants.len() {
-                1 => drop(owners.insert(address, claimants.remove(0))),
+        let mut claims: Vec<(IpAddr, &Arc<Node>)> = nodes
+            .values()
+            .flat_map(|node| {
+                let addresses = node.addresses.iter();
+                addresses.map(move |address| (address.to_canonical(), node))
+            })
+            .collect();
+        // Of nodes that claim the same the order stays.
+        claims.sort_by_key(|(address, _)| *address);
+        claims.dedup_by(|(one, node), (other, same)| one == other && Arc::ptr_eq(node, same));
+        let (mut owners, mut conflicts) = (Vec::with_capacity(claims.len()), Vec::new());
+        for claims in claims.chunk_by(|(one, _), (other, _)| one == other) {
+            match *claims {
+                [(address, node)] => owners.push((address, Arc::clone(node))),
                 _ => conflicts.push(AddressConflict {
-                    address,
-                    nodes: claimants,
+                    address: claims[0].0,
+                    nodes: claims.iter().map(|(_, node)| node.name.clone()).collect(),
                 }),
             }
         }
+        let owners = owners.into_iter().collect();
         Self {
             nodes,
             ports,
@@ -116,7 +119,10 @@ impl Snapshot {
             self.owners.remove(&address);
             conflicts.remove(&address);
             match holder {
-                AddressHolder::Node(node) => drop(self.owners.insert(address, node)),
+                AddressHolder::Node(node) => {
+                    let node = self.nodes.get(&node).cloned();
+                    self.owners.extend(node.map(|node| (address, node)));
+                }
                 AddressHolder::Outside => {}
                 AddressHolder::Contested(nodes) => drop(conflicts.insert(address, nodes)),
             }
@@ -146,7 +152,7 @@ impl Snapshot {
     }
 
     /// Every node, by name.
-    pub fn nodes(&self) -> &BTreeMap<NodeName, Node> {
+    pub fn nodes(&self) -> &BTreeMap<NodeName, Arc<Node>> {
         &self.nodes
     }
 
@@ -177,21 +183,18 @@ impl Snapshot {
 
     /// The node with this name.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
-        self.nodes.get(name)
+        self.nodes.get(name).map(Arc::as_ref)
     }
 
     /// The one node that owns this address, v4-mapped IPv6 being the same as IPv4.
     pub fn owner(&self, address: IpAddr) -> Option<&Node> {
-        self.owners
-            .get(&address.to_canonical())
-            .and_then(|name| self.nodes.get(name))
+        self.owners.get(&address.to_canonical()).map(Arc::as_ref)
     }
 
-    /// Every address with exactly one owner, in no particular order.
+    /// Every address with exactly one owner, in order.
     pub fn owned_addresses(&self) -> impl Iterator<Item = (IpAddr, &Node)> {
-        self.owners
-            .iter()
-            .filter_map(|(address, name)| Some((*address, self.nodes.get(name)?)))
+        let owners = self.owners.iter();
+        owners.map(|(address, node)| (*address, node.as_ref()))
     }
 
     /// Addresses that nobody gets because several nodes claim them: connects to them are refused.

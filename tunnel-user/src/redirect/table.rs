@@ -83,7 +83,8 @@ impl Table {
     ) -> (Self, Vec<Excluded>) {
         let ports: BTreeSet<u16> = snapshot.ports().iter().map(|port| port.number()).collect();
         let special = special_ports(snapshot, &ports);
-        let mut nodes = BTreeMap::new();
+        // In order, so that the map is made at once and not row by row.
+        let mut rows = Vec::with_capacity(snapshot.nodes().len() * 2);
         let mut excluded = Vec::new();
         for (address, node) in snapshot.owned_addresses() {
             let mut exclude = |reason| {
@@ -107,17 +108,17 @@ impl Table {
                 closed_gate: policy_code(node.closed_gate.unwrap_or(default_policy)),
                 extra_ports,
             };
-            nodes.insert(Address::from(address).octets, row);
+            rows.push((Address::from(address).octets, row));
         }
         for conflict in snapshot.conflicts() {
             if exclusion(conflict.address, own).is_none() {
                 let row = contested(conflict, snapshot, &special, default_policy);
-                nodes.insert(Address::from(conflict.address).octets, row);
+                rows.push((Address::from(conflict.address).octets, row));
             }
         }
         excluded.sort();
         let table = Self {
-            nodes,
+            nodes: rows.into_iter().collect(),
             ports,
             own_namespace_ports: BTreeSet::new(),
         };

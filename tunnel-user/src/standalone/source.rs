@@ -4,12 +4,7 @@
 //! enrolment service, or `culvert node remove` in another process. Files that did not change are
 //! not read again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -162,14 +157,14 @@ fn log_outside(before: &Outside, now: &Outside) {
 }
 
 fn log_changes(old: &Snapshot, new: &Snapshot) {
-    let only_in = |a: &BTreeMap<_, Node>, b: &BTreeMap<_, Node>| {
-        let names = a.keys().filter(|name| !b.contains_key(*name)).cloned();
-        names.collect::<Vec<NodeName>>()
+    let only_in = |a: &Snapshot, b: &Snapshot| {
+        let names = a.nodes().keys().filter(|name| b.node(name).is_none());
+        names.cloned().collect::<Vec<NodeName>>()
     };
-    for node in only_in(new.nodes(), old.nodes()) {
+    for node in only_in(new, old) {
         info!(%node, "node registered");
     }
-    for node in only_in(old.nodes(), new.nodes()) {
+    for node in only_in(old, new) {
         info!(%node, "node removed");
     }
     debug!(nodes = new.nodes().len(), "published a snapshot");

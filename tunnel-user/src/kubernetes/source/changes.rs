@@ -28,7 +28,7 @@ impl<'a> Changes<'a> {
         };
         let both = old.nodes().values().filter_map(|before| {
             let now = new.node(&before.name)?;
-            Some((before, now))
+            Some((before.as_ref(), now))
         });
         Self {
             come: only_in(new, old),
