@@ -1,7 +1,7 @@
 //! What lasts: followed logs, terminals, attached and forwarded connections, over WebSocket and over SPDY.
 
 use culvert_tests::cluster::{Cluster, wait_until};
-use culvert_tests::{Daemon, Launch};
+use culvert_tests::{Daemon, Launch, programs::Kubernetes};
 
 use crate::pods;
 use crate::stage::{PATIENCE, culvert};
@@ -56,6 +56,21 @@ fn logs_of_an_edge_pod_are_whole_and_followed_as_they_come() {
     for pod in ["talks", "ticks"] {
         pods::delete(cluster, pod);
     }
+}
+
+/// Up to 1.35 the API server speaks SPDY with kubelets, whatever kubectl speaks with it. Kubelets of 1.36 and newer say that
+/// they speak WebSocket ([KEP-4006](https://github.com/kubernetes/enhancements/issues/4006)), and the other tests of this
+/// file go over that then.
+#[test]
+fn the_newest_kubelets_are_spoken_websocket_with() {
+    let cluster = culvert();
+    let node = cluster.get("node edge-1").unwrap();
+    let features = node["status"]["declaredFeatures"].as_array();
+    let speaks = features.is_some_and(|features| {
+        let mut features = features.iter();
+        features.any(|feature| feature == "ExtendWebSocketsToKubelet")
+    });
+    assert_eq!(speaks, Kubernetes::chosen().unwrap() == Kubernetes::Newest);
 }
 
 #[test]

@@ -47,6 +47,45 @@ pub fn of_module(module: &str, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The Kubernetes that a cluster runs; `CULVERT_KUBERNETES=newest` chooses the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kubernetes {
+    /// The one of all tests, with Debian's containerd.
+    Usual,
+    /// The newest that the Go at hand builds, with a containerd as its kubelet wants it.
+    Newest,
+}
+
+impl Kubernetes {
+    /// What the environment chooses.
+    pub fn chosen() -> Result<Self> {
+        match env::var("CULVERT_KUBERNETES").as_deref() {
+            Err(env::VarError::NotPresent) | Ok("" | "usual") => Ok(Self::Usual),
+            Ok("newest") => Ok(Self::Newest),
+            other => bail!("CULVERT_KUBERNETES is usual or newest, not {other:?}"),
+        }
+    }
+
+    /// One of its programs.
+    pub fn program(self, name: &str) -> Result<PathBuf> {
+        match self {
+            Self::Usual => of_module("kubernetes", name),
+            Self::Newest => of_module("kubernetes-newest", name),
+        }
+    }
+
+    /// The container runtime, and the shim that it starts for each pod; by name where they are Debian's.
+    pub fn container_runtime(self) -> Result<(PathBuf, Option<PathBuf>)> {
+        match self {
+            Self::Usual => Ok(("containerd".into(), None)),
+            Self::Newest => Ok((
+                of_module("containerd", "containerd")?,
+                Some(of_module("containerd", "containerd-shim-runc-v2")?),
+            )),
+        }
+    }
+}
+
 /// The directory of all that cargo builds.
 pub fn target_directory() -> Result<PathBuf> {
     let profile = profile_directory()?;

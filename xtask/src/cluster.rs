@@ -81,8 +81,19 @@ pub(crate) fn down_after_tests() -> Result<()> {
 
 /// Whatever a cluster runs, built.
 pub(crate) fn prepare() -> Result<()> {
+    prepare_with(&[programs::KUBERNETES])
+}
+
+/// The same for a cluster of the newest Kubernetes.
+pub(crate) fn prepare_newest() -> Result<()> {
+    prepare_with(&[programs::KUBERNETES_NEWEST, programs::CONTAINERD])
+}
+
+fn prepare_with(modules: &[programs::Module]) -> Result<()> {
     setup::ensure(setup::Purpose::Test)?;
-    programs::ensure(programs::KUBERNETES)?;
+    for module in modules {
+        programs::ensure(*module)?;
+    }
     programs::ensure(programs::METRICS_SERVER)?;
     image::ensure_common()
 }

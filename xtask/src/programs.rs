@@ -33,6 +33,25 @@ pub(crate) const KUBERNETES: Module = Module {
     ],
 };
 
+/// The same of the newest version.
+pub(crate) const KUBERNETES_NEWEST: Module = Module {
+    name: "kubernetes-newest",
+    versions: &[
+        "k8s.io/component-base/version.gitMajor=1",
+        "k8s.io/component-base/version.gitMinor=37",
+        "k8s.io/component-base/version.gitVersion=v1.37.2",
+        "k8s.io/client-go/pkg/version.gitMajor=1",
+        "k8s.io/client-go/pkg/version.gitMinor=37",
+        "k8s.io/client-go/pkg/version.gitVersion=v1.37.2",
+    ],
+};
+
+/// What its kubelet wants pods to be run by.
+pub(crate) const CONTAINERD: Module = Module {
+    name: "containerd",
+    versions: &["github.com/containerd/containerd/v2/version.Version=2.2.9"],
+};
+
 /// What `kubectl top` asks.
 pub(crate) const METRICS_SERVER: Module = Module {
     name: "metrics-server",

@@ -65,7 +65,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 
 /// The `go` that builds other people's programs.
 pub(crate) fn go() -> Result<PathBuf> {
-    go::find().context("Go 1.24 or newer is missing (cargo xtask setup)")
+    go::find().context("Go 1.26 or newer is missing (cargo xtask setup)")
 }
 
 /// A tool of the lint, installed if it is not there: building one takes minutes, and nothing else needs it.

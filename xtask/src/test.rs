@@ -17,13 +17,13 @@ use tally::Tally;
 
 #[derive(ClapArgs, Default)]
 pub(crate) struct Args {
-    /// Run only these tiers (repeatable); by default all but vm
+    /// Run only these tiers (repeatable); by default all but newest and vm
     #[arg(long, value_enum)]
     only: Vec<Tier>,
     /// Add the vm tier: the kernel and e2e tests on Debian's 6.1 and 6.12 kernels under QEMU
     #[arg(long)]
     vm: bool,
-    /// The full loads (200,000 connects and so on) instead of the quick ones
+    /// The full loads (200,000 connects and so on) instead of the quick ones, and the newest tier
     #[arg(long)]
     full: bool,
     /// Boot only kernels of this series in the vm tier, such as 6.1 (repeatable)
@@ -44,9 +44,15 @@ enum Tier {
     E2e,
     /// A real Kubernetes cluster
     Cluster,
+    /// What of the cluster tier depends on Kubernetes' version, on the newest
+    Newest,
     /// Kernel and e2e again on other kernels
     Vm,
 }
+
+/// The modules of the cluster tier that depend on what the API server, the kubelet and kubectl say to each other and to
+/// Culvert; the others are about what Culvert does by itself.
+const ON_NEWEST: [&str; 4] = ["reach::", "rotations::", "source::", "streams::"];
 
 /// How a tier ended, and how many seconds it took.
 type Ended = (Tier, Result<Tally>, u64);
@@ -85,6 +91,9 @@ fn tiers(args: &Args) -> Vec<Tier> {
         [] => vec![Tier::Unit, Tier::Kernel, Tier::E2e, Tier::Cluster],
         only => only.to_vec(),
     };
+    if args.full && args.only.is_empty() {
+        tiers.push(Tier::Newest);
+    }
     if args.vm && !tiers.contains(&Tier::Vm) {
         tiers.push(Tier::Vm);
     }
@@ -142,6 +151,12 @@ fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
             prepare_cluster(args)?;
             test_on_cluster(args)
         }
+        Tier::Newest => {
+            shell::require_root("the newest tier")?;
+            cluster::prepare_newest()?;
+            build_for_cluster(args)?;
+            test_on_newest(args)
+        }
         Tier::Vm => vm::prepare(&args.kernel, args.filter.as_deref())?.run(),
     }
 }
@@ -165,6 +180,10 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
 fn prepare_cluster(args: &Args) -> Result<()> {
     shell::require_root("the cluster tier")?;
     cluster::prepare()?;
+    build_for_cluster(args)
+}
+
+fn build_for_cluster(args: &Args) -> Result<()> {
     build()?;
     image::ensure_culvert(if args.full {
         image::Profile::Quick
@@ -181,6 +200,17 @@ fn test_on_cluster(args: &Args) -> Result<Tally> {
     tally
 }
 
+fn test_on_newest(args: &Args) -> Result<Tally> {
+    let mut which = vec!["--test", "cluster", "--", "--test-threads=1"];
+    if args.filter.is_none() {
+        which.extend(ON_NEWEST);
+    }
+    let mut command = cargo_test_command(&which, args);
+    let tally = counted(command.env("CULVERT_KUBERNETES", "newest"));
+    cluster::down_after_tests()?;
+    tally
+}
+
 /// The programs that the tests start: `culvert` is not built by testing another package. With the tests, since without
 /// them the libraries have other features, and everything is compiled once more.
 fn build() -> Result<()> {
@@ -189,6 +219,10 @@ fn build() -> Result<()> {
 }
 
 fn cargo_test(which: &[&str], args: &Args) -> Result<Tally> {
+    counted(&mut cargo_test_command(which, args))
+}
+
+fn cargo_test_command(which: &[&str], args: &Args) -> Command {
     // The same selection of packages each time, so that nothing is compiled twice with other features.
     let mut command = shell::cargo(["test", "--workspace", "--no-fail-fast"]);
     command.args(which);
@@ -201,7 +235,7 @@ fn cargo_test(which: &[&str], args: &Args) -> Result<Tally> {
         }
         command.arg(filter);
     }
-    counted(&mut command)
+    command
 }
 
 /// Runs a command that prints what Rust's test harness prints, and counts.

@@ -1,7 +1,7 @@
 //! containerd with runc, one for each machine, and the network that it gives to pods.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -10,6 +10,7 @@ use super::Machine;
 use super::directory::{make, write_json};
 use super::images::PAUSE;
 use super::program::Program;
+use crate::programs::Kubernetes;
 
 pub(super) const NAME: &str = "containerd";
 /// Where Debian's containernetworking-plugins are.
@@ -23,18 +24,22 @@ pub(super) fn socket(machine: &Machine) -> PathBuf {
 pub(super) fn program(machine: &Machine) -> Result<Program> {
     let config = directory(machine).join("config.toml");
     make(&directory(machine))?;
-    fs::write(&config, self::config(machine)).context("write containerd's configuration")?;
+    let (path, shim) = Kubernetes::chosen()?.container_runtime()?;
+    fs::write(&config, self::config(machine, shim.as_deref()))
+        .context("write containerd's configuration")?;
     pod_network(machine)?;
-    Ok(Program::of_node(machine, NAME, PathBuf::from(NAME)).flag("config", config.display()))
+    Ok(Program::of_node(machine, NAME, path).flag("config", config.display()))
 }
 
 fn directory(machine: &Machine) -> PathBuf {
     machine.directory().join("containerd")
 }
 
-fn config(machine: &Machine) -> String {
+fn config(machine: &Machine, shim: Option<&Path>) -> String {
     let directory = directory(machine);
     let directory = directory.display();
+    let shim = shim.map(|shim| format!("runtime_path = \"{}\"", shim.display()));
+    let shim = shim.unwrap_or_default();
     format!(
         r#"version = 2
 root = "{directory}/root"
@@ -53,6 +58,7 @@ restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+{shim}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
 # Else it is one of all containerds on the host: what one cluster removes, another may need.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::machine::SERVICES;
 use super::program::Program;
 use super::{Directory, Machine};
-use crate::programs;
+use crate::programs::Kubernetes;
 
 /// For [`super::Cluster::stop`].
 pub const API_SERVER: &str = "kube-apiserver";
@@ -102,6 +102,6 @@ pub(super) fn pki_file(directory: &Directory, name: &str) -> String {
 }
 
 fn kubernetes(machine: &Machine, name: &str) -> Result<Program> {
-    let path = programs::of_module("kubernetes", name)?;
+    let path = Kubernetes::chosen()?.program(name)?;
     Ok(Program::on(machine, name, path))
 }

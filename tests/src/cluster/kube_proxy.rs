@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::program::Program;
 use super::{Directory, Machine};
-use crate::programs;
+use crate::programs::Kubernetes;
 
 pub(super) const NAME: &str = "kube-proxy";
 
 pub(super) fn program(directory: &Directory, machine: &Machine) -> Result<Program> {
     let file = machine.directory().join("kube-proxy.json");
     super::directory::write_json(&file, &config(directory, machine))?;
-    let path = programs::of_module("kubernetes", NAME)?;
+    let path = Kubernetes::chosen()?.program(NAME)?;
     Ok(Program::of_node(machine, NAME, path).flag("config", file.display()))
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{Directory, Machine};
-use crate::{Launch, programs, until};
+use crate::{Launch, programs::Kubernetes, until};
 
 /// A kubectl costs a tenth of a second of a processor: between two looks the cluster gets on with its work.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A `kubectl` on `machine` with the administrator's kubeconfig; it still lacks its arguments.
 pub(super) fn launch(directory: &Directory, machine: &Machine) -> Result<Launch> {
-    let kubectl = programs::of_module("kubernetes", "kubectl")?;
+    let kubectl = Kubernetes::chosen()?.program("kubectl")?;
     Ok(machine
         .launch(kubectl)
         .arg("--kubeconfig")

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::directory::{make, write_json};
 use super::program::Program;
 use super::{Directory, Machine, Role, container_runtime, kubeconfig};
-use crate::{cgroup, programs};
+use crate::{cgroup, programs::Kubernetes};
 
 pub(super) const NAME: &str = "kubelet";
 /// Where it listens for device plugins, a [constant](https://github.com/kubernetes/kubernetes/blob/v1.34.4/staging/src/k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/constants.go#L37).
@@ -26,7 +26,7 @@ pub(super) fn program(directory: &Directory, machine: &Machine) -> Result<Progra
     let file = home.join("config.json");
     write_json(&file, &config(directory, machine, &home, &root))?;
     let [ipv4, ipv6] = machine.addresses();
-    let path = programs::of_module("kubernetes", NAME)?;
+    let path = Kubernetes::chosen()?.program(NAME)?;
     let program = Program::of_node(machine, NAME, path)
         .flag("config", file.display())
         .flag(

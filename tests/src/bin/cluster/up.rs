@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use culvert_tests::cluster::{self, Cluster, Directory};
-use culvert_tests::programs;
+use culvert_tests::programs::Kubernetes;
 
 pub(crate) fn run(directory: &Directory) -> Result<()> {
     let started = Instant::now();
@@ -51,7 +51,7 @@ fn owner(directory: &Directory, log: &Path) -> Result<Child> {
 fn tell(cluster: &Cluster, started: Instant) -> Result<()> {
     print!("{}", cluster.kubectl(["get", "nodes", "-o", "wide"])?);
     let control = cluster.control_plane();
-    let kubectl = programs::of_module("kubernetes", "kubectl")?;
+    let kubectl = Kubernetes::chosen()?.program("kubectl")?;
     println!(
         "\nUp after {:.1} s. The control plane's network is a namespace; use the cluster from there:\n\
          \n    nsenter --net={} {} --kubeconfig {} get nodes\n\
