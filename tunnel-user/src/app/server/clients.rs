@@ -65,7 +65,7 @@ impl Server {
     ) -> anyhow::Result<()> {
         let mut table = NodeTable {
             redirect: self.redirect.clone(),
-            snapshots: self.components.snapshots.clone(),
+            snapshots: self.components.platform.snapshots.clone(),
             own_addresses: self.components.own_addresses.clone(),
             surroundings: self.components.surroundings.clone(),
             guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
@@ -174,11 +174,11 @@ impl Server {
     /// What every frontend reaches nodes by.
     fn dialer(&self) -> Dialer {
         Dialer::new(DialerOptions {
-            snapshots: self.components.snapshots.clone(),
+            snapshots: self.components.platform.snapshots.clone(),
             sessions: self.components.sessions.clone(),
             timeout: self.args.session.dial_timeout,
             patient_until: self.patient_until,
-            on_no_session: Arc::clone(&self.components.on_no_session),
+            on_no_session: Arc::clone(&self.components.platform.on_no_session),
             metrics: self.components.metrics.dials.clone(),
         })
     }

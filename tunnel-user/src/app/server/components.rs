@@ -1,28 +1,22 @@
 //! What a server consists of besides its sockets and its redirect.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, mem, net::IpAddr, sync::Arc};
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
-};
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    platform::{OnNoSession, Platform, PlatformContext, ReadValidity},
+    platform::{Platform, PlatformContext},
     shut_down::ShutdownTokens,
 };
 use crate::{
     app::{memory_limit, node_table::SharedRedirect, tasks::Tasks},
-    model::SnapshotReader,
     observability::{
-        metrics::{ReadCluster, SchemeReport, ServerMetrics},
+        metrics::{SchemeReport, ServerMetrics},
         readiness::Readiness,
     },
-    pki::{AgentProof, Validity},
     redirect::{
         Schemes,
         addresses::{AddressWatch, Surroundings, SurroundingsWatch},
@@ -30,7 +24,7 @@ use crate::{
     settings::ServerArgs,
     tunnel::{
         Memory,
-        server::{ListenerOptions, Sessions, TunnelMetrics, UnaryService},
+        server::{ListenerOptions, Sessions, TunnelMetrics},
     },
     wait::changed_before,
 };
@@ -38,34 +32,22 @@ use crate::{
 /// Identity, nodes, sessions, and what shows them.
 pub(super) struct Components {
     pub(super) started_at: OffsetDateTime,
-    pub(super) snapshots: SnapshotReader,
+    pub(super) platform: Platform,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) surroundings: watch::Receiver<Arc<Surroundings>>,
     pub(super) sessions: Sessions,
-    pub(super) subject: String,
-    pub(super) validity: ReadValidity,
-    pub(super) authority: Option<Validity>,
-    pub(super) on_no_session: OnNoSession,
-    pub(super) cluster: Option<ReadCluster>,
     pub(super) metrics: ServerMetrics,
     pub(super) readiness: Readiness,
     server_id: String,
-    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
-    server_count: watch::Receiver<u32>,
-    proof: AgentProof,
-    unary: UnaryService,
-    known: Shared<BoxFuture<'static, ()>>,
-    certified: Shared<BoxFuture<'static, ()>>,
     memory: Memory,
     registry: Option<Registry>,
-    runnable: Option<Runnable>,
+    watches: Option<Watches>,
 }
 
-/// What still has to be run.
-struct Runnable {
+/// What watches this machine, and still has to be run.
+struct Watches {
     addresses: AddressWatch,
     surroundings: SurroundingsWatch,
-    platform: Vec<(&'static str, BoxFuture<'static, ()>)>,
 }
 
 impl Components {
@@ -82,21 +64,7 @@ impl Components {
         let readiness = Readiness::default();
         let sessions = Sessions::default();
         let server_id = format!("{:032x}", rand::random::<u128>());
-        let Platform {
-            snapshots,
-            known,
-            certified,
-            tls,
-            subject,
-            validity,
-            authority,
-            server_count,
-            proof,
-            unary,
-            on_no_session,
-            cluster,
-            tasks,
-        } = Platform::new(PlatformContext {
+        let platform = Platform::new(PlatformContext {
             args,
             server_id: &server_id,
             in_charge,
@@ -113,7 +81,7 @@ impl Components {
             let memory = memory.clone();
             Box::new(move || memory.read())
         });
-        if let Some(ca) = authority {
+        if let Some(ca) = platform.authority {
             metrics.certificates.set_expiry("ca", ca.expires);
         }
         Ok(Self {
@@ -125,35 +93,13 @@ impl Components {
             server_id,
             memory,
             registry: Some(registry),
-            runnable: Some(Runnable {
+            watches: Some(Watches {
                 addresses,
                 surroundings,
-                platform: tasks,
             }),
-            snapshots,
-            known: known.shared(),
-            certified: certified.shared(),
-            tls,
-            subject,
-            validity,
-            authority,
-            server_count,
-            proof,
-            unary,
-            on_no_session,
-            cluster,
+            platform,
             metrics,
         })
-    }
-
-    /// Resolves once it is known which nodes there are.
-    pub(super) fn known(&self) -> impl Future<Output = ()> + use<> {
-        self.known.clone()
-    }
-
-    /// Resolves once there is a certificate.
-    pub(super) fn certified(&self) -> impl Future<Output = ()> + use<> {
-        self.certified.clone()
     }
 
     /// The metrics, the kernel's counters included; once.
@@ -179,7 +125,7 @@ impl Components {
                 .unwrap_or_default()
         };
         ServerMetrics::register_redirect(&mut registry, Box::new(read), Box::new(read_schemes));
-        if let Some(cluster) = &self.cluster {
+        if let Some(cluster) = &self.platform.cluster {
             ServerMetrics::register_cluster(&mut registry, Arc::clone(cluster));
         }
         registry
@@ -187,15 +133,14 @@ impl Components {
 
     /// Runs what follows the outside world; once.
     pub(super) fn spawn_sources(&mut self, tasks: &mut Tasks, end: &CancellationToken) {
-        let Some(Runnable {
+        let Some(Watches {
             addresses,
             surroundings,
-            platform,
-        }) = self.runnable.take()
+        }) = self.watches.take()
         else {
             return;
         };
-        for (name, task) in platform {
+        for (name, task) in mem::take(&mut self.platform.tasks) {
             tasks.spawn(name, task);
         }
         tasks.try_spawn(
@@ -209,7 +154,7 @@ impl Components {
         tasks.spawn("ending sessions of nodes that are gone", {
             self.sessions
                 .clone()
-                .follow(self.snapshots.clone(), end.clone())
+                .follow(self.platform.snapshots.clone(), end.clone())
         });
         tasks.spawn("session metrics", {
             count_sessions(self.sessions.clone(), self.metrics.clone(), end.clone())
@@ -219,15 +164,15 @@ impl Components {
     /// What the agent port needs.
     pub(super) fn listener(&self, args: &ServerArgs) -> ListenerOptions {
         ListenerOptions {
-            tls: self.tls.clone(),
+            tls: self.platform.tls.clone(),
             settings: args.session.settings(),
             memory: self.memory.clone(),
             server_id: self.server_id.clone(),
-            server_count: self.server_count.clone(),
-            proof: self.proof,
+            server_count: self.platform.server_count.clone(),
+            proof: self.platform.proof,
             sessions: self.sessions.clone(),
-            snapshots: self.snapshots.clone(),
-            unary: Arc::clone(&self.unary),
+            snapshots: self.platform.snapshots.clone(),
+            unary: Arc::clone(&self.platform.unary),
             metrics: TunnelMetrics {
                 carried: self.metrics.carried.clone(),
                 sessions_refused: self.metrics.sessions_refused.clone(),

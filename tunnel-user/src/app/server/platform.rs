@@ -11,7 +11,7 @@ mod standalone;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,14 +32,17 @@ pub(super) type ReadValidity = Arc<dyn Fn() -> Option<Validity> + Send + Sync>;
 /// Hears of each client that asked for a node without a session.
 pub(super) type OnNoSession = Arc<dyn Fn(&NodeName) + Send + Sync>;
 
+/// Resolves once something has come about, and at once from then on.
+pub(super) type Moment = Shared<BoxFuture<'static, ()>>;
+
 /// What a server needs of the outside world, and the tasks that keep it true.
 pub(super) struct Platform {
     /// Which nodes exist.
     pub(super) snapshots: SnapshotReader,
     /// Resolves once that is known; the snapshot is empty until then.
-    pub(super) known: BoxFuture<'static, ()>,
+    pub(super) known: Moment,
     /// Resolves once there is a certificate: without one no agent comes.
-    pub(super) certified: BoxFuture<'static, ()>,
+    pub(super) certified: Moment,
     /// The identity of the agent port.
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
     /// Whom the server's certificate names.

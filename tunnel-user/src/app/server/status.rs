@@ -46,15 +46,15 @@ impl Reporter {
         Self {
             started_at: components.started_at,
             default_policy: args.gate_policy,
-            snapshots: components.snapshots.clone(),
+            snapshots: components.platform.snapshots.clone(),
             sessions: components.sessions.clone(),
             redirect: redirect.clone(),
             clients: clients.clone(),
             readiness: components.readiness.clone(),
-            subject: components.subject.clone(),
-            validity: Arc::clone(&components.validity),
-            authority: components.authority,
-            cluster: components.cluster.clone(),
+            subject: components.platform.subject.clone(),
+            validity: Arc::clone(&components.platform.validity),
+            authority: components.platform.authority,
+            cluster: components.platform.cluster.clone(),
         }
     }
 

@@ -23,7 +23,8 @@ impl Server {
         takes_over: bool,
         stop: &Stop,
     ) -> anyhow::Result<bool> {
-        let (known, certified) = (self.components.known(), self.components.certified());
+        let platform = &self.components.platform;
+        let (known, certified) = (platform.known.clone(), platform.certified.clone());
         let able = async {
             known.await;
             if takes_over {

@@ -76,8 +76,8 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     };
     Ok(Platform {
         snapshots,
-        known: known.boxed(),
-        certified: certified.boxed(),
+        known: known.boxed().shared(),
+        certified: certified.boxed().shared(),
         tls,
         subject: SERVER_SUBJECT.to_string(),
         validity: Arc::new(move || *validities.borrow()),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tower_service::Service as _;
@@ -50,8 +50,8 @@ pub(super) fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Platform
         proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,
-        known: Box::pin(async {}),
-        certified: Box::pin(async {}),
+        known: async {}.boxed().shared(),
+        certified: async {}.boxed().shared(),
         on_no_session: Arc::new(|_| {}),
         cluster: None,
         tasks: tasks(context, source, certificate, state.ca().validity()),
