@@ -7,25 +7,25 @@
 //!                   \-> Transparent <-- redirected clients   who is carried
 //! ```
 
+mod awaited;
 mod client_sockets;
 mod clients;
 mod components;
+mod driver;
+mod ends;
+mod lifecycle;
 mod platform;
 mod ranges;
 mod renumbering;
-mod shut_down;
 mod sockets;
 mod status;
-mod takeover;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 use self::{
-    components::Components,
-    shut_down::{Outcome, ShutdownTokens},
+    awaited::Awaited, components::Components, driver::Driver, ends::Ends, lifecycle::Event,
     sockets::Sockets,
 };
 use super::{
@@ -78,49 +78,8 @@ async fn serve(args: ServerArgs, stop: Stop) -> anyhow::Result<()> {
         // Before anything is bound; the installation makes sure.
         redirect::refuse_in_use(&redirect_options(&args))?;
     }
-    let mut server = Server::start(args, &mut offer, predecessor.is_some()).await?;
-    if !server.until_able(predecessor.is_some(), &stop).await? {
-        tracing::info!("told to stop before it was able to serve");
-        return Ok(());
-    }
-    if predecessor.is_some() {
-        server.until_agents_come(&offer.nodes, &stop).await;
-        if stop.graceful.is_cancelled() {
-            tracing::info!("told to stop before it took over: the server that runs goes on");
-            return Ok(());
-        }
-        // Only now: should this server fail to get here, the other still answers.
-        let directory = server.args.run_dir.clone();
-        server
-            .answer_status(&directory, admin::OnConflict::Replace)
-            .await?;
-    }
-    if let Some(predecessor) = &predecessor {
-        predecessor.still_waits()?;
-    }
-    let successor = server.take_clients()?;
-    match predecessor {
-        Some(predecessor) => {
-            predecessor.dismiss().await;
-            let end = server.tokens.everything.clone();
-            let redirect = server.redirect.clone();
-            server.tasks.spawn(
-                "enabling the ranges after a takeover",
-                ranges::use_when_alone(redirect, end),
-            );
-        }
-        // What is pinned may be of one that used others, or none.
-        None => server.redirect.lock().use_ranges()?,
-    }
-    let handed_over = CancellationToken::new();
-    let outcome = tokio::select! {
-        () = successor.run(handed_over.clone()) => Ok(Outcome::HandedOver),
-        () = stop.graceful.cancelled() => Ok(Outcome::Stopped),
-        error = server.tasks.failed() => Err(error),
-    };
-    handed_over.cancel();
-    server.shut_down(outcome.as_ref().ok(), &stop).await;
-    outcome.map(drop)
+    let server = Server::start(args, &mut offer, predecessor.is_some()).await?;
+    Driver::new(server, predecessor, offer, &stop).run().await
 }
 
 /// A running server.
@@ -130,7 +89,9 @@ struct Server {
     sockets: Sockets,
     redirect: SharedRedirect,
     tasks: Tasks,
-    tokens: ShutdownTokens,
+    ends: Ends,
+    /// What the server's life waits for.
+    awaited: Awaited,
     clients: Condition,
     /// Whether this server takes agents and writes the kernel's tables; during a takeover it does
     /// neither.
@@ -139,11 +100,11 @@ struct Server {
 }
 
 impl Server {
-    /// Binds, installs the redirect, and takes agents; clients come later.
+    /// Binds, installs the redirect, and takes agents; its [life](lifecycle::Lifecycle) begins with that.
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
-        let tokens = ShutdownTokens::default();
+        let ends = Ends::default();
         let in_charge = watch::Sender::new(true);
-        let components = Components::new(&args, in_charge.subscribe(), &tokens).await?;
+        let components = Components::new(&args, in_charge.subscribe(), &ends).await?;
         let sockets = Sockets::bind(&args, offer, &components).await?;
         let clients = components.readiness.register("redirect");
         let sharing = if takes_over {
@@ -159,13 +120,14 @@ impl Server {
             ..redirect_options(&args)
         })?;
         let log_task = redirect.take_log_task();
-        let routed = ranges::keep_routed(ranges, tokens.everything.clone());
+        let routed = ranges::keep_routed(ranges, ends.everything.clone());
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
             in_charge,
             patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),
-            tokens,
+            ends,
+            awaited: Awaited::default(),
             clients,
             sockets,
             components,
@@ -175,7 +137,7 @@ impl Server {
             .tasks
             .spawn("maintaining the local routes of the ranges", routed);
         if let Some(log) = log_task {
-            let end = server.tokens.everything.clone();
+            let end = server.ends.everything.clone();
             server.tasks.try_spawn("reading the eBPF log", log.run(end));
         }
         if let Some(directory) = server.args.probe_dir.clone() {
@@ -190,7 +152,7 @@ impl Server {
                 .await?;
         }
         server.show_itself()?;
-        let end = server.tokens.everything.clone();
+        let end = server.ends.everything.clone();
         server.components.spawn_sources(&mut server.tasks, &end);
         server.take_agents()?;
         Ok(server)
@@ -209,7 +171,7 @@ impl Server {
             &self.sockets.clients,
         );
         let admin = AdminServer::new(directory, on_conflict, reporter.into_fn()).await?;
-        let end = self.tokens.everything.clone();
+        let end = self.ends.everything.clone();
         self.tasks.try_spawn("the admin socket", admin.run(end));
         Ok(())
     }
@@ -219,7 +181,7 @@ impl Server {
         let registry = self.components.registry(&self.redirect);
         let readiness = self.components.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
-        let end = self.tokens.meta.clone();
+        let end = self.ends.meta.clone();
         self.tasks.try_spawn("the meta server", meta.run(end));
         Ok(())
     }
@@ -228,14 +190,35 @@ impl Server {
         let listener =
             AgentListener::new(self.sockets.agents()?, self.components.listener(&self.args));
         let accepting = self.in_charge.subscribe();
-        let end = self.tokens.sessions.clone();
-        let gone = self.tokens.sessions_gone.clone().drop_guard();
+        let end = self.ends.sessions.clone();
+        let gone = self.awaited.guard(Event::SessionsGone);
         self.tasks.try_spawn("accepting agents", async move {
             let ended = listener.run(accepting, end).await;
             drop(gone);
             ended
         });
         Ok(())
+    }
+
+    fn use_ranges_when_alone(&mut self) {
+        let end = self.ends.everything.clone();
+        let redirect = self.redirect.clone();
+        self.tasks.spawn(
+            "enabling the ranges after a takeover",
+            ranges::use_when_alone(redirect, end),
+        );
+    }
+
+    /// Closes the listening sockets; who accepts agents closes its own once nobody can be in charge again.
+    fn leave_sockets(&mut self) {
+        self.sockets.leave();
+        self.in_charge = watch::Sender::new(false);
+    }
+
+    fn close_gate(&self) {
+        if let Err(error) = self.redirect.lock().close_gate() {
+            tracing::warn!(%error, "cannot close the gate");
+        }
     }
 }
 

@@ -14,105 +14,31 @@
 //! new process goes away before it is ready, the old one goes on as if nothing had happened.
 
 mod offer;
+mod old_process;
 
 use std::{io, path::Path, time::Duration};
 
 use anyhow::Context as _;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
-    sync::watch,
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
-pub(super) use self::offer::{MakeOffer, Offer};
-use crate::{
-    observability::private_socket::{PrivateSocket, is_trusted},
-    tunnel::server::Sessions,
+pub(super) use self::{
+    offer::{MakeOffer, Offer},
+    old_process::{OldProcess, Step},
 };
+use crate::observability::private_socket::is_trusted;
 
 /// The socket's name in the run directory.
 const SOCKET: &str = "handover.sock";
 /// What a successor says when it accepts clients.
 const READY: u8 = b'R';
 /// The longest that the other side may take to give or read an offer.
-const OFFER_TIME: Duration = Duration::from_secs(5);
+pub(super) const OFFER_TIME: Duration = Duration::from_secs(5);
 /// The longest that a successor may take to get ready.
-const READY_TIME: Duration = Duration::from_mins(1);
-
-/// Waits for a successor.
-pub(super) struct OldProcess {
-    socket: PrivateSocket,
-    sockets: MakeOffer,
-    sessions: Sessions,
-    in_charge: watch::Sender<bool>,
-}
+pub(super) const READY_TIME: Duration = Duration::from_mins(1);
 
 /// A running server that this one takes over from.
 pub(super) struct Predecessor {
     stream: UnixStream,
-}
-
-impl OldProcess {
-    /// Offers what these sockets are then to whoever comes.
-    pub(super) fn new(
-        run_dir: &Path,
-        sockets: MakeOffer,
-        sessions: Sessions,
-        in_charge: watch::Sender<bool>,
-    ) -> anyhow::Result<Self> {
-        let socket = PrivateSocket::bind(run_dir, SOCKET)
-            .with_context(|| format!("cannot make {SOCKET} in --run-dir {}", run_dir.display()))?;
-        Ok(Self {
-            socket,
-            sockets,
-            sessions,
-            in_charge,
-        })
-    }
-
-    /// Resolves once a successor has taken over.
-    pub(super) async fn run(self, shutdown: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.socket.listener.accept() => accepted,
-                () = shutdown.cancelled() => return,
-            };
-            let handed_over = match accepted {
-                Ok((successor, _)) => self.hand_over(successor).await,
-                Err(error) => Err(error),
-            };
-            match handed_over {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "a successor gave up: this server goes on");
-                    self.in_charge.send_replace(true);
-                }
-            }
-        }
-    }
-
-    async fn hand_over(&self, mut successor: UnixStream) -> io::Result<()> {
-        if !is_trusted(&successor)? {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "it runs as another user",
-            ));
-        }
-        tracing::info!("handing over to a successor");
-        self.in_charge.send_replace(false);
-        let offer = (self.sockets)()?.with_nodes(self.sessions.nodes());
-        timeout(OFFER_TIME, offer.send(&mut successor)).await??;
-        self.sessions.drain();
-        match timeout(READY_TIME, successor.read_u8()).await?? {
-            READY => Ok(()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it does not speak our protocol",
-            )),
-        }
-    }
 }
 
 impl Predecessor {

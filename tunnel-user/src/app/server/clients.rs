@@ -5,12 +5,11 @@ use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use tokio::{net::TcpStream, sync::watch};
 
-use super::{Server, ranges::Unreached, renumbering::Renumbering};
+use super::{Server, lifecycle::Event, ranges::Unreached, renumbering::Renumbering};
 use crate::{
     app::{
         arrival::{Prober, Verdicts},
         node_table::{LogDedup, NodeTable},
-        socket_takeover::OldProcess,
     },
     frontend::transparent::{
         AcceptSigns, Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent,
@@ -23,8 +22,8 @@ use crate::{
 };
 
 impl Server {
-    /// Captures clients, opens the gate and accepts them; returns who waits for a successor.
-    pub(super) fn take_clients(&mut self) -> anyhow::Result<OldProcess> {
+    /// Captures clients, opens the gate and accepts them.
+    pub(super) fn take_clients(&mut self) -> anyhow::Result<()> {
         let (set_aside, probes) = (watch::Sender::default(), watch::Sender::default());
         let accepting = Accepting {
             condition: self.components.readiness.register("accept"),
@@ -44,17 +43,12 @@ impl Server {
         };
         self.capture(set_aside.subscribe(), probes)?;
         self.accept_clients(accepting, arrival.arrivals.clone())?;
-        let end = self.tokens.clients.clone();
+        let end = self.ends.service.clone();
         self.tasks.spawn("probing the redirect", arrival.run(end));
         self.watch_unreached();
         self.follow_addresses();
         self.clients.ready();
-        OldProcess::new(
-            &self.args.run_dir,
-            self.sockets.offer()?,
-            self.components.sessions.clone(),
-            self.in_charge.clone(),
-        )
+        Ok(())
     }
 
     /// Tells the kernel what to capture, and keeps it told.
@@ -81,7 +75,7 @@ impl Server {
             told: LogDedup::default(),
         };
         table.apply().context("cannot apply the table of nodes")?;
-        let end = self.tokens.everything.clone();
+        let end = self.ends.everything.clone();
         self.tasks
             .spawn("syncing the node table to the kernel", table.run(end));
         Ok(())
@@ -96,7 +90,7 @@ impl Server {
             in_charge: self.in_charge.subscribe(),
             condition: self.components.readiness.register("address"),
         };
-        let end = self.tokens.clients.clone();
+        let end = self.ends.service.clone();
         self.tasks.spawn(
             "moving the listeners with this machine's addresses",
             renumbering.run(end),
@@ -114,7 +108,7 @@ impl Server {
             original_dsts,
             sockets: self.sockets.clients.clone(),
         };
-        let end = self.tokens.clients.clone();
+        let end = self.ends.service.clone();
         self.tasks.spawn(
             "watching for namespaces without a route to the ranges",
             unreached.run(end),
@@ -159,11 +153,11 @@ impl Server {
             },
         )?;
         let stops = TransparentStops {
-            accepting: self.tokens.clients.clone(),
-            handed_over: self.tokens.handed_over.clone(),
-            abort: self.tokens.abort_clients.clone(),
+            accepting: self.ends.service.clone(),
+            handed_over: self.ends.queue.clone(),
+            abort: self.ends.clients.clone(),
         };
-        let gone = self.tokens.clients_gone.clone().drop_guard();
+        let gone = self.awaited.guard(Event::ClientsGone);
         self.tasks.spawn("accepting clients", async move {
             transparent.run(stops).await;
             drop(gone);

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    ends::Ends,
     platform::{Platform, PlatformContext},
-    shut_down::ShutdownTokens,
 };
 use crate::{
     app::{memory_limit, node_table::SharedRedirect, tasks::Tasks},
@@ -55,7 +55,7 @@ impl Components {
     pub(super) async fn new(
         args: &ServerArgs,
         in_charge: watch::Receiver<bool>,
-        tokens: &ShutdownTokens,
+        ends: &Ends,
     ) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
@@ -72,8 +72,8 @@ impl Components {
             sessions: &sessions,
             readiness: &readiness,
             metrics: &metrics,
-            leaving: &tokens.clients,
-            end: &tokens.everything,
+            leaving: &ends.service,
+            end: &ends.everything,
         })
         .await?;
         let memory = memory_limit::memory(&args.session);

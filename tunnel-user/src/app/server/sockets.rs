@@ -18,9 +18,14 @@ use crate::{
 
 /// Every listening socket, kept so that a successor can have it.
 pub(super) struct Sockets {
+    /// Until a successor has them.
+    ports: Option<Ports>,
+    pub(super) clients: ClientSockets,
+}
+
+struct Ports {
     agents: TcpListener,
     meta: TcpListener,
-    pub(super) clients: ClientSockets,
 }
 
 impl Sockets {
@@ -47,26 +52,25 @@ impl Sockets {
         })?;
         let surroundings = Arc::clone(&components.surroundings.borrow());
         let clients = ClientSockets::bind(args, offer, &surroundings).await?;
-        let sockets = Self {
-            agents,
-            meta,
+        log(&agents, &meta, &clients);
+        Ok(Self {
+            ports: Some(Ports { agents, meta }),
             clients,
-        };
-        sockets.log();
-        Ok(sockets)
+        })
     }
 
-    pub(super) fn agents(&self) -> io::Result<TcpListener> {
-        self.agents.try_clone()
+    pub(super) fn agents(&self) -> anyhow::Result<TcpListener> {
+        Ok(self.ports()?.agents.try_clone()?)
     }
 
     pub(super) fn meta(&self) -> anyhow::Result<tokio::net::TcpListener> {
-        bind::into_tokio(self.meta.try_clone()?).context("cannot watch a listening socket")
+        bind::into_tokio(self.ports()?.meta.try_clone()?).context("cannot watch a listening socket")
     }
 
     /// All of them, as they are when a successor comes.
     pub(super) fn offer(&self) -> anyhow::Result<MakeOffer> {
-        let (agents, meta) = (self.agents.try_clone()?, self.meta.try_clone()?);
+        let Ports { agents, meta } = self.ports()?;
+        let (agents, meta) = (agents.try_clone()?, meta.try_clone()?);
         let clients = self.clients.subscribe();
         Ok(Box::new(move || {
             let clients = clients.borrow().clone();
@@ -79,25 +83,31 @@ impl Sockets {
     }
 
     /// Closes them, and leaves the addresses that servers put on this machine to the one that took over.
-    pub(super) fn leave_service_addresses(self) {
+    pub(super) fn leave(&mut self) {
         self.clients.leave_service_addresses();
+        self.ports = None;
     }
 
-    /// Closes them, and takes the addresses off this machine that servers put there.
-    pub(super) async fn remove_service_addresses(self) {
+    /// Takes the addresses off this machine that servers put there.
+    pub(super) async fn remove_service_addresses(&self) {
         self.clients.remove_service_addresses().await;
     }
 
-    fn log(&self) {
-        let local = |socket: &TcpListener| socket.local_addr().map(|address| address.to_string());
-        let clients = self.clients.addresses();
-        tracing::info!(
-            agents = local(&self.agents).unwrap_or_default(),
-            meta = local(&self.meta).unwrap_or_default(),
-            ?clients,
-            "listening",
-        );
+    fn ports(&self) -> anyhow::Result<&Ports> {
+        let ports = self.ports.as_ref();
+        ports.context("a successor has the listening sockets")
     }
+}
+
+fn log(agents: &TcpListener, meta: &TcpListener, clients: &ClientSockets) {
+    let local = |socket: &TcpListener| socket.local_addr().map(|address| address.to_string());
+    let clients = clients.addresses();
+    tracing::info!(
+        agents = local(agents).unwrap_or_default(),
+        meta = local(meta).unwrap_or_default(),
+        ?clients,
+        "listening",
+    );
 }
 
 fn taken_or(
