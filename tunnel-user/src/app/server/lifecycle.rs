@@ -134,7 +134,10 @@ impl Lifecycle {
     pub(super) fn needs_all_tasks(&self) -> bool {
         matches!(
             self.phase,
-            Phase::Starting { .. } | Phase::Serving | Phase::HandingOver { .. }
+            Phase::Starting { .. }
+                | Phase::WaitingForAgents { .. }
+                | Phase::Serving
+                | Phase::HandingOver { .. }
         )
     }
 
@@ -196,6 +199,9 @@ impl Lifecycle {
     fn waiting_for_agents(&self, late: bool, actions: &mut Vec<Action>) -> Option<Phase> {
         if self.has(Event::ToldToStop) {
             actions.push(Action::Tell(Notice::StoppedBeforeTakeover));
+            return Some(Phase::Ended);
+        }
+        if self.has(Event::TaskFailed) {
             return Some(Phase::Ended);
         }
         if !self.has(Event::AgentsCame) {

@@ -361,8 +361,17 @@ fn a_task_that_fails_ends_a_server_as_a_stop_does() {
 
 #[test]
 fn a_task_that_fails_before_the_server_takes_clients_leaves_everything_as_it_is() {
-    for circumstances in [ALONE, TAKES_OVER] {
+    let able = [Event::NodesKnown, Event::Certified];
+    for (circumstances, happened) in [
+        (ALONE, &[][..]),
+        (TAKES_OVER, &[]),
+        // The predecessor's agents are on their way.
+        (TAKES_OVER, &able),
+    ] {
         let mut world = World::new(circumstances);
+        for event in happened {
+            world.on(*event);
+        }
         assert!(world.life.needs_all_tasks());
         assert_eq!(world.on(Event::TaskFailed), []);
         assert!(world.life.has_ended());
