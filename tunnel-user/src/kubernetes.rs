@@ -23,10 +23,8 @@ mod watch;
 pub use access::{Access, AccessError, BadEntry, ClusterCas, CredentialFiles, KubeconfigError};
 pub use api_server::{ApiServerAddresses, ApiServerHost};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
-pub use certificates::{
-    AgentCredentials, AgentCredentialsOptions, CertificateNames, SERVER_NODE_NAME, SERVER_SUBJECT,
-    ServerCertificate, ServerCertificateOptions,
-};
+pub(crate) use certificates::{AgentCredentials, CertificateOptions, ServerCertificate};
+pub use certificates::{SERVER_NODE_NAME, SERVER_SUBJECT};
 pub use election::Election;
 pub use membership::{Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
@@ -34,3 +32,5 @@ pub use own_node::OwnNode;
 pub use services::{
     NoServerAddress, ServerAddresses, ServerAddressesOptions, ServerNames, ServerNamesOptions,
 };
+
+pub use crate::certificates::CertificateNames;

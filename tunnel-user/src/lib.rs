@@ -9,6 +9,7 @@
 //! tunnel, standalone -> outgoing       (the agent's own sockets)
 //! standalone -> tunnel::grpc           (calls over a given stream)
 //! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> wait
+//! standalone, kubernetes -> certificates -> pki
 //! pki, observability, model            depend on nothing above them
 //! ```
 //! To follow one connection, read `app::server`, `frontend::transparent`, `tunnel::server`, and
@@ -17,6 +18,7 @@
 pub mod app;
 mod backoff;
 mod bind;
+mod certificates;
 pub mod cli;
 pub mod frontend;
 pub mod kubernetes;

@@ -1,7 +1,7 @@
 //! Keys, certificates and who they prove somebody to be.
 //!
-//! Knows nothing of where certificates come from: the standalone server's own CA and the
-//! Kubernetes CSR API both build on this. Three rules hold everywhere: a private key never leaves
+//! Knows nothing of where certificates come from: the standalone server's own CA, the Kubernetes CSR
+//! API and the manager of both (`certificates`) build on this. Three rules hold everywhere: a private key never leaves
 //! the machine that made it; a file is replaced whole or not at all; and an agent's certificate
 //! cannot pose as a server's, nor the other way round (extended key usage, checked by TLS).
 
@@ -9,10 +9,8 @@ mod ca;
 mod credential;
 mod csr;
 mod identity;
-mod pending_key;
 mod pin;
 mod pinned;
-mod renewal;
 mod server_verifier;
 mod store;
 mod subject;
@@ -23,13 +21,9 @@ mod validity;
 pub use ca::{Ca, CaError, SERVER_NAME};
 pub use credential::{Credential, InvalidCredential, certificate_pem};
 pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
-pub use identity::{
-    AgentProof, ClientCertificate, OnRenewal, UnprovedIdentity, agent_identity, certificate_key,
-};
-pub(crate) use pending_key::pending_key;
+pub use identity::{AgentProof, ClientCertificate, OnRenewal, UnprovedIdentity, agent_identity};
 pub use pin::{CaPin, InvalidPin};
 pub use pinned::PinMismatch;
-pub use renewal::{CLOCK_CHECK, RenewalSchedule};
 pub use store::{PrivateDir, StoreError, StoreLock};
 pub use subject::{AGENT_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};

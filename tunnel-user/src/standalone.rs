@@ -41,10 +41,12 @@ pub mod proto {
 
 pub use addresses::{UnusableAddress, usable};
 pub use admission::{Admission, Enrolling, Issued};
-pub use agent::{AgentCredentials, AgentOptions, CallError};
+pub use agent::CallError;
+pub(crate) use agent::{AgentCredentials, AgentOptions};
 pub use refused::Refused;
 pub use registry::Registration;
-pub use server_certificate::{SERVER_CERTIFICATE_LIFE, ServerCertificate};
+pub use server_certificate::SERVER_CERTIFICATE_LIFE;
+pub(crate) use server_certificate::ServerCertificate;
 pub use service::{EnrolmentService, IsServerAddress};
 pub use source::Source;
 pub use state::{State, StateError};

@@ -1,23 +1,19 @@
-//! The certificates of both ends, asked for by the CSR API and kept usable.
+//! Certificates of the cluster's CA, asked for by the CSR API.
 //!
 //! ```text
-//!  names ---> Rotation ---> Request ---> API server: pending, approved, issued (Progress)
-//!  (who is asked for)  \       store <--- the certificate, verified (issued)
-//!                       \--> CertificateManager --> ServerCertificate, AgentCredentials --> TLS
+//!  CertificateManager ---> CsrApi ---> Request ---> API server: pending, approved, issued (Progress)
+//!                             \------ the certificate, verified (issued)
 //! ```
 
 mod agent;
+mod csr_api;
 mod issued;
 pub(super) mod kind;
-mod manager;
-mod names;
 pub(super) mod progress;
 pub(super) mod request;
-mod rotation;
 mod server;
-mod store;
 
-pub use agent::{AgentCredentials, AgentCredentialsOptions};
+pub(crate) use agent::AgentCredentials;
+pub(crate) use csr_api::CertificateOptions;
 pub use kind::{SERVER_NODE_NAME, SERVER_SUBJECT};
-pub use names::CertificateNames;
-pub use server::{ServerCertificate, ServerCertificateOptions};
+pub(crate) use server::ServerCertificate;

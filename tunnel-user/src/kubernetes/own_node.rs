@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    CertificateNames,
     source::usable_addresses,
     watch::{Scope, WatchLogger, Watcher, follow},
 };
@@ -18,20 +19,23 @@ use crate::model::NodeName;
 pub struct OwnNode {
     client: kube::Client,
     name: NodeName,
-    /// this --internal addresses--> who asks for the certificate
-    addresses_tx: watch::Sender<BTreeSet<IpAddr>>,
+    /// this --name and internal addresses--> who asks for the certificate
+    names_tx: watch::Sender<Option<CertificateNames>>,
 }
 
 impl OwnNode {
     /// Starts without an address; asks nothing of the API server.
-    pub fn new(client: kube::Client, name: NodeName) -> (Self, watch::Receiver<BTreeSet<IpAddr>>) {
-        let (addresses_tx, addresses) = watch::channel(BTreeSet::new());
+    pub fn new(
+        client: kube::Client,
+        name: NodeName,
+    ) -> (Self, watch::Receiver<Option<CertificateNames>>) {
+        let (names_tx, names) = watch::channel(None);
         let this = Self {
             client,
             name,
-            addresses_tx,
+            names_tx,
         };
-        (this, addresses)
+        (this, names)
     }
 
     /// Follows until `shutdown`.
@@ -59,11 +63,12 @@ impl OwnNode {
             tracing::debug!(node = %self.name, "the Node has no InternalIP");
             return;
         }
-        self.addresses_tx.send_if_modified(|known| {
-            let changed = *known != addresses;
+        let names = Some(CertificateNames::of_node(&self.name, addresses.clone()));
+        self.names_tx.send_if_modified(|known| {
+            let changed = *known != names;
             if changed {
                 tracing::info!(node = %self.name, ?addresses, "the addresses of this node");
-                *known = addresses;
+                *known = names;
             }
             changed
         });
@@ -85,22 +90,22 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubernetes::testing::absent_api_server;
+    use crate::kubernetes::testing::{absent_api_server, names};
 
     fn node(addresses: &Value) -> Node {
         let node = json!({"metadata": {"name": "e1"}, "status": {"addresses": addresses}});
         serde_json::from_value(node).unwrap()
     }
 
-    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
-        addresses.iter().map(|ip| ip.parse().unwrap()).collect()
+    fn with(addresses: &[&str]) -> CertificateNames {
+        names(&["e1"], addresses)
     }
 
     #[tokio::test]
     async fn internal_addresses_are_followed_and_never_become_none() {
         let client = absent_api_server();
-        let known = set(&["10.78.0.11"]);
-        let (own, addresses) = OwnNode::new(client, "e1".parse().unwrap());
+        let known = with(&["10.78.0.11"]);
+        let (own, wanted) = OwnNode::new(client, "e1".parse().unwrap());
         own.apply(Event::Apply(node(
             &json!([{"type": "InternalIP", "address": "10.78.0.11"}]),
         )));
@@ -108,7 +113,7 @@ mod tests {
             &json!([{"type": "Hostname", "address": "e1"}]),
         )));
         own.apply(Event::Delete(node(&json!([]))));
-        assert_eq!(*addresses.borrow(), known);
+        assert_eq!(*wanted.borrow(), Some(known));
         own.apply(Event::InitApply(node(&json!([
             {"type": "InternalIP", "address": "10.78.0.12"},
             {"type": "InternalIP", "address": "fd00:78::12"},
@@ -117,6 +122,6 @@ mod tests {
             {"type": "ExternalIP", "address": "203.0.113.5"},
             {"type": "Hostname", "address": "e1"},
         ]))));
-        assert_eq!(*addresses.borrow(), set(&["10.78.0.12", "fd00:78::12"]));
+        assert_eq!(*wanted.borrow(), Some(with(&["10.78.0.12", "fd00:78::12"])));
     }
 }

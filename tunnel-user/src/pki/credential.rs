@@ -67,6 +67,16 @@ impl Credential {
         text
     }
 
+    /// The same without the certificates of the issuers.
+    #[must_use]
+    pub fn without_issuers(&self) -> Self {
+        Self {
+            chain: vec![self.leaf().clone()],
+            key: self.key.clone_key(),
+            validity: self.validity,
+        }
+    }
+
     /// The certificate itself.
     pub fn leaf(&self) -> &CertificateDer<'static> {
         // `new` refuses an empty chain.

@@ -98,12 +98,6 @@ pub fn agent_identity(
     })
 }
 
-/// The key that a certificate is for; `None` where the certificate cannot be read.
-pub fn certificate_key(certificate: &CertificateDer<'_>) -> Option<SubjectKey> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(SubjectKey::of(certificate.public_key().raw))
-}
-
 fn enrolment(names: &AlternativeNames<'_>) -> Option<String> {
     let ids = names
         .uris

@@ -1,13 +1,17 @@
 //! The agent's side: it enrols once, keeps its credential, and renews it in time.
+//!
+//! Enrolment is not the certificate manager's: a token is good once and a refusal is final, so that
+//! somebody has to act, and there is nothing to schedule.
 
 mod call;
 mod credentials;
 mod enrol;
+mod identity;
 mod plan;
-mod store;
+mod renewal;
 
 #[cfg(test)]
 mod tests;
 
 pub use call::CallError;
-pub use credentials::{AgentCredentials, AgentOptions};
+pub(crate) use credentials::{AgentCredentials, AgentOptions};

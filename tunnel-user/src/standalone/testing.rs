@@ -70,8 +70,9 @@ impl TestState {
 
 impl TestServer {
     pub(super) async fn start(state: &Arc<State>, certificate_ttl: Duration) -> Self {
-        let certificate =
-            ServerCertificate::new(Arc::clone(state), SERVER_CERTIFICATE_LIFE, now()).unwrap();
+        let certificate = ServerCertificate::new(Arc::clone(state), SERVER_CERTIFICATE_LIFE)
+            .await
+            .unwrap();
         let service =
             EnrolmentService::new(Arc::clone(state), certificate_ttl, Arc::new(|_| false));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -85,7 +85,7 @@ impl Platform {
         if context.args.kubernetes.cluster.kubernetes {
             kubernetes::platform(context).await
         } else {
-            standalone::platform(&context)
+            standalone::platform(&context).await
         }
     }
 }

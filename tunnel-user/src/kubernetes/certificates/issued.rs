@@ -5,8 +5,9 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::{CertificateNames, kind::CertificateKind};
+use super::kind::CertificateKind;
 use crate::{
+    certificates::CertificateNames,
     observability::chain,
     pki::{AlternativeNames, Credential, SubjectKey, UnreadableExtension, verify_chain},
 };

@@ -25,9 +25,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::{CertificateNames, kind::CertificateKind, progress::Progress};
+use super::{kind::CertificateKind, progress::Progress};
 use crate::{
     backoff::Backoff,
+    certificates::{CertificateNames, Trouble},
     kubernetes::api_error::{describe, is_status},
 };
 
@@ -80,12 +81,12 @@ impl RequestError {
     }
 }
 
-/// Gets a certificate, the leaf first. Waits while the request is pending; `watch_logger` hears why it
+/// Gets a certificate, the leaf first. Waits while the request is pending; `trouble` hears why it
 /// takes long. Whoever stops waiting can ask again with the same request.
 pub(in crate::kubernetes) async fn obtain(
     client: &Client,
     request: &Request<'_>,
-    watch_logger: &(dyn Fn(String) + Sync),
+    trouble: Trouble<'_>,
 ) -> Result<Vec<CertificateDer<'static>>, RequestError> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let name = request.name();
@@ -98,13 +99,13 @@ pub(in crate::kubernetes) async fn obtain(
             () = sleep(pauses.after(Duration::ZERO)) => match look(&api, &name).await {
                 Ok(seen) => progress = seen,
                 Err(error @ RequestError::Gone(_)) => return Err(error),
-                Err(error) => watch_logger(format!("cannot follow the certificate request: {error}")),
+                Err(error) => trouble(format!("cannot follow the certificate request: {error}")),
             },
             () = sleep_until(complaint) => {
                 complaint += 6 * PENDING_TIME;
                 let waits = progress.waits_for(&name);
                 warn!(request = name, "{waits}");
-                watch_logger(waits);
+                trouble(waits);
             }
         }
         match progress {

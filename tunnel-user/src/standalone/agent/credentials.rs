@@ -1,218 +1,139 @@
 //! The agent's credential: got once by enrolment, renewed for as long as the agent runs.
 
-use std::{net::IpAddr, path::PathBuf, slice, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
-use rustls::ClientConfig;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    call::{Ask, ask_any},
-    enrol::{accept, enrol},
+    enrol::enrol,
+    identity::{StoredIdentity, tls},
     plan::{Asked, NoIdentity, Plan, plan},
-    store::{AgentStore, StoredIdentity},
+    renewal::Renewal,
 };
 use crate::{
-    model::{AgentIdentity, Mark, NodeName, ServerAddr},
-    pki::{
-        CLOCK_CHECK, CaPin, RenewalSchedule, ServerProof, Validity, client_config, new_key, request,
+    certificates::{
+        self, CLOCK_CHECK, CertificateManager, CertificateNames, CertificateStore, Signer, Trouble,
     },
-    standalone::{JoinToken, chain, proto::RenewRequest},
+    model::{Mark, NodeName, ServerAddr},
+    pki::{AgentProof, CaPin, PrivateDir, StoreError},
+    standalone::{JoinToken, chain},
 };
 
 /// What an agent needs to know in order to have an identity.
 #[derive(Clone, Debug)]
-pub struct AgentOptions {
+pub(crate) struct AgentOptions {
     /// Where the agent keeps its credential.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// The node.
-    pub node: NodeName,
+    pub(crate) node: NodeName,
     /// The servers, any of which may enrol and renew.
-    pub servers: Vec<ServerAddr>,
+    pub(crate) servers: Vec<ServerAddr>,
     /// The right to enrol, where it is needed; or why the one that was named cannot be read.
-    pub token: Option<Result<JoinToken, String>>,
+    pub(crate) token: Option<Result<JoinToken, String>>,
     /// The CA by which the right server is known at enrolment.
-    pub pin: Option<CaPin>,
+    pub(crate) pin: Option<CaPin>,
     /// The machine's own addresses, proposed where the token names none.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Put on the sockets to servers.
-    pub mark: Mark,
+    pub(crate) mark: Mark,
 }
 
-/// The credential, kept fresh by [`run`](Self::run).
-pub struct AgentCredentials {
-    store: AgentStore,
-    servers: Vec<ServerAddr>,
-    mark: Mark,
-    stored: StoredIdentity,
-    schedule: RenewalSchedule,
-    configs: watch::Sender<Arc<ClientConfig>>,
-    validities: watch::Sender<Validity>,
-}
+/// An agent's credential, got from a standalone server.
+pub(crate) type AgentCredentials = certificates::AgentCredentials<Renewal>;
+
+/// The key of an enrolment that was begun; a lost answer is asked for again with it.
+const JOINING_KEY: &str = "joining.key";
 
 impl AgentCredentials {
     /// Loads the stored credential, or enrols with the token: for as long as no server can be
     /// reached, and until `shutdown`. `trouble` hears why it takes long.
-    pub async fn establish(
+    pub(crate) async fn establish(
         options: &AgentOptions,
-        trouble: &(dyn Fn(String) + Sync),
+        trouble: Trouble<'_>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let store = AgentStore::create(&options.state_dir)?;
-        let asked = Asked {
-            node: &options.node,
-            token: options.token.as_ref().map(|token| match token {
-                Ok(token) => Ok(token),
-                Err(reason) => Err(reason.as_str()),
-            }),
-            pin: options.pin,
-        };
-        let decision = plan_in_time(&store, asked, trouble, shutdown)
-            .await
-            .with_context(|| format!("no identity in {}", store.path().display()))?;
-        let stored = match decision {
-            Plan::UseStored(stored) => {
-                match &options.token {
-                    Some(Err(reason)) => {
-                        info!(reason, "already enrolled, going on without a token");
-                    }
-                    Some(Ok(_)) => info!("already enrolled, the token is not needed any more"),
-                    None => {}
-                }
-                *stored
-            }
-            Plan::Enrol {
-                token,
-                pin,
-                fallback,
-            } => match (
-                enrol(options, &store, (&token, pin), trouble, shutdown).await,
-                fallback,
-            ) {
-                (Ok(stored), _) => stored,
-                (Err(error), None) => return Err(error),
-                (Err(error), Some(fallback)) => {
-                    warn!(
-                        error = chain(error.as_ref()),
-                        "cannot enrol with the new token, keeping the stored identity"
-                    );
-                    *fallback
-                }
-            },
-        };
-        Self::new(store, options, stored)
-    }
-
-    fn new(
-        store: AgentStore,
-        options: &AgentOptions,
-        stored: StoredIdentity,
-    ) -> anyhow::Result<Self> {
-        let config = client_config(
-            &stored.credential,
-            slice::from_ref(&stored.ca),
-            ServerProof::OwnCa,
-        )?;
-        let validity = stored.credential.validity;
-        info!(node = %stored.identity.node, expires = %validity.expires, "the agent has its identity");
-        Ok(Self {
-            store,
+        let store = store(&options.state_dir)?;
+        let stored = identity(options, &store, trouble, shutdown).await?;
+        let wanted = watch::channel(Some(CertificateNames::of_node(&options.node, []))).1;
+        let cas = watch::channel(vec![stored.ca.clone()]).1;
+        let issuer = Renewal {
             servers: options.servers.clone(),
             mark: options.mark,
-            schedule: RenewalSchedule::new(validity, rand::random()),
-            stored,
-            configs: watch::Sender::new(Arc::new(config)),
-            validities: watch::Sender::new(validity),
-        })
+            ca: stored.ca,
+        };
+        let manager = CertificateManager::new((issuer, Signer::Server), store, wanted, cas);
+        Self::load_or_obtain(manager, (AgentProof::Enrolment, tls), trouble, shutdown).await
     }
+}
 
-    /// What the credential proves: the names to register.
-    pub fn identity(&self) -> &AgentIdentity {
-        &self.stored.identity
-    }
+pub(super) fn store(state_dir: &Path) -> Result<CertificateStore, StoreError> {
+    let dir = PrivateDir::create(state_dir)?;
+    Ok(CertificateStore::new(dir, "agent").with_pending_key(JOINING_KEY))
+}
 
-    /// Follows the configuration for sessions.
-    pub fn configs(&self) -> watch::Receiver<Arc<ClientConfig>> {
-        self.configs.subscribe()
-    }
-
-    /// Follows the certificate's life.
-    pub fn validities(&self) -> watch::Receiver<Validity> {
-        self.validities.subscribe()
-    }
-
-    /// The life of the CA's certificate, which is never renewed.
-    pub fn ca_validity(&self) -> Option<Validity> {
-        Validity::of(&self.stored.ca)
-    }
-
-    /// Renews the certificate whenever it is due.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        loop {
-            let wait = self.schedule.wait(OffsetDateTime::now_utc());
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait.min(CLOCK_CHECK)) => {}
+/// The stored identity, or that of an enrolment; either is in the store.
+async fn identity(
+    options: &AgentOptions,
+    store: &CertificateStore,
+    trouble: Trouble<'_>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<StoredIdentity> {
+    let token = options.token.as_ref();
+    let asked = Asked {
+        node: &options.node,
+        token: token.map(|token| token.as_ref().map_err(String::as_str)),
+        pin: options.pin,
+    };
+    let decision = plan_in_time(store, asked, trouble, shutdown)
+        .await
+        .with_context(|| format!("no identity in {}", options.state_dir.display()))?;
+    let (token, pin, fallback) = match decision {
+        Plan::UseStored(stored) => {
+            match &options.token {
+                Some(Err(reason)) => info!(reason, "already enrolled, going on without a token"),
+                Some(Ok(_)) => info!("already enrolled, the token is not needed any more"),
+                None => {}
             }
-            if !self.schedule.wait(OffsetDateTime::now_utc()).is_zero() {
-                continue;
-            }
-            let renewed = tokio::select! {
-                () = shutdown.cancelled() => return,
-                renewed = self.renew() => renewed,
-            };
-            if let Err(error) = renewed {
-                self.schedule
-                    .failed(OffsetDateTime::now_utc(), rand::random());
-                let expires = self.schedule.validity().expires;
-                warn!(error = chain(error.as_ref()), %expires, "cannot renew the agent's certificate");
-            }
+            return Ok(stored);
         }
-    }
-
-    async fn renew(&mut self) -> anyhow::Result<()> {
-        let key = new_key()?;
-        let ask = Ask::Renew(RenewRequest {
-            csr_der: request(&key)?,
-        });
-        let config = self.configs.borrow().clone();
-        let answer = ask_any(&self.servers, &config, self.mark, &ask).await?;
-        let stored = accept(
-            &key,
-            &answer,
-            self.stored.ca.clone(),
-            &self.stored.identity.node,
-        )?;
-        let config = client_config(
-            &stored.credential,
-            slice::from_ref(&stored.ca),
-            ServerProof::OwnCa,
-        )?;
-        self.store.save(&stored)?;
-        let validity = stored.credential.validity;
-        info!(expires = %validity.expires, "renewed the agent's certificate");
-        self.schedule = RenewalSchedule::new(validity, rand::random());
-        self.stored = stored;
-        self.configs.send_replace(Arc::new(config));
-        self.validities.send_replace(validity);
-        Ok(())
+        Plan::Enrol {
+            token,
+            pin,
+            fallback,
+        } => (token, pin, fallback),
+    };
+    let enrolled = enrol(options, store, (&token, pin), trouble, shutdown).await;
+    match (enrolled, fallback) {
+        (Err(error), Some(fallback)) => {
+            warn!(
+                error = chain(error.as_ref()),
+                "cannot enrol with the new token, keeping the stored identity"
+            );
+            Ok(fallback)
+        }
+        (enrolled, _) => enrolled,
     }
 }
 
 /// Decides what to do, once the clock allows it: one that is ahead makes every certificate look old, and a machine that
 /// keeps no time while it is off may set it after this program has started.
 async fn plan_in_time(
-    store: &AgentStore,
+    store: &CertificateStore,
     asked: Asked<'_>,
-    trouble: &(dyn Fn(String) + Sync),
+    trouble: Trouble<'_>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Plan> {
     let mut told = false;
     loop {
-        let late = match plan(store.load()?, asked, OffsetDateTime::now_utc()) {
+        let stored = store.load()?.map(|stored| StoredIdentity::of(&stored?));
+        let late = match plan(stored, asked, OffsetDateTime::now_utc()) {
             Err(late @ NoIdentity::Late { .. }) => late,
             decided => return Ok(decided?),
         };

@@ -11,11 +11,12 @@ use tracing::{info, warn};
 use super::{
     AgentOptions,
     call::{Ask, CallError, ask_any},
-    store::{AgentStore, StoredIdentity},
+    identity::StoredIdentity,
 };
 use crate::{
+    certificates::{CertificateStore, Trouble},
     model::NodeName,
-    pki::{CaPin, Credential, SubjectKey, certificate_key, enrolment_client_config, request},
+    pki::{CaPin, Credential, enrolment_client_config, request},
     standalone::{
         JoinToken, chain,
         proto::{Certificate, EnrolRequest},
@@ -31,12 +32,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// until `shutdown`; a refusal is final.
 pub(super) async fn enrol(
     options: &AgentOptions,
-    store: &AgentStore,
+    store: &CertificateStore,
     (token, pin): (&JoinToken, CaPin),
-    trouble: &(dyn Fn(String) + Sync),
+    trouble: Trouble<'_>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<StoredIdentity> {
-    let key = store.joining_key()?;
+    let key = store.pending_key()?;
     let ask = Ask::Enrol(EnrolRequest {
         token: token.reveal(),
         csr_der: request(&key)?,
@@ -54,42 +55,39 @@ pub(super) async fn enrol(
         CaPin::of(&ca) == Some(pin),
         "the server's answer holds a CA other than that of --ca-hash"
     );
-    let stored = accept(&key, &answer, ca, &options.node)?;
-    store.save(&stored)?;
-    store.forget_joining_key()?;
+    let (credential, stored) = accept(&key, &answer, ca, &options.node)?;
+    store.save(&credential)?;
+    store.forget_pending_key()?;
     info!(node = %stored.identity.node, addresses = ?stored.identity.addresses, "enrolled");
     Ok(stored)
 }
 
 /// Checks that an answer is the certificate that was asked for.
-pub(super) fn accept(
+fn accept(
     key: &KeyPair,
     answer: &Certificate,
     ca: CertificateDer<'static>,
     node: &NodeName,
-) -> anyhow::Result<StoredIdentity> {
+) -> anyhow::Result<(Credential, StoredIdentity)> {
     let leaf = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
         .context("the server's answer holds no certificate")?;
-    let own_key = SubjectKey::of(&rcgen::PublicKeyData::subject_public_key_info(key));
-    ensure!(
-        certificate_key(&leaf) == Some(own_key),
-        "the server's answer holds a certificate for another key"
-    );
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let stored = StoredIdentity::new(Credential::new(key, vec![leaf, ca])?)?;
+    let credential = Credential::new(key, vec![leaf, ca])?;
+    let stored = StoredIdentity::of(&credential)
+        .context("the server's answer holds a certificate that cannot be used")?;
     let named = &stored.identity.node;
     ensure!(
         named == node,
         "the server's answer holds a certificate for node {named}, not for {node}"
     );
-    Ok(stored)
+    Ok((credential, stored))
 }
 
 async fn ask_until_answered(
     options: &AgentOptions,
     config: &Arc<rustls::ClientConfig>,
     ask: &Ask,
-    trouble: &(dyn Fn(String) + Sync),
+    trouble: Trouble<'_>,
 ) -> Result<Certificate, CallError> {
     let mut wait = FIRST_WAIT;
     loop {

@@ -2,19 +2,19 @@
 
 use time::OffsetDateTime;
 
-use super::store::{StoredIdentity, Unusable};
+use super::identity::{StoredIdentity, Unusable};
 use crate::{model::NodeName, pki::CaPin, standalone::JoinToken};
 
 /// What to do.
 #[derive(Debug)]
 pub(super) enum Plan {
     /// The stored identity serves.
-    UseStored(Box<StoredIdentity>),
+    UseStored(StoredIdentity),
     /// Enrol with the token. Where that fails, the identity that is still good serves on.
     Enrol {
         token: JoinToken,
         pin: CaPin,
-        fallback: Option<Box<StoredIdentity>>,
+        fallback: Option<StoredIdentity>,
     },
 }
 
@@ -73,9 +73,9 @@ pub(super) fn plan(
         Ok(stored) => match asked.token {
             Some(Ok(token)) if token.id().as_str() != stored.identity.key.as_str() => {
                 let nothing = || NoIdentity::NoPin;
-                enrol(asked, Some(Box::new(stored)), nothing)
+                enrol(asked, Some(stored), nothing)
             }
-            Some(_) | None => Ok(Plan::UseStored(Box::new(stored))),
+            Some(_) | None => Ok(Plan::UseStored(stored)),
         },
         Err(unusable) => enrol(asked, None, || unusable),
     }
@@ -105,7 +105,7 @@ fn check(
             "the stored certificate is of another CA than --ca-hash names".to_owned(),
         ));
     }
-    let validity = stored.credential.validity;
+    let validity = stored.validity;
     if validity.has_ended(now) {
         return Err(NoIdentity::Late {
             expired: validity.expires,
@@ -118,7 +118,7 @@ fn check(
 
 fn enrol(
     asked: Asked<'_>,
-    fallback: Option<Box<StoredIdentity>>,
+    fallback: Option<StoredIdentity>,
     without_token: impl FnOnce() -> NoIdentity,
 ) -> Result<Plan, NoIdentity> {
     let token = match asked.token {

@@ -11,7 +11,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     AgentCredentials, AgentOptions, CallError,
     call::{Ask, ask_any},
-    store::AgentStore,
+    credentials::store,
+    identity::StoredIdentity,
 };
 use crate::{
     model::{AgentIdentity, Mark, ServerAddr},
@@ -97,7 +98,7 @@ async fn an_agent_enrols_once_and_never_needs_the_token_again() {
     let token = test.token("edge-1", &[]);
     let mut options = options(&test, &server.addr, Some(token.clone()));
     let enrolled = establish(&options).await.unwrap();
-    let identity = enrolled.identity().clone();
+    let identity = enrolled.identities().borrow().clone();
     assert_eq!(identity.addresses, options.addresses);
     assert_eq!(identity.key.as_str(), token.id().as_str());
     let files: Vec<_> = std::fs::read_dir(&options.state_dir)
@@ -111,7 +112,7 @@ async fn an_agent_enrols_once_and_never_needs_the_token_again() {
     for token in [Some(Ok(token)), Some(deleted), None] {
         options.token = token;
         let stored = establish(&options).await.unwrap();
-        assert_eq!(*stored.identity(), identity);
+        assert_eq!(*stored.identities().borrow(), identity);
     }
 }
 
@@ -125,7 +126,7 @@ async fn an_agent_renews_its_certificate_while_it_runs() {
         Some(test.token("edge-1", &["10.0.0.1"])),
     );
     let credentials = establish(&options).await.unwrap();
-    let identity = credentials.identity().clone();
+    let identity = credentials.identities().borrow().clone();
     let (mut configs, validities) = (credentials.configs(), credentials.validities());
     let first = *validities.borrow();
     let shutdown = CancellationToken::new();
@@ -136,10 +137,10 @@ async fn an_agent_renews_its_certificate_while_it_runs() {
     shutdown.cancel();
     timeout(PATIENCE, running).await.unwrap().unwrap();
     assert!(validities.borrow().expires > first.expires);
-    let store = AgentStore::create(&options.state_dir).unwrap();
+    let store = store(&options.state_dir).unwrap();
     let stored = store.load().unwrap().unwrap().unwrap();
-    assert_eq!(stored.identity, identity);
-    assert_eq!(stored.credential.validity, *validities.borrow());
+    assert_eq!(StoredIdentity::of(&stored).unwrap().identity, identity);
+    assert_eq!(stored.validity, *validities.borrow());
 }
 
 #[tokio::test]
@@ -148,10 +149,10 @@ async fn an_agent_whose_answer_was_lost_asks_again_after_a_restart() {
     let server = TestServer::start(&test.state, DAY).await;
     let token = test.token("edge-1", &["10.0.0.1"]);
     let options = options(&test, &server.addr, Some(token.clone()));
-    let store = AgentStore::create(&options.state_dir).unwrap();
+    let store = store(&options.state_dir).unwrap();
     let lost = Ask::Enrol(EnrolRequest {
         token: token.reveal(),
-        csr_der: request(&store.joining_key().unwrap()).unwrap(),
+        csr_der: request(&store.pending_key().unwrap()).unwrap(),
         addresses: vec![],
         node: "edge-1".to_owned(),
     });
@@ -315,13 +316,31 @@ async fn a_new_token_enrols_anew_and_a_bad_one_leaves_the_identity_that_is_good(
     let second = test.token("edge-1", &["10.0.0.2"]);
     let again = options(&test, &server.addr, Some(second.clone()));
     let credentials = establish(&again).await.unwrap();
-    assert_eq!(credentials.identity().key.as_str(), second.id().as_str());
+    assert_eq!(
+        credentials.identities().borrow().key.as_str(),
+        second.id().as_str()
+    );
 
     let bad = "aaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaa".parse().unwrap();
     let credentials = establish(&options(&test, &server.addr, Some(bad)))
         .await
         .unwrap();
-    assert_eq!(credentials.identity().key.as_str(), second.id().as_str());
+    assert_eq!(
+        credentials.identities().borrow().key.as_str(),
+        second.id().as_str()
+    );
+}
+
+#[test]
+fn a_certificate_for_another_key_is_nobodys_identity() {
+    let ca = Ca::generate(now()).unwrap();
+    let life = Validity::starting(now(), DAY);
+    let [mut own, other] = [credential(&ca, life), credential(&ca, life)];
+    own.chain.push(ca.certificate().clone());
+    assert!(StoredIdentity::of(&own).is_ok());
+    own.key = other.key;
+    let error = StoredIdentity::of(&own).unwrap_err();
+    assert!(error.to_string().contains("key does not belong"), "{error}");
 }
 
 #[tokio::test]
@@ -330,7 +349,7 @@ async fn a_damaged_credential_is_named_and_a_token_replaces_it() {
     let server = TestServer::start(&test.state, DAY).await;
     let mut options = options(&test, &server.addr, None);
     let damaged: PathBuf = options.state_dir.join("agent.pem");
-    AgentStore::create(&options.state_dir).unwrap();
+    store(&options.state_dir).unwrap();
     std::fs::write(&damaged, "rubbish").unwrap();
     let message = refused(&options).await;
     assert!(
@@ -344,11 +363,11 @@ async fn a_damaged_credential_is_named_and_a_token_replaces_it() {
 
     options.token = Some(Ok(test.token("edge-1", &["10.0.0.1"])));
     let credentials = establish(&options).await.unwrap();
-    let store = AgentStore::create(&options.state_dir).unwrap();
+    let store = store(&options.state_dir).unwrap();
     let stored = store.load().unwrap().unwrap().unwrap();
     assert_eq!(
-        agent_identity(stored.credential.leaf(), AgentProof::Enrolment).unwrap(),
-        *credentials.identity()
+        agent_identity(stored.leaf(), AgentProof::Enrolment).unwrap(),
+        *credentials.identities().borrow()
     );
 }
 

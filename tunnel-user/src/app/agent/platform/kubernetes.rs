@@ -1,7 +1,5 @@
 //! An agent of a Kubernetes cluster.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -9,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Platform, PlatformContext};
 use crate::{
     kubernetes::{
-        Access, AgentCredentials, AgentCredentialsOptions, OwnNode, ServerAddresses,
+        Access, AgentCredentials, CertificateNames, CertificateOptions, OwnNode, ServerAddresses,
         ServerAddressesOptions,
         source::{AgentPorts, AgentPortsOptions},
     },
@@ -24,7 +22,7 @@ pub(super) async fn establish(mut context: PlatformContext<'_>) -> anyhow::Resul
     let servers = find_servers(&access, &mut context)?;
     let listed_ports = follow_ports(&access, &mut context)?;
     let node = args.node_name()?;
-    let addresses = own_addresses(&access, &node, &mut context);
+    let names = own_names(&access, &node, &mut context);
     let PlatformContext {
         identity,
         tasks,
@@ -32,17 +30,16 @@ pub(super) async fn establish(mut context: PlatformContext<'_>) -> anyhow::Resul
         end,
         ..
     } = context;
-    let options = AgentCredentialsOptions {
+    let options = CertificateOptions {
         client: access.client,
         cas: access.cas,
         cert_dir: args.cluster.cert_dir(&args.state_dir),
-        node,
-        addresses,
+        names,
         life: Some(args.agent_certificate_ttl),
     };
     tasks.spawn("reloading credential files", files.run(end.clone()));
     let trouble = |reason| identity.not_ready(reason);
-    let credentials = AgentCredentials::establish(options, &trouble, stop).await?;
+    let credentials = AgentCredentials::establish(node, options, &trouble, stop).await?;
     let platform = Platform {
         identity: credentials.identities(),
         servers,
@@ -76,21 +73,22 @@ fn follow_ports(access: &Access, context: &mut PlatformContext<'_>) -> anyhow::R
 }
 
 /// What the flag says (in a pod, what the kubelet says of its node), or else the Node.
-fn own_addresses(
+fn own_names(
     access: &Access,
     node: &NodeName,
     context: &mut PlatformContext<'_>,
-) -> watch::Receiver<BTreeSet<IpAddr>> {
-    let given: BTreeSet<_> = context.args.node_ip.iter().copied().collect();
+) -> watch::Receiver<Option<CertificateNames>> {
+    let given = &context.args.node_ip;
     if !given.is_empty() {
-        return watch::channel(given).1;
+        let names = CertificateNames::of_node(node, given.iter().copied());
+        return watch::channel(Some(names)).1;
     }
-    let (own_node, addresses) = OwnNode::new(access.client.clone(), node.clone());
+    let (own_node, names) = OwnNode::new(access.client.clone(), node.clone());
     let end = context.end.clone();
     context
         .tasks
         .spawn("watching this node's Node object", own_node.run(end));
-    addresses
+    names
 }
 
 /// What the flag says, or else the Service.

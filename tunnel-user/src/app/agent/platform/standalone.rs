@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use super::{Platform, PlatformContext};
 use crate::{
     app::agent::addresses,
-    pki::SERVER_NAME,
+    pki::{SERVER_NAME, Validity},
     standalone::{AgentCredentials, AgentOptions},
 };
 
@@ -41,14 +41,14 @@ pub(super) async fn establish(context: PlatformContext<'_>) -> anyhow::Result<Pl
     let credentials = AgentCredentials::establish(&options, &trouble, stop).await?;
     let server_name = SERVER_NAME.try_into().expect("the constant is a DNS name");
     let platform = Platform {
-        // What an enrolment proves never changes; nor do flags.
-        identity: watch::channel(credentials.identity().clone()).1,
+        identity: credentials.identities(),
+        // Flags never change.
         servers: watch::channel(args.server.clone()).1,
         tls: credentials.configs(),
         // Here a refused agent is to enrol anew, which takes a token.
         refused_tx: watch::Sender::new(None),
         validities: credentials.validities(),
-        authority: credentials.ca_validity(),
+        authority: credentials.cas().borrow().first().and_then(Validity::of),
         listed_ports: None,
         server_name: Some(server_name),
     };

@@ -4,10 +4,7 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    observability::readiness::Condition,
-    pki::{CLOCK_CHECK, Validity},
-};
+use crate::{certificates::CLOCK_CHECK, observability::readiness::Condition, pki::Validity};
 
 /// Tells, until the end, whenever the clock has moved.
 pub(super) async fn compare_with_clock(

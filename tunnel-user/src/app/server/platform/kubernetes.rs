@@ -23,8 +23,8 @@ use super::{Platform, PlatformContext};
 use crate::{
     app::certificates::follow_expiry,
     kubernetes::{
-        Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, Election, Membership,
-        MembershipOptions, ObjectName, SERVER_SUBJECT, ServerCertificate, ServerCertificateOptions,
+        Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, CertificateOptions,
+        Election, Membership, MembershipOptions, ObjectName, SERVER_SUBJECT, ServerCertificate,
         ServerNames, ServerNamesOptions,
         events::Events,
         source::{LiveSessions, Source, SourceHealth, SourceOptions},
@@ -201,7 +201,7 @@ impl Member<'_> {
 
     fn certificate(&self, names: Names) -> anyhow::Result<ServerCertificate> {
         let cluster = &self.settings.cluster;
-        ServerCertificate::new(ServerCertificateOptions {
+        ServerCertificate::new(CertificateOptions {
             client: self.client(),
             cas: self.access.cas.clone(),
             cert_dir: cluster.cert_dir(&self.context.args.state_dir),

@@ -25,13 +25,13 @@ const LARGEST_CALL: usize = 64 * 1024;
 
 type OwnAddresses = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
 
-pub(super) fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Platform> {
+pub(super) async fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Platform> {
     let PlatformContext {
         args, addresses, ..
     } = *context;
     let now = OffsetDateTime::now_utc();
     let state = Arc::new(State::create(&args.state_dir, now)?);
-    let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE, now)?;
+    let certificate = ServerCertificate::new(Arc::clone(&state), SERVER_CERTIFICATE_LIFE).await?;
     let (source, snapshots) = Source::new(
         &state,
         args.tunnel_ports(),
@@ -42,7 +42,7 @@ pub(super) fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Platform
         subject: format!("CN={SERVER_NAME}"),
         validity: {
             let validities = certificate.validities();
-            Arc::new(move || Some(*validities.borrow()))
+            Arc::new(move || *validities.borrow())
         },
         authority: Some(state.ca().validity()),
         // Each standalone server stands for itself.
@@ -84,7 +84,7 @@ fn tasks(
         ),
         (
             "renewing the server's certificate",
-            Box::pin(certificate.run(end.clone())),
+            Box::pin(certificate.run(|_| {}, end.clone())),
         ),
         ("comparing the CA with the clock", Box::pin(clock)),
         ("watching certificates", Box::pin(expiry)),

@@ -1,10 +1,14 @@
-use std::{fs, sync::Mutex};
+use std::{fs, net::IpAddr, sync::Mutex, time::Duration};
 
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::*;
-use crate::kubernetes::testing::{ClusterCa, absent_api_server, names};
+use crate::kubernetes::{
+    CertificateNames,
+    testing::{ClusterCa, absent_api_server, names},
+};
 
 const HOUR: Duration = Duration::from_hours(1);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -13,7 +17,7 @@ struct Test {
     ca: ClusterCa,
     cas: watch::Sender<Vec<CertificateDer<'static>>>,
     dir: tempfile::TempDir,
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
+    names: watch::Sender<Option<CertificateNames>>,
 }
 
 impl Test {
@@ -23,7 +27,7 @@ impl Test {
             cas: watch::Sender::new(vec![ca.certificate.clone()]),
             ca,
             dir: tempfile::tempdir().unwrap(),
-            addresses: watch::Sender::default(),
+            names: watch::Sender::default(),
         }
     }
 
@@ -32,13 +36,12 @@ impl Test {
         fs::write(self.dir.path().join("agent.pem"), credential.to_pem()).unwrap();
     }
 
-    fn options(&self) -> AgentCredentialsOptions {
-        AgentCredentialsOptions {
+    fn options(&self) -> CertificateOptions {
+        CertificateOptions {
             client: absent_api_server(),
             cas: self.cas.subscribe(),
             cert_dir: self.dir.path().to_owned(),
-            node: "edge-1".parse().unwrap(),
-            addresses: self.addresses.subscribe(),
+            names: self.names.subscribe(),
             life: None,
         }
     }
@@ -46,9 +49,14 @@ impl Test {
     async fn establish(&self) -> AgentCredentials {
         let shutdown = CancellationToken::new();
         let watch_logger = |reason| panic!("{reason}");
-        let establishing = AgentCredentials::establish(self.options(), &watch_logger, &shutdown);
+        let establishing =
+            AgentCredentials::establish(node(), self.options(), &watch_logger, &shutdown);
         timeout(PATIENCE, establishing).await.unwrap().unwrap()
     }
+}
+
+fn node() -> NodeName {
+    "edge-1".parse().unwrap()
 }
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
@@ -74,15 +82,16 @@ async fn the_stored_certificate_proves_the_node_without_an_api_server() {
 async fn a_certificate_of_another_node_is_not_used_and_the_agent_waits() {
     let test = Test::new();
     test.store("edge-2", &["10.0.0.1"], OffsetDateTime::now_utc());
-    test.addresses
-        .send_replace(["10.0.0.1".parse().unwrap()].into());
+    test.names
+        .send_replace(Some(names(&["edge-1"], &["10.0.0.1"])));
     let shutdown = CancellationToken::new();
     let heard = Mutex::new(String::new());
     let watch_logger = |reason: String| {
         *heard.lock().unwrap() = reason;
         shutdown.cancel();
     };
-    let establishing = AgentCredentials::establish(test.options(), &watch_logger, &shutdown);
+    let establishing =
+        AgentCredentials::establish(node(), test.options(), &watch_logger, &shutdown);
     let outcome = timeout(PATIENCE, establishing).await.unwrap();
     assert!(outcome.is_err());
     let heard = heard.into_inner().unwrap();
@@ -97,16 +106,16 @@ async fn a_change_of_addresses_changes_the_identity_with_the_certificate() {
     let test = Test::new();
     let now = OffsetDateTime::now_utc();
     test.store("edge-1", &["10.0.0.1"], now - Duration::from_mins(1));
-    test.addresses
-        .send_replace(ips(&["10.0.0.1"]).into_iter().collect());
+    test.names
+        .send_replace(Some(names(&["edge-1"], &["10.0.0.1"])));
     let credentials = test.establish().await;
     let mut identities = credentials.identities();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(credentials.run(shutdown.clone()));
 
     test.store("edge-1", &["10.0.0.2"], now);
-    test.addresses
-        .send_replace(ips(&["10.0.0.2"]).into_iter().collect());
+    test.names
+        .send_replace(Some(names(&["edge-1"], &["10.0.0.2"])));
     let moved = identities.wait_for(|identity| identity.addresses == ips(&["10.0.0.2"]));
     timeout(PATIENCE, moved).await.unwrap().unwrap();
     shutdown.cancel();

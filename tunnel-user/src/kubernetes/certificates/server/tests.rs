@@ -1,18 +1,20 @@
-use std::fs;
+use std::{fs, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
-use tokio::{io::duplex, time::timeout};
+use tokio::{io::duplex, sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     kubernetes::{
+        CertificateNames,
         certificates::kind::{AGENT, CertificateKind, SERVER_NODE_NAME, SERVER_PROOF},
         testing::{ClusterCa, absent_api_server, names},
     },
-    pki::{Subject, client_config, provider},
+    pki::{Credential, Subject, client_config, provider},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -41,7 +43,7 @@ impl Test {
     }
 
     fn certificate(&self) -> ServerCertificate {
-        ServerCertificate::new(ServerCertificateOptions {
+        ServerCertificate::new(CertificateOptions {
             client: absent_api_server(),
             cas: self.cas.subscribe(),
             cert_dir: self.dir.path().to_owned(),

@@ -23,7 +23,7 @@ fn stored(ca: &Ca) -> StoredIdentity {
         .unwrap();
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     let chain = vec![leaf, ca.certificate().clone()];
-    StoredIdentity::new(Credential::new(key.into(), chain).unwrap()).unwrap()
+    StoredIdentity::of(&Credential::new(key.into(), chain).unwrap()).unwrap()
 }
 
 fn decide(

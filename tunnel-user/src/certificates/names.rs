@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use crate::model::NodeName;
+
 /// The names of a certificate: those under which a server is dialled, or those of an agent's node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {
@@ -15,6 +17,14 @@ impl CertificateNames {
     /// Whether there is no name at all.
     pub fn is_empty(&self) -> bool {
         self.dns.is_empty() && self.ips.is_empty()
+    }
+
+    /// Those of an agent's node.
+    pub fn of_node(node: &NodeName, ips: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self {
+            dns: [node.to_string()].into(),
+            ips: ips.into_iter().map(|ip| ip.to_canonical()).collect(),
+        }
     }
 
     /// Whether every name of `others` is among these.
