@@ -5,19 +5,20 @@
 //! | `dnat-ports-pair` | `9100=10264, 9200=10264`, or a plain list |
 //! | `http-proxy-ports`, `https-proxy-ports`, `localhost-proxy-ports` | `9445, 9051` |
 //!
-//! Yurt-Tunnel told its own HTTP and HTTPS listeners apart by them. Culvert carries bytes, so each
-//! of these ports is tunnelled in the same way; what is behind those of `localhost-proxy-ports`
-//! listens on the node's loopback.
+//! Each of these ports is tunnelled in the same way, for the redirect carries bytes; what is behind
+//! those of `localhost-proxy-ports` listens on the node's loopback. What is spoken on the others decides
+//! where the Service of clients that dial by name leads: of several keys with one port the last counts.
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::model::{PortSet, TunnelPort};
+use crate::model::{HTTP_PORT, HTTPS_PORT, PortSet, Scheme, SchemedPorts, TunnelPort};
 
 const PAIRS: &str = "dnat-ports-pair";
+const HTTP: &str = "http-proxy-ports";
+const HTTPS: &str = "https-proxy-ports";
 const LOOPBACK: &str = "localhost-proxy-ports";
-const KEYS: [&str; 4] = [PAIRS, "http-proxy-ports", "https-proxy-ports", LOOPBACK];
-/// Yurt-Tunnel's HTTP and HTTPS listeners, the right side of a pair.
-const YURT_TUNNEL_LISTENERS: [u16; 2] = [10264, 10263];
+/// As Yurt-Tunnel reads them.
+const KEYS: [&str; 4] = [PAIRS, HTTP, HTTPS, LOOPBACK];
 /// Half of what the kernel's map holds: the nodes' own kubelet ports need room as well.
 const MOST_PORTS: usize = 512;
 /// How many bad values of a key are named, and how much of each.
@@ -31,6 +32,8 @@ pub(super) struct Ports {
     pub(super) tunnelled: PortSet,
     /// Those of them whose services listen on the node's loopback.
     pub(super) loopback: PortSet,
+    /// What is spoken on those that are listed for it, whatever else they are listed for.
+    pub(super) schemes: SchemedPorts,
     pub(super) problems: Vec<PortsProblem>,
 }
 
@@ -110,21 +113,21 @@ impl Ports {
     }
 
     fn read_key(&mut self, key: &'static str, value: &str, reserved: &PortSet) {
-        let (read, expected): (fn(&str) -> Option<TunnelPort>, _) = if key == PAIRS {
-            (pair, "PORT=10264, ... with ports from 1 to 65535")
-        } else {
-            (port, "PORT, ... with ports from 1 to 65535")
+        let expected = match key {
+            PAIRS => "PORT=10264, ... with ports from 1 to 65535",
+            _ => "PORT, ... with ports from 1 to 65535",
         };
         let mut bad = BadValues::default();
         let mut own = PortSet::new();
         for entry in value.split(',').map(str::trim).filter(|e| !e.is_empty()) {
-            match read(entry) {
+            match read(key, entry) {
                 None => bad.add(entry),
-                Some(port) if reserved.contains(&port) => drop(own.insert(port)),
-                Some(port) => {
+                Some((port, _)) if reserved.contains(&port) => drop(own.insert(port)),
+                Some((port, scheme)) => {
                     self.tunnelled.insert(port);
-                    if key == LOOPBACK {
-                        self.loopback.insert(port);
+                    match scheme {
+                        Some(scheme) => drop(self.schemes.insert(port, scheme)),
+                        None => drop(self.loopback.insert(port)),
                     }
                 }
             }
@@ -147,9 +150,20 @@ impl Ports {
         if wanted > MOST_PORTS {
             self.tunnelled = self.tunnelled.iter().copied().take(MOST_PORTS).collect();
             self.loopback = &self.loopback & &self.tunnelled;
+            self.schemes.retain(|port, _| self.tunnelled.contains(port));
             let most = MOST_PORTS;
             self.problems.push(PortsProblem::TooMany { wanted, most });
         }
+    }
+}
+
+/// The port of an entry, and what is spoken there, where its key says so.
+fn read(key: &str, entry: &str) -> Option<(TunnelPort, Option<Scheme>)> {
+    match key {
+        PAIRS => pair(entry).map(|(port, scheme)| (port, Some(scheme))),
+        HTTP => port(entry).map(|port| (port, Some(Scheme::Http))),
+        HTTPS => port(entry).map(|port| (port, Some(Scheme::Https))),
+        _ => port(entry).map(|port| (port, None)),
     }
 }
 
@@ -159,14 +173,16 @@ fn port(entry: &str) -> Option<TunnelPort> {
 
 /// The left side of a pair. The right side must be a listener of Yurt-Tunnel's, as there: who
 /// writes another port may mean something that nobody does.
-fn pair(entry: &str) -> Option<TunnelPort> {
+fn pair(entry: &str) -> Option<(TunnelPort, Scheme)> {
     let Some((left, right)) = entry.split_once('=') else {
-        return port(entry);
+        return port(entry).map(|port| (port, Scheme::Http));
     };
-    let right = port(right.trim())?.number();
-    YURT_TUNNEL_LISTENERS
-        .contains(&right)
-        .then(|| port(left.trim()))?
+    let scheme = match port(right.trim())?.number() {
+        HTTP_PORT => Scheme::Http,
+        HTTPS_PORT => Scheme::Https,
+        _ => return None,
+    };
+    port(left.trim()).map(|port| (port, scheme))
 }
 
 fn list(ports: &PortSet) -> String {

@@ -27,6 +27,34 @@ fn every_key_of_yurt_tunnel_is_read_in_its_format() {
 }
 
 #[test]
+fn what_is_spoken_on_a_port_is_the_last_keys_word_and_loopback_ports_say_nothing_of_it() {
+    let read = read(&[
+        ("dnat-ports-pair", "1=10264, 2=10263, 3, 4=10264, 5=10264"),
+        ("http-proxy-ports", "2, 6, 7"),
+        ("https-proxy-ports", "4, 7, 8"),
+        ("localhost-proxy-ports", "8, 9"),
+    ]);
+    let schemes: Vec<_> = read
+        .schemes
+        .iter()
+        .map(|(port, scheme)| (port.number(), *scheme))
+        .collect();
+    let (http, https) = (Scheme::Http, Scheme::Https);
+    let expected = [
+        (1, http),
+        (2, http),
+        (3, http),
+        (4, https),
+        (5, http),
+        (6, http),
+        (7, https),
+        (8, https),
+    ];
+    assert_eq!(schemes, expected);
+    assert_eq!(read.loopback, ports(&[8, 9]));
+}
+
+#[test]
 fn empty_values_ask_for_nothing() {
     let keys = KEYS.map(|key| (key, " "));
     assert_eq!(read(&keys), Ports::default());
