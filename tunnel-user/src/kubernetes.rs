@@ -14,6 +14,7 @@ pub mod events;
 mod membership;
 mod object_name;
 mod own_node;
+mod publication;
 mod services;
 pub mod source;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use election::Election;
 pub use membership::{Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;
+pub use publication::{Publication, PublicationOptions, PublicationReader, Published};
 pub use services::{
     NoServerAddress, ServerAddresses, ServerAddressesOptions, ServerNames, ServerNamesOptions,
 };

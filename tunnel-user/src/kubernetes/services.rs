@@ -21,6 +21,7 @@ mod server_names;
 #[cfg(test)]
 mod testing;
 
+pub(super) use self::facts::{Watched, ip, type_of};
 pub use self::{
     addresses::NoServerAddress,
     server_addresses::{ServerAddresses, ServerAddressesOptions},

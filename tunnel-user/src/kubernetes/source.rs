@@ -16,6 +16,7 @@ mod following;
 mod health;
 mod index;
 mod judgement;
+mod listing;
 mod node;
 mod pod_ranges;
 mod ports;
@@ -38,6 +39,7 @@ pub use self::{
     agent_ports::{AgentPorts, AgentPortsOptions},
     health::{Origin, SourceHealth, WatchHealth},
     judgement::NodeProblem,
+    listing::{ListedNode, Listing, NodePlace},
     ports::{BadValues, PortsProblem},
     problem_report::ClusterProblem,
     selector::{InvalidNodeSelector, NodeSelector},
@@ -164,6 +166,7 @@ impl Source {
                 index,
                 snapshots,
                 health,
+                listing_tx: latest::Sender::new(None),
                 saved_tx: latest::Sender::new(None),
                 reporter: EventReporter::new(events),
                 leading: false,
@@ -174,6 +177,12 @@ impl Source {
             saved,
         };
         Ok((source, reader, health_reader))
+    }
+
+    /// Follows every Node and what is spoken on the ports; `None` while this server does not lead, or does not
+    /// know.
+    pub fn listings(&self) -> latest::Receiver<Option<Arc<Listing>>> {
+        self.state.listing_tx.subscribe()
     }
 
     /// Follows the cluster until `shutdown`; keeps what is known on disk until `in_service` ends,

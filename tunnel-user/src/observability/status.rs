@@ -165,6 +165,54 @@ pub struct ClusterStatus {
     pub events_lost: u64,
     /// What this server decided on certificate requests since it started.
     pub approvals: ApprovalStatus,
+    /// What it writes while it leads, for clients that dial nodes by name; nothing where it does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedStatus>,
+}
+
+/// One object that the leading server writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStatus {
+    /// What it holds.
+    pub kind: PublishedKind,
+    /// Its name, as `namespace/name`.
+    pub object: String,
+    /// Records or ports in it; 0 while this server does not lead.
+    pub entries: u64,
+    /// The size of the `ConfigMap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The size that it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// When this server last wrote it.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub written_at: Option<OffsetDateTime>,
+    /// How often it has, since it started.
+    pub writes: u64,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
+}
+
+/// What the leading server writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishedKind {
+    /// The nodes' DNS records.
+    Names,
+    /// The ports of the internal Service.
+    ServicePorts,
+}
+
+impl PublishedKind {
+    /// As labels of metrics and columns of tables say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Names => "names",
+            Self::ServicePorts => "service_ports",
+        }
+    }
 }
 
 /// Decisions on certificate requests.

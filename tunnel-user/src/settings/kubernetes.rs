@@ -75,13 +75,27 @@ pub struct ServerKubernetesArgs {
     )]
     pub kubelet_ports: Vec<TunnelPort>,
 
-    /// Service under which the cluster's own clients know the server
+    /// Service under which the cluster's own clients know the server, and to which names of edge nodes lead
     #[arg(
         long,
         value_name = "NAMESPACE/NAME",
         default_value = "kube-system/x-tunnel-server-internal-svc"
     )]
     pub internal_service: ObjectName,
+
+    /// Whether this server, while it leads, keeps the nodes' DNS records in --dns-config, and the ports of
+    /// --internal-service as --ports-config has them
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub publish_names: bool,
+
+    /// `ConfigMap` of the nodes' DNS records, which `CoreDNS` reads
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/yurt-tunnel-nodes"
+    )]
+    pub dns_config: ObjectName,
 
     /// Addresses that the server's certificate names besides those of the Services (repeatable, or
     /// a comma list)

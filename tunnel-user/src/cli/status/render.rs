@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use super::super::table::{Table, join};
 use crate::observability::status::{
-    CertificateStatus, ClusterStatus, NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport,
+    CertificateStatus, ClusterStatus, NodeStatus, PublishedStatus, RedirectStatus, Role,
+    SessionStatus, StatusReport,
 };
 
 const DAY: u64 = 24 * 60 * 60;
@@ -47,6 +48,7 @@ fn write_report(out: &mut String, report: &StatusReport) -> fmt::Result {
     }
     if let Some(cluster) = &report.cluster {
         write_cluster(out, cluster, now)?;
+        published(out, &cluster.published, now)?;
     }
     certificates(out, &report.certificates, now)
 }
@@ -178,6 +180,34 @@ fn write_cluster(out: &mut String, cluster: &ClusterStatus, now: OffsetDateTime)
             ("servers", cluster.servers.to_string()),
             ("approvals", approvals),
         ],
+    )
+}
+
+/// What this server has written while it led.
+fn published(out: &mut String, published: &[PublishedStatus], now: OffsetDateTime) -> fmt::Result {
+    if published.is_empty() {
+        return Ok(());
+    }
+    let rows = published.iter().map(|one| {
+        let written = one.written_at.map(|at| format!("{} ago", Age(now - at)));
+        let trouble = if one.troubles.is_empty() {
+            "-".to_owned()
+        } else {
+            one.troubles.join("; ")
+        };
+        [
+            one.kind.as_str().to_owned(),
+            one.object.clone(),
+            one.entries.to_string(),
+            written.unwrap_or_else(|| "never".to_owned()),
+            trouble,
+        ]
+    });
+    section(out, "PUBLISHED", published.len())?;
+    columns(
+        out,
+        ["KIND", "OBJECT", "ENTRIES", "WRITTEN", "TROUBLE"],
+        rows,
     )
 }
 

@@ -10,7 +10,7 @@ use crate::{
         admin::{AdminError, AdminServer, MakeStatus, OnConflict},
         status::{
             ApprovalStatus, CertificateStatus, ClusterStatus, ConditionStatus, NodeStatus,
-            RedirectStatus, Role, SessionStatus,
+            PublishedKind, PublishedStatus, RedirectStatus, Role, SessionStatus,
         },
     },
 };
@@ -111,6 +111,28 @@ fn server_report() -> StatusReport {
             denied: 1,
             pending: 0,
         },
+        published: vec![
+            PublishedStatus {
+                kind: PublishedKind::Names,
+                object: "kube-system/yurt-tunnel-nodes".to_owned(),
+                entries: 4,
+                bytes: Some(100),
+                limit: Some(1 << 20),
+                written_at: Some(NOW - Duration::seconds(7)),
+                writes: 2,
+                troubles: vec!["no ClusterIP".to_owned(), "nearly full".to_owned()],
+            },
+            PublishedStatus {
+                kind: PublishedKind::ServicePorts,
+                object: "kube-system/x-tunnel-server-internal-svc".to_owned(),
+                entries: 2,
+                bytes: None,
+                limit: None,
+                written_at: None,
+                writes: 0,
+                troubles: Vec::new(),
+            },
+        ],
     });
     report
 }

@@ -16,7 +16,7 @@ const PORT_NAME: &str = "tcp";
 
 /// One object, as its watch tells it.
 #[derive(Debug)]
-pub(super) struct Watched<K> {
+pub(in crate::kubernetes) struct Watched<K> {
     object: Option<K>,
     /// Seen in the list that is under way.
     listing: Option<K>,
@@ -42,7 +42,7 @@ impl<K> Default for Watched<K> {
 }
 
 impl<K> Watched<K> {
-    pub(super) fn apply(&mut self, event: Event<K>) {
+    pub(in crate::kubernetes) fn apply(&mut self, event: Event<K>) {
         match event {
             Event::Apply(object) => self.object = Some(object),
             Event::Delete(_) => self.object = None,
@@ -56,11 +56,11 @@ impl<K> Watched<K> {
     }
 
     /// Whether it is known if the object exists.
-    pub(super) fn is_listed(&self) -> bool {
+    pub(in crate::kubernetes) fn is_listed(&self) -> bool {
         self.listed
     }
 
-    pub(super) fn get(&self) -> Option<&K> {
+    pub(in crate::kubernetes) fn get(&self) -> Option<&K> {
         self.object.as_ref()
     }
 }
@@ -106,11 +106,11 @@ pub(super) fn ips(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     addresses.filter_map(|address| ip(address))
 }
 
-pub(super) fn ip(text: &str) -> Option<IpAddr> {
+pub(in crate::kubernetes) fn ip(text: &str) -> Option<IpAddr> {
     text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
-pub(super) fn type_of(service: &Service) -> &str {
+pub(in crate::kubernetes) fn type_of(service: &Service) -> &str {
     let spec = service.spec.as_ref();
     let kind = spec.and_then(|spec| spec.type_.as_deref());
     kind.unwrap_or("ClusterIP")

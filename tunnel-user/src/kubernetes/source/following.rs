@@ -19,6 +19,7 @@ use super::{
     cluster_addresses::Known,
     debouncer::Debouncer,
     index::{Index, View},
+    listing::Listing,
     node::NodeObject,
     problem_report::EventReporter,
     saved::{FRESH, Saved},
@@ -34,6 +35,8 @@ pub(super) struct SourceState {
     pub(super) index: Index,
     pub(super) snapshots: SnapshotWriter,
     pub(super) health: latest::Sender<SourceHealth>,
+    /// source --every Node, ports--> who writes them into the cluster
+    pub(super) listing_tx: latest::Sender<Option<Arc<Listing>>>,
     /// source --what is known--> disk
     pub(super) saved_tx: latest::Sender<Option<Arc<Saved>>>,
     pub(super) reporter: EventReporter,
@@ -213,6 +216,9 @@ impl SourceState {
         });
         let ports_config = self.index.ports_config();
         self.reporter.tell(problems, &ports_config, self.leading);
+        if self.leading {
+            self.list();
+        }
         self.save(now);
     }
 
@@ -242,10 +248,24 @@ impl SourceState {
     }
 
     fn lead(&mut self, leading: bool) {
-        if leading && !self.leading {
+        let led = std::mem::replace(&mut self.leading, leading);
+        if leading && !led {
             self.reporter.tell_again(&self.index.ports_config());
         }
-        self.leading = leading;
+        if leading != led {
+            self.list();
+        }
+    }
+
+    /// The other servers need no list of all nodes.
+    fn list(&self) {
+        let known = self.leading && self.may_publish();
+        let listing = known.then(|| Arc::new(self.index.listing()));
+        self.listing_tx.send_if_modified(|current| {
+            let changed = *current != listing;
+            *current = listing;
+            changed
+        });
     }
 }
 

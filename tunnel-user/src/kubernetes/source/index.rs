@@ -28,6 +28,7 @@ use super::{
     claims::{ClaimKind, Claimant, Claims, HasSession, RefusedClaim},
     cluster_addresses::ClusterAddresses,
     judgement::{Judge, Judged},
+    listing::{ListedNode, Listing, NodePlace},
     node::{NodeFacts, NodeObject},
     pod_ranges::{PodRanges, addresses_in},
     ports::Ports,
@@ -213,6 +214,23 @@ impl Index {
             snapshot,
             problems,
             next_change: settled.next_change,
+        }
+    }
+
+    /// Every Node, and what is spoken on the ports.
+    pub(super) fn listing(&self) -> Listing {
+        let listed = |facts: &NodeFacts| ListedNode {
+            name: facts.name.clone(),
+            place: if self.rules.is_tunnelled(facts) {
+                NodePlace::Tunnelled
+            } else {
+                NodePlace::direct(facts)
+            },
+        };
+        let knows_ports = self.config.heard || self.config.last.is_some();
+        Listing {
+            nodes: self.nodes.facts.values().map(listed).collect(),
+            ports: knows_ports.then(|| self.asked_ports().schemes),
         }
     }
 

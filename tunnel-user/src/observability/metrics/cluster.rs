@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use time::OffsetDateTime;
 
-use crate::observability::status::ClusterStatus;
+use crate::observability::status::{ClusterStatus, PublishedStatus};
 
 /// Reads what `culvert status` shows as well.
 pub type ReadCluster = Arc<dyn Fn() -> ClusterStatus + Send + Sync>;
@@ -63,14 +63,87 @@ impl Collector for Cluster {
             let labels = [("decision", decision)];
             ConstCounter::new(count).encode(decisions.encode_family(&labels)?)?;
         }
-        let pending = i64::try_from(approvals.pending).unwrap_or(i64::MAX);
+        let pending = gauge(approvals.pending);
         ConstGauge::new(pending).encode(encoder.encode_descriptor(
             "certificate_requests_pending",
             "Certificate requests that are left pending, as they may become right later.",
             None,
             MetricType::Gauge,
-        )?)
+        )?)?;
+        encode_published(&mut encoder, &status.published)
     }
+}
+
+/// `None` where it does not apply.
+type ReadGauge = fn(&PublishedStatus) -> Option<i64>;
+
+/// What the leader writes for clients that dial nodes by name; nothing where no server does.
+fn encode_published(
+    encoder: &mut DescriptorEncoder<'_>,
+    published: &[PublishedStatus],
+) -> Result<(), fmt::Error> {
+    let gauges: [(_, _, _, ReadGauge); 5] = [
+        (
+            "published_entries",
+            "Records of names, ports of the Service; 0 while this server does not lead.",
+            None,
+            |published| Some(gauge(published.entries)),
+        ),
+        (
+            "published_troubles",
+            "What keeps them from being as they should be.",
+            None,
+            |published| i64::try_from(published.troubles.len()).ok(),
+        ),
+        (
+            "published_last_write_timestamp",
+            "When this server last wrote them, since the epoch; 0 before.",
+            Some(Unit::Seconds),
+            |published| {
+                Some(
+                    published
+                        .written_at
+                        .map_or(0, OffsetDateTime::unix_timestamp),
+                )
+            },
+        ),
+        (
+            "published_size",
+            "Size of the ConfigMap.",
+            Some(Unit::Bytes),
+            |published| published.bytes.map(gauge),
+        ),
+        (
+            "published_limit",
+            "Size that the ConfigMap may have.",
+            Some(Unit::Bytes),
+            |published| published.limit.map(gauge),
+        ),
+    ];
+    if published.is_empty() {
+        return Ok(());
+    }
+    for (name, help, unit, read) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for one in published {
+            if let Some(value) = read(one) {
+                let labels = [("kind", one.kind.as_str())];
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+    }
+    let help = "Writes by this server.";
+    let mut writes =
+        encoder.encode_descriptor("published_writes", help, None, MetricType::Counter)?;
+    for one in published {
+        let labels = [("kind", one.kind.as_str())];
+        ConstCounter::new(one.writes).encode(writes.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl fmt::Debug for Cluster {

@@ -4,7 +4,7 @@ use prometheus_client::{encoding::text, registry::Registry};
 use time::OffsetDateTime;
 
 use super::*;
-use crate::observability::status::{ApprovalStatus, ClusterStatus};
+use crate::observability::status::{ApprovalStatus, ClusterStatus, PublishedKind, PublishedStatus};
 
 /// The text without the order of series, which is that of a hash map.
 fn scrape(registry: &Registry) -> Vec<String> {
@@ -29,6 +29,30 @@ fn memory() -> ConnectionMemory {
         window: 3,
         grown: 4,
     }
+}
+
+fn published() -> Vec<PublishedStatus> {
+    let names = PublishedStatus {
+        kind: PublishedKind::Names,
+        object: "kube-system/names".to_owned(),
+        entries: 4,
+        bytes: Some(100),
+        limit: Some(1000),
+        written_at: Some(OffsetDateTime::from_unix_timestamp(1_800_000_001).unwrap()),
+        writes: 6,
+        troubles: vec!["something".to_owned()],
+    };
+    let ports = PublishedStatus {
+        kind: PublishedKind::ServicePorts,
+        entries: 2,
+        bytes: None,
+        limit: None,
+        written_at: None,
+        writes: 0,
+        troubles: Vec::new(),
+        ..names.clone()
+    };
+    vec![names, ports]
 }
 
 #[test]
@@ -56,6 +80,7 @@ fn a_server_shows_exactly_this() {
             denied: 1,
             pending: 2,
         },
+        published: published(),
     };
     ServerMetrics::register_cluster(&mut registry, Arc::new(move || cluster.clone()));
     ServerMetrics::register_memory(&mut registry, Box::new(memory));

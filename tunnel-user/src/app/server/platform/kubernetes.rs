@@ -5,6 +5,7 @@
 //!  Source --snapshots--> the server, Approver    which nodes there are
 //!  ServerNames --names--> ServerCertificate, Approver
 //!  Members --server count--> the agents
+//!  Source --every Node, ports--> Publication     names and ports for clients that dial by name
 //! ```
 
 mod cluster_status;
@@ -24,10 +25,10 @@ use crate::{
     app::certificates::follow_expiry,
     kubernetes::{
         Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, CertificateOptions,
-        Election, Membership, MembershipOptions, ObjectName, SERVER_SUBJECT, ServerCertificate,
-        ServerNames, ServerNamesOptions,
+        Election, Membership, MembershipOptions, ObjectName, Publication, PublicationOptions,
+        PublicationReader, SERVER_SUBJECT, ServerCertificate, ServerNames, ServerNamesOptions,
         events::Events,
-        source::{LiveSessions, Source, SourceHealth, SourceOptions},
+        source::{Listing, LiveSessions, Source, SourceHealth, SourceOptions},
     },
     model::{NodeName, PortSet, SnapshotReader, TunnelPort},
     observability::readiness::Condition,
@@ -41,6 +42,7 @@ const LEADER_LEASE: &str = "culvert-server";
 
 type Leading = watch::Receiver<bool>;
 type Names = watch::Receiver<Option<CertificateNames>>;
+type Listings = watch::Receiver<Option<Arc<Listing>>>;
 
 /// Prepares everything. The API server is first asked by the tasks, and need not be there.
 pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Platform> {
@@ -56,7 +58,8 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     member.run("reloading credential files", |end| files.run(end));
     let (leading, leader) = member.election();
     let events = member.events();
-    let (snapshots, health) = member.nodes(&events, leading.clone())?;
+    let (snapshots, health, listings) = member.nodes(&events, leading.clone())?;
+    let published = member.publication(listings, &events, leading.clone());
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
     let server_count = member.server_count(certificate.validities());
@@ -73,6 +76,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         server_count: server_count.clone(),
         events: events.clone(),
         approvals,
+        published,
     };
     Ok(Platform {
         snapshots,
@@ -152,7 +156,7 @@ impl Member<'_> {
         &mut self,
         events: &Events,
         leading: Leading,
-    ) -> anyhow::Result<(SnapshotReader, watch::Receiver<SourceHealth>)> {
+    ) -> anyhow::Result<(SnapshotReader, watch::Receiver<SourceHealth>, Listings)> {
         let args = self.context.args;
         let (host, api_server) = self.access.api_server();
         self.run("following the API server's name", |end| host.run(end));
@@ -175,6 +179,7 @@ impl Member<'_> {
             leading,
         })
         .context("cannot keep what is known of the cluster in --state-dir")?;
+        let listings = source.listings();
         let in_service = self.context.leaving.clone();
         self.run("following the cluster's nodes", |end| {
             source.run(in_service, end)
@@ -184,7 +189,29 @@ impl Member<'_> {
         self.run("watching whether nodes are known", |end| {
             until_known(followed, known, end)
         });
-        Ok((snapshots, health))
+        Ok((snapshots, health, listings))
+    }
+
+    /// `None` where nobody is to dial nodes by name.
+    fn publication(
+        &mut self,
+        listings: Listings,
+        events: &Events,
+        leading: Leading,
+    ) -> Option<PublicationReader> {
+        if !self.settings.publish_names {
+            return None;
+        }
+        let (publication, published) = Publication::new(PublicationOptions {
+            client: self.client(),
+            dns_config: self.settings.dns_config.clone(),
+            internal_service: self.settings.internal_service.clone(),
+            listings,
+            events: events.clone(),
+            leading,
+        });
+        self.run_in_service("publishing names", |end| publication.run(end));
+        Some(published)
     }
 
     fn names(&mut self) -> Names {

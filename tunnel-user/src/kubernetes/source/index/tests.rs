@@ -8,7 +8,7 @@ use crate::{
             EDGE, cloud, edge, listed, nobody, node, ports, rules, with_kubelet, with_pods,
         },
     },
-    model::NodeNetwork,
+    model::{NodeNetwork, Scheme},
 };
 
 const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
@@ -80,6 +80,48 @@ fn problems(index: &mut Index) -> Vec<String> {
 
 fn extra_ports(index: &mut Index) -> PortSet {
     view(index).snapshot.ports() - &ports(&[10250, 10255])
+}
+
+#[test]
+fn a_listing_has_every_node_with_where_it_is_reached_and_the_ports_that_are_known() {
+    let internal = ("InternalIP", "10.1.0.1");
+    let external = ("ExternalIP", "203.0.113.1");
+    let mut index = with_nodes([
+        edge("e1", &["10.0.0.1"]),
+        edge("tunnel-server", &["10.0.0.2"]),
+        node("c1", &[], &[external, internal]),
+        node("c2", &[], &[external]),
+        cloud("c3", &[]),
+    ]);
+    let direct = |addresses: &[&str]| {
+        NodePlace::Direct(addresses.iter().map(|a| a.parse().unwrap()).collect())
+    };
+    let listing = index.listing();
+    let places: Vec<_> = listing
+        .nodes
+        .iter()
+        .map(|node| (node.name.as_str(), node.place.clone()))
+        .collect();
+    let expected = [
+        ("c1", direct(&["10.1.0.1"])),
+        ("c2", direct(&["203.0.113.1"])),
+        ("c3", direct(&[])),
+        ("e1", NodePlace::Tunnelled),
+        ("tunnel-server", direct(&["10.0.0.2"])),
+    ];
+    assert_eq!(places, expected);
+    assert_eq!(listing.ports, None, "nobody has told of the ports");
+
+    let data = [
+        ("https-proxy-ports", "9443"),
+        ("localhost-proxy-ports", "10266"),
+    ];
+    index.apply_config(Event::Apply(config(&data)));
+    let ports = index.listing().ports.unwrap();
+    assert_eq!(
+        ports,
+        [(TunnelPort::new(9443).unwrap(), Scheme::Https)].into()
+    );
 }
 
 #[test]
