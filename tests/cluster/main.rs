@@ -17,6 +17,7 @@ mod dials;
 mod flips;
 mod forgeries;
 mod manifests;
+mod names;
 mod nodes;
 mod objects;
 mod observers;

@@ -109,6 +109,8 @@ fn service_accounts_may_do_what_they_need_and_no_more() {
     const AGENT: &str = "culvert-agent";
     const SERVER: &str = "culvert-server";
     const CONFIG: &str = "configmaps/yurt-tunnel-server-cfg";
+    const NAMES: &str = "configmaps/yurt-tunnel-nodes";
+    const INTERNAL: &str = "services/x-tunnel-server-internal-svc";
     for (account, namespace, verb, object, may) in [
         (AGENT, "kube-system", "watch", CONFIG, true),
         (AGENT, "kube-system", "watch", "configmaps/other", false),
@@ -138,6 +140,22 @@ fn service_accounts_may_do_what_they_need_and_no_more() {
             false,
         ),
         (SERVER, "", "watch", "certificatesigningrequests", true),
+        (SERVER, "kube-system", "patch", NAMES, true),
+        (SERVER, "kube-system", "delete", NAMES, false),
+        (SERVER, "kube-system", "patch", CONFIG, false),
+        (SERVER, "kube-system", "create", "configmaps", false),
+        (SERVER, "kube-system", "patch", INTERNAL, true),
+        (SERVER, "kube-system", "update", INTERNAL, false),
+        (SERVER, "kube-system", "create", "services", false),
+        (
+            SERVER,
+            "kube-system",
+            "patch",
+            "services/x-tunnel-server-svc",
+            false,
+        ),
+        (AGENT, "kube-system", "patch", NAMES, false),
+        (AGENT, "kube-system", "patch", INTERNAL, false),
         (SERVER, "kube-system", "list", "secrets", false),
     ] {
         assert_eq!(
@@ -186,6 +204,19 @@ fn no_approver_may_not_approve_and_does_not_try() {
         args.contains(&"--approve-certificates=false".into()),
         "{args:?}"
     );
+}
+
+#[test]
+fn no_names_may_not_write_names_and_does_not_try() {
+    let overlay = taken("overlays/no-names");
+    let names = names(&overlay);
+    assert!(
+        !names.iter().any(|name| name.ends_with("culvert-names")),
+        "{names:?}"
+    );
+    let args = &container(&overlay, "culvert-server")["args"];
+    let args = args.as_array().unwrap();
+    assert!(args.contains(&"--publish-names=false".into()), "{args:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod container_runtime;
 mod control_plane;
+mod coredns;
 mod culvert;
 mod directory;
 mod host;

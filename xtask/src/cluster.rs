@@ -95,5 +95,6 @@ fn prepare_with(modules: &[programs::Module]) -> Result<()> {
         programs::ensure(*module)?;
     }
     programs::ensure(programs::METRICS_SERVER)?;
+    programs::ensure(programs::COREDNS)?;
     image::ensure_common()
 }

@@ -58,6 +58,12 @@ pub(crate) const METRICS_SERVER: Module = Module {
     versions: &["k8s.io/client-go/pkg/version.gitVersion=v0.7.2"],
 };
 
+/// What answers a cluster's names.
+pub(crate) const COREDNS: Module = Module {
+    name: "coredns",
+    versions: &[],
+};
+
 /// The tunnel that Culvert is compared with.
 pub(crate) const OPENYURT: Module = Module {
     name: "openyurt",
