@@ -127,7 +127,7 @@ fn plan(listing: &Listing, address: ServiceAddress, live: Option<&ConfigMap>) ->
             .insert(Problem::ReservedNames(records.reserved));
     }
     if bytes > limit {
-        plan.problems.insert(Problem::TooLarge { bytes, limit });
+        plan.problems.insert(Problem::TooLarge { limit });
         return plan;
     }
     if bytes > NEARLY_FULL {

@@ -40,10 +40,10 @@ pub(super) enum Problem {
     #[error("it is {percent} % full: at 100 % ({limit} bytes) no change can be written any more")]
     NearlyFull { percent: usize, limit: usize },
     #[error(
-        "the records need {bytes} bytes with what else is in it, and {limit} is all that a ConfigMap holds: \
-         what was written last stays, and follows no node any more"
+        "the records need more than the {limit} bytes that a ConfigMap holds, with what else is in it: what was \
+         written last stays, and follows no node any more"
     )]
-    TooLarge { bytes: usize, limit: usize },
+    TooLarge { limit: usize },
     #[error(
         "its port {port} is somebody else's ({owners}), and stays as it is: it would be {wanted}; take it out \
          of the Service, or out of the ports' ConfigMap"
