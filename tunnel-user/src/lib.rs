@@ -6,6 +6,7 @@
 //! main -> app/{server,agent} -> settings                 (composition roots: bind, wire, run, drain)
 //! app -> frontend -> tunnel -> model
 //! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
+//! tunnel -> strangers                   (places for those who have proved nothing)
 //! tunnel, standalone -> outgoing       (the agent's own sockets)
 //! standalone -> tunnel::grpc           (calls over a given stream)
 //! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> wait
@@ -29,6 +30,7 @@ pub mod pki;
 pub mod redirect;
 pub mod settings;
 pub mod standalone;
+mod strangers;
 mod sys;
 pub mod tunnel;
 mod wait;

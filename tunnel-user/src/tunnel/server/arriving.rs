@@ -1,44 +1,11 @@
-//! Callers on their way through TLS: how long each stage may take, and what is told of those that get no further.
+//! What is told of callers that get no further on their way through TLS.
 
-use std::{future::Future, io, time::Duration};
+use std::io;
 
-use tokio::time::timeout;
-
-use super::preauth::Permit;
-use crate::model::{PeerAddr, printable};
-
-/// Why a caller got no further.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Left {
-    /// Somebody else needed the place.
-    #[error("it made room for other callers")]
-    Evicted,
-    /// The caller, or the network between.
-    #[error("it took too long")]
-    TooSlow,
-    /// No place was free for long.
-    #[error("this server is too busy")]
-    TooBusy,
-    /// What it sent is no TLS, or not what we accept; or it has gone.
-    #[error(transparent)]
-    Failed(#[from] io::Error),
-}
-
-/// One stage of the handshake, unless it takes too long or another caller needs the place.
-pub(super) async fn within<T>(
-    time: Duration,
-    permit: &Permit,
-    stage: impl Future<Output = io::Result<T>>,
-) -> Result<T, Left> {
-    let done = tokio::select! {
-        done = timeout(time, permit.with_peer(stage)) => done,
-        () = permit.evicted() => return Err(Left::Evicted),
-    };
-    match done {
-        Ok(done) => Ok(done?),
-        Err(_elapsed) => Err(Left::TooSlow),
-    }
-}
+use crate::{
+    model::{PeerAddr, printable},
+    strangers::Left,
+};
 
 pub(super) fn tell(peer: PeerAddr, left: &Left) {
     let error = printable(&left.to_string());

@@ -33,12 +33,12 @@ use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
 use super::{
-    control::ControlService, ending::Ending, listener::ListenerOptions,
-    peer_identity::PeerIdentity, preauth::Permit,
+    control::ControlService, ending::Ending, listener::ListenerOptions, peer_identity::PeerIdentity,
 };
 use crate::{
     model::PeerAddr,
     pki::OnRenewal,
+    strangers::Permit,
     tunnel::{
         carry::SessionFlow,
         transport::http2::{

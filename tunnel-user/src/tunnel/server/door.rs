@@ -20,11 +20,13 @@ use tokio::{
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    arriving::{Left, tell, within},
-    preauth::{Permit, PreAuthLimiter, Source},
+use super::{arriving::tell, preauth::PreAuthLimiter};
+use crate::{
+    bind::into_tokio,
+    model::PeerAddr,
+    strangers::{Left, Permit, Source, within},
+    tunnel::transport::http2::ReadAhead,
 };
-use crate::{bind::into_tokio, model::PeerAddr, tunnel::transport::http2::ReadAhead};
 
 /// The longest wait for what a caller says first. An agent says it with the packet that connects, or
 /// in the next one.

@@ -14,16 +14,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Sessions, UnaryService,
-    arriving::{tell, within},
+    arriving::tell,
     caller::{self, Caller},
     door::{Arrived, Door, source},
     peer_identity::PeerIdentity,
-    preauth::{Permit, PreAuthLimiter},
+    preauth::PreAuthLimiter,
 };
 use crate::{
     model::{PeerAddr, SnapshotReader, printable},
     observability::metrics::Carried,
     pki::{AgentProof, UnprovedIdentity},
+    strangers::{Permit, within},
     tunnel::{
         Memory, Settings,
         carry::ByteCounters,

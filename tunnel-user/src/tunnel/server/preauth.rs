@@ -6,7 +6,7 @@
 //!                                                  \--none--> enrolling
 //! ```
 //! Anyone may call, and whoever has no session yet costs a file descriptor and has proved nothing.
-//! So each stage has a bounded number of places, shared fairly (see [`pool`]) among sources, and
+//! So each stage has a bounded number of places, shared fairly (see [`Stage`]) among sources, and
 //! among nodes once it is known which one calls. Nothing that a caller of an earlier stage does takes
 //! a place of a later one: somebody who only connects does not stand in the way of those that shake
 //! hands, and nobody without a certificate in the way of an agent that has shown one.
@@ -15,28 +15,14 @@
 //! When many call at once, they wait in the kernel's queue while those before them are served:
 //! handshakes cost time, and if all were begun at once none would end.
 
-mod pool;
-mod source;
-
-use std::{
-    collections::HashMap,
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Wake, Waker},
+use crate::{
+    model::NodeName,
+    strangers::{Holder, Permit, Source, Stage, Turn, share_of_descriptors},
 };
-
-use rustix::process::{Resource, getrlimit};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-
-use self::pool::{FairPool, PlaceId, Turn};
-pub(super) use self::source::Source;
-use crate::model::NodeName;
 
 /// The places of the last stage, from which the others follow; fewer where the process may have few
 /// descriptors. The first stage, the cheapest to fill, holds half as many.
-const MOST: u64 = 4096;
+const MOST: usize = 4096;
 /// The share of all file descriptors that callers without a session may hold: one in this many.
 const SHARE: u64 = 4;
 
@@ -49,48 +35,10 @@ pub(super) struct PreAuthLimiter {
     authenticated: Stage,
 }
 
-/// The callers of one stage.
-#[derive(Clone)]
-struct Stage(Arc<Callers>);
-
-struct Callers {
-    places: Mutex<Places>,
-    /// Told when there may be room.
-    room: Notify,
-}
-
-struct Places {
-    pool: FairPool<Holder>,
-    /// Cancelled for who has to leave.
-    evicted: HashMap<PlaceId, CancellationToken>,
-}
-
-/// Whom a place is counted for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Holder {
-    Source(Source),
-    Node(NodeName),
-}
-
-/// One caller's place, free again when this is dropped.
-pub(super) struct Permit {
-    stage: Stage,
-    id: PlaceId,
-    evicted: CancellationToken,
-}
-
-/// Wakes the task of a caller that has acted.
-struct Acted {
-    stage: Stage,
-    id: PlaceId,
-    task: Waker,
-}
-
 impl Default for PreAuthLimiter {
     fn default() -> Self {
-        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let places = (descriptors / SHARE / 2).clamp(4, MOST);
-        Self::new(usize::try_from(places).unwrap_or(usize::MAX))
+        // For all stages together there are twice as many places.
+        Self::new(share_of_descriptors(2 * SHARE).clamp(4, MOST))
     }
 }
 
@@ -107,7 +55,7 @@ impl PreAuthLimiter {
 
     /// How many callers shake hands at a time.
     pub(super) fn handshakes(&self) -> usize {
-        self.handshaking.lock().pool.most()
+        self.handshaking.most()
     }
 
     /// Resolves when another caller may be accepted.
@@ -137,124 +85,9 @@ impl PreAuthLimiter {
     }
 }
 
-impl Stage {
-    fn new(most: usize) -> Self {
-        let places = Places {
-            pool: FairPool::new(most),
-            evicted: HashMap::new(),
-        };
-        Self(Arc::new(Callers {
-            places: Mutex::new(places),
-            room: Notify::new(),
-        }))
-    }
-
-    fn enter(&self, holder: Holder, turn: Turn) -> Permit {
-        self.enter_locked(&mut self.lock(), holder, turn)
-    }
-
-    async fn enter_when_there_is_room(&self, holder: Holder) -> Permit {
-        loop {
-            let mut room = pin!(self.0.room.notified());
-            // From here on no news is missed.
-            room.as_mut().enable();
-            {
-                let mut places = self.lock();
-                if places.pool.has_room() {
-                    return self.enter_locked(&mut places, holder, Turn::Ours);
-                }
-            }
-            room.await;
-        }
-    }
-
-    async fn room(&self) {
-        loop {
-            let mut room = pin!(self.0.room.notified());
-            room.as_mut().enable();
-            if self.lock().pool.has_room() {
-                return;
-            }
-            room.await;
-        }
-    }
-
-    fn enter_locked(&self, places: &mut Places, holder: Holder, turn: Turn) -> Permit {
-        let (id, taken) = places.pool.enter(holder, turn, rand::random());
-        if let Some(evicted) = taken.and_then(|taken| places.evicted.remove(&taken)) {
-            evicted.cancel();
-        }
-        let evicted = CancellationToken::new();
-        places.evicted.insert(id, evicted.clone());
-        Permit {
-            stage: self.clone(),
-            id,
-            evicted,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        // The pool is whole between any two of its operations, whatever panicked meanwhile.
-        let places = self.0.places.lock();
-        places.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Permit {
-    /// Resolves once another caller has got the place.
-    pub(super) async fn evicted(&self) {
-        self.evicted.cancelled().await;
-    }
-
-    /// Does what the caller takes part in: whenever that waits for the caller, the place may be taken.
-    pub(super) async fn with_peer<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
-            let acted = Acted {
-                stage: self.stage.clone(),
-                id: self.id,
-                task: cx.waker().clone(),
-            };
-            self.stage.lock().pool.begin(self.id);
-            let waker = Waker::from(Arc::new(acted));
-            let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
-            if polled.is_pending() && self.stage.lock().pool.end(self.id, rand::random()) {
-                self.stage.0.room.notify_one();
-            }
-            polled
-        })
-        .await
-    }
-}
-
-impl Wake for Acted {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    /// What the caller sent may have to wait for its turn on a busy machine: from now on the caller
-    /// has done its part.
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.stage.lock().pool.acted(self.id);
-        self.task.wake_by_ref();
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut places = self.stage.lock();
-        places.evicted.remove(&self.id);
-        let has_left = places.pool.leave(self.id);
-        drop(places);
-        if has_left {
-            self.stage.0.room.notify_one();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{pin::pin, sync::Arc, time::Duration};
 
     use tokio::{sync::oneshot, time::timeout};
 
@@ -283,9 +116,9 @@ mod tests {
             silent_ones.push(silent(&limiter, 2));
             tokio::task::yield_now().await;
         }
-        let evicted = silent_ones.iter().filter(|one| one.evicted.is_cancelled());
+        let evicted = silent_ones.iter().filter(|one| one.is_evicted());
         assert_eq!(evicted.count(), 96, "four places");
-        assert!(!shaking.evicted.is_cancelled() && !agent.evicted.is_cancelled());
+        assert!(!shaking.is_evicted() && !agent.is_evicted());
     }
 
     #[tokio::test]
@@ -310,7 +143,7 @@ mod tests {
         // Not polled yet, but its turn is over.
         let mut second = pin!(limiter.handshaking(source(2)));
         assert!(futures_util::poll!(second.as_mut()).is_pending());
-        assert!(!first.evicted.is_cancelled());
+        assert!(!first.is_evicted());
         working.as_mut().await.unwrap();
         drop(working);
         drop(first);

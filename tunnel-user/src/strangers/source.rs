@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 /// An IPv4 address, or an IPv6 network of 64 bits: whoever has an address of such a network has all
 /// of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in super::super) enum Source {
+pub(crate) enum Source {
     /// One address.
     V4(Ipv4Addr),
     /// The upper half of an address.
@@ -13,7 +13,7 @@ pub(in super::super) enum Source {
 }
 
 impl Source {
-    pub(in super::super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4),
             IpAddr::V6(v6) => {

@@ -15,7 +15,7 @@ pub(super) type PlaceId = u64;
 
 /// Who has to act before a place gets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     /// This program, which may be busy.
     Ours,
     /// The other end of the connection.
