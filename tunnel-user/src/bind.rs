@@ -13,7 +13,7 @@ use self::port_holder::PortHolder;
 
 /// Clients that have connected and wait to be accepted. The kernel caps it at
 /// `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// Binds an address; `setting` names the flag to change where that fails.
 pub(crate) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

@@ -5,15 +5,12 @@
 //! client's bytes to the wrong node, and whoever reaches the listener directly has no business
 //! here.
 
-mod accept_health;
-mod acceptor;
 mod client;
-mod listeners;
-mod networks;
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,30 +18,34 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use prometheus_client::metrics::counter::Counter;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_util::task::TaskTracker;
 
-pub use self::{
-    acceptor::Accepting,
-    listeners::{ClientSocket, Listening},
-    networks::ClientNetworks,
+use self::client::Client;
+use super::{
+    Accepting, Carrier, Stops,
+    accept::{Acceptor, Accepts, Listeners, Listens},
+    carrier::Accepted,
 };
-use self::{acceptor::Acceptor, client::Client, listeners::Listeners};
-use crate::{
-    model::{Family, OriginalDst, PeerAddr},
-    observability::metrics::Connections,
-    tunnel::Dialer,
-};
+use crate::model::{Family, OriginalDst, PeerAddr};
 
-/// How often the accept loop shows that it is alive. The kernel programs let connects pass when
-/// it has not for some seconds.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A queue that stays empty this long is empty.
-const QUEUE_PAUSE: Duration = Duration::from_millis(50);
+/// How long a socket that was replaced is still accepted from: clients were on their way to it.
+const ON_THE_WAY: Duration = Duration::from_secs(10);
+
+/// The listening sockets of this moment: one of each family.
+pub type Listening = BTreeMap<Family, ClientSocket>;
+
+/// Where clients of one family arrive.
+#[derive(Clone, Debug)]
+pub struct ClientSocket {
+    /// The socket's address.
+    pub address: SocketAddr,
+    /// What speaks for the address, for a person.
+    pub reason: String,
+    /// The socket.
+    pub socket: Arc<net::TcpListener>,
+}
 
 /// Tells what a client dialled before the redirect.
 pub trait OriginalDsts: Send + Sync {
@@ -56,14 +57,12 @@ pub trait OriginalDsts: Send + Sync {
 pub struct TransparentOptions {
     /// Reads original destinations.
     pub original_dsts: Arc<dyn OriginalDsts>,
-    /// Who may use the redirect.
-    pub clients: ClientNetworks,
-    /// Reaches nodes.
-    pub dialer: Dialer,
+    /// Carries those who may use the redirect.
+    pub carrier: Carrier,
     /// Counts what comes with an original destination.
     pub arrivals: Arrivals,
-    /// Counts clients.
-    pub metrics: TransparentMetrics,
+    /// Counts clients without an original destination.
+    pub without_original_dst: Counter,
 }
 
 /// Who hears of the accept loop.
@@ -74,37 +73,21 @@ pub struct AcceptSigns {
     pub accepting: Accepting,
 }
 
-/// What the frontend counts.
-#[derive(Clone)]
-pub struct TransparentMetrics {
-    /// Clients, by how they ended.
-    pub connections: Connections,
-    /// Clients that may not use the redirect.
-    pub clients_refused: prometheus_client::metrics::counter::Counter,
-    /// Clients without an original destination.
-    pub without_original_dst: prometheus_client::metrics::counter::Counter,
-}
-
 /// How many redirected clients have arrived, by the family of what they dialled. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Arrivals(Arc<[AtomicU64; 2]>);
 
 /// Accepts redirected clients.
 pub struct Transparent {
-    acceptor: Acceptor,
+    acceptor: Acceptor<Family, ClientSocket>,
     options: Arc<TransparentOptions>,
     heartbeat: Box<dyn Fn() + Send>,
 }
 
-/// How the frontend is told to stop.
-pub struct TransparentStops {
-    /// Accept no more, but what is queued already.
-    pub accepting: CancellationToken,
-    /// Cancelled before, if another server accepts from the same queue: then it is left alone, or
-    /// this one would go on taking what is that one's for as long as clients come.
-    pub handed_over: CancellationToken,
-    /// Reset the clients that are left.
-    pub abort: CancellationToken,
+impl Listens for ClientSocket {
+    fn socket(&self) -> &Arc<net::TcpListener> {
+        &self.socket
+    }
 }
 
 impl Arrivals {
@@ -137,54 +120,36 @@ impl Transparent {
         options: TransparentOptions,
     ) -> io::Result<Self> {
         Ok(Self {
-            acceptor: Acceptor::new(Listeners::new(listening)?, signs.accepting),
+            acceptor: Acceptor::new(
+                Listeners::new(listening, ON_THE_WAY)?,
+                Some(signs.accepting),
+            ),
             options: Arc::new(options),
             heartbeat: signs.heartbeat,
         })
     }
 
     /// Accepts until it is told to stop, then waits for the clients it has.
-    pub async fn run(self, stops: TransparentStops) {
-        let TransparentStops {
-            accepting,
-            handed_over,
-            abort,
-        } = stops;
+    pub async fn run(self, stops: Stops) {
         let Self {
-            mut acceptor,
+            acceptor,
             options,
             heartbeat,
         } = self;
         let clients = TaskTracker::new();
-        let take = |(stream, peer)| {
-            let client = Client::new(stream, PeerAddr::of(peer), Arc::clone(&options));
-            clients.spawn(client.serve(abort.clone()));
+        let accepts = Accepts {
+            room: || std::future::ready(()),
+            heartbeat,
+            take: |_, stream, peer| {
+                let accepted = Accepted::now(stream, PeerAddr::of(peer));
+                let client = Client::new(accepted, Arc::clone(&options));
+                clients.spawn(client.serve(stops.abort.clone()));
+            },
         };
-        let mut beat = interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                accepted = acceptor.accept() => take(accepted),
-                _ = beat.tick() => if acceptor.may_beat() { heartbeat() },
-                () = accepting.cancelled() => break,
-            }
-        }
-        let listeners = acceptor.into_listeners();
-        for listener in listeners.iter().filter(|_| !handed_over.is_cancelled()) {
-            while let Some(accepted) = accept_queued(listener).await {
-                take(accepted);
-            }
-        }
-        drop(listeners);
+        acceptor.run(&stops, accepts).await;
         clients.close();
         clients.wait().await;
     }
-}
-
-/// A connection that the kernel has completed already, if there is one. The runtime hears of it
-/// within a moment.
-async fn accept_queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-    timeout(QUEUE_PAUSE, listener.accept()).await.ok()?.ok()
 }
 
 #[cfg(test)]

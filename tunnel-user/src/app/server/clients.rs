@@ -5,15 +5,15 @@ use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use tokio::{net::TcpStream, sync::watch};
 
-use super::{Server, lifecycle::Event, ranges::Unreached, renumbering::Renumbering};
+use super::{Server, awaited::Guard, lifecycle::Event, ranges::Unreached, renumbering::Renumbering};
 use crate::{
     app::{
         arrival::{Prober, Verdicts},
         node_table::{LogDedup, NodeTable},
     },
-    frontend::transparent::{
-        AcceptSigns, Accepting, Arrivals, ClientNetworks, OriginalDsts, Transparent,
-        TransparentMetrics, TransparentOptions, TransparentStops,
+    frontend::{
+        Accepting, Carrier, ClientNetworks, Stops,
+        transparent::{AcceptSigns, Arrivals, OriginalDsts, Transparent, TransparentOptions},
     },
     model::{Family, OriginalDst},
     redirect::OriginalDestinations,
@@ -42,7 +42,9 @@ impl Server {
             set_aside: set_aside.clone(),
         };
         self.capture(set_aside.subscribe(), probes)?;
-        self.accept_clients(accepting, arrival.arrivals.clone())?;
+        // Once the last frontend has let go of it, no client is left.
+        let gone = Arc::new(self.awaited.guard(Event::ClientsGone));
+        self.accept_clients(accepting, arrival.arrivals.clone(), &gone)?;
         let end = self.ends.service.clone();
         self.tasks.spawn("probing the redirect", arrival.run(end));
         self.watch_unreached();
@@ -115,7 +117,12 @@ impl Server {
         );
     }
 
-    fn accept_clients(&mut self, accepting: Accepting, arrivals: Arrivals) -> anyhow::Result<()> {
+    fn accept_clients(
+        &mut self,
+        accepting: Accepting,
+        arrivals: Arrivals,
+        gone: &Arc<Guard>,
+    ) -> anyhow::Result<()> {
         let (original_dsts, heartbeat) = {
             let mut redirect = self.redirect.lock();
             self.sockets
@@ -135,34 +142,39 @@ impl Server {
             },
             TransparentOptions {
                 original_dsts: Arc::new(FromKernel(original_dsts)),
-                clients: ClientNetworks {
-                    networks: self.args.client_networks(),
-                    own_addresses: self.components.own_addresses.clone(),
-                },
-                dialer: self.dialer(),
+                carrier: self.carrier(),
                 arrivals,
-                metrics: TransparentMetrics {
-                    connections: self.components.metrics.connections.clone(),
-                    clients_refused: self.components.metrics.clients_refused.clone(),
-                    without_original_dst: self
-                        .components
-                        .metrics
-                        .without_original_destination
-                        .clone(),
-                },
+                without_original_dst: self.components.metrics.without_original_destination.clone(),
             },
         )?;
-        let stops = TransparentStops {
-            accepting: self.ends.service.clone(),
-            handed_over: self.ends.queue.clone(),
-            abort: self.ends.clients.clone(),
-        };
-        let gone = self.awaited.guard(Event::ClientsGone);
+        let (stops, gone) = (self.stops(), Arc::clone(gone));
         self.tasks.spawn("accepting clients", async move {
             transparent.run(stops).await;
             drop(gone);
         });
         Ok(())
+    }
+
+    /// How every frontend is told to stop.
+    pub(super) fn stops(&self) -> Stops {
+        Stops {
+            accepting: self.ends.service.clone(),
+            handed_over: self.ends.queue.clone(),
+            abort: self.ends.clients.clone(),
+        }
+    }
+
+    /// What every frontend carries clients by.
+    pub(super) fn carrier(&self) -> Carrier {
+        Carrier {
+            clients: ClientNetworks {
+                networks: self.args.client_networks(),
+                own_addresses: self.components.own_addresses.clone(),
+            },
+            dialer: self.dialer(),
+            connections: self.components.metrics.connections.clone(),
+            clients_refused: self.components.metrics.clients_refused.clone(),
+        }
     }
 
     /// What every frontend reaches nodes by.

@@ -3,16 +3,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::Instant,
+    net::TcpListener,
+    time::{Instant, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::*;
 use crate::{
+    frontend::ClientNetworks,
     model::{ARRIVED, Admits, IdentityKey, Node, PortSet, Snapshot},
     observability::{metrics::ServerMetrics, readiness::Readiness},
     tunnel::{
-        DialerOptions, Settings,
+        Dialer, DialerOptions, Settings,
         testing::{PATIENCE, TestServer},
     },
 };
@@ -76,21 +78,21 @@ impl Frontend {
             },
             TransparentOptions {
                 original_dsts: Arc::new(Asked(OriginalDst(asked))),
-                clients: ClientNetworks {
-                    networks: Vec::new(),
-                    own_addresses: watch::Sender::default().subscribe(),
-                },
-                dialer,
-                arrivals: arrivals.clone(),
-                metrics: TransparentMetrics {
+                carrier: Carrier {
+                    clients: ClientNetworks {
+                        networks: Vec::new(),
+                        own_addresses: watch::Sender::default().subscribe(),
+                    },
+                    dialer,
                     connections: metrics.connections,
                     clients_refused: metrics.clients_refused,
-                    without_original_dst: metrics.without_original_destination,
                 },
+                arrivals: arrivals.clone(),
+                without_original_dst: metrics.without_original_destination,
             },
         );
         let transparent = transparent.unwrap();
-        let running = tokio::spawn(transparent.run(TransparentStops {
+        let running = tokio::spawn(transparent.run(Stops {
             accepting: CancellationToken::new(),
             handed_over: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -114,7 +116,7 @@ impl Frontend {
 }
 
 fn client_socket() -> ClientSocket {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = net::TcpListener::bind("127.0.0.1:0").unwrap();
     ClientSocket {
         address: socket.local_addr().unwrap(),
         reason: String::new(),
@@ -201,7 +203,7 @@ async fn clients_are_taken_from_a_socket_that_takes_anothers_place_and_for_a_whi
     // Its heartbeat looks after it.
     let refused = timeout(PATIENCE * 2, async {
         while TcpStream::connect(frontend.address).await.is_ok() {
-            tokio::time::sleep(HEARTBEAT).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
     refused.await.unwrap();

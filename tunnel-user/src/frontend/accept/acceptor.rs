@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    accept_health::{AcceptHealth, Change},
-    listeners::Listeners,
+    health::{AcceptHealth, Change},
+    listeners::{Listeners, Listens},
 };
 use crate::{observability::readiness::Condition, tunnel::reset};
 
@@ -34,18 +34,21 @@ pub struct Accepting {
     pub works: watch::Sender<bool>,
 }
 
-/// The accepting half of the frontend.
-pub(super) struct Acceptor {
-    listeners: Listeners,
+/// The accepting half of a frontend.
+pub(in crate::frontend) struct Acceptor<K, S> {
+    listeners: Listeners<K, S>,
     reserve: Option<OwnedFd>,
     health: AcceptHealth,
     last_error: Option<io::Error>,
-    told: Accepting,
+    told: Option<Accepting>,
 }
 
-impl Acceptor {
-    pub(super) fn new(listeners: Listeners, told: Accepting) -> Self {
-        told.condition.ready();
+impl<K: Copy + Ord, S: Listens> Acceptor<K, S> {
+    /// Whoever is `told` hears whether clients can be accepted.
+    pub(in crate::frontend) fn new(listeners: Listeners<K, S>, told: Option<Accepting>) -> Self {
+        if let Some(told) = &told {
+            told.condition.ready();
+        }
         Self {
             listeners,
             reserve: spare().ok(),
@@ -56,7 +59,7 @@ impl Acceptor {
     }
 
     /// The next client. Cancelling it loses nobody.
-    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    pub(super) async fn accept(&mut self) -> (K, TcpStream, SocketAddr) {
         loop {
             let error = match self.listeners.accept().await {
                 Ok(accepted) => {
@@ -79,8 +82,8 @@ impl Acceptor {
         }
     }
 
-    /// Whether clients may be sent here; to be asked every second.
-    pub(super) fn may_beat(&mut self) -> bool {
+    /// Looks after the sockets and the reserve, every second: whether clients may be sent here.
+    pub(super) fn look_after(&mut self) -> bool {
         self.listeners.let_go(Instant::now());
         if !self.health.is_well() {
             let has_room = self.refill() && spare().is_ok();
@@ -95,7 +98,7 @@ impl Acceptor {
     }
 
     /// The listeners, for what is queued at the end.
-    pub(super) fn into_listeners(self) -> Vec<TcpListener> {
+    pub(super) fn into_listeners(self) -> impl Iterator<Item = (K, TcpListener)> {
         self.listeners.into_all()
     }
 
@@ -108,7 +111,7 @@ impl Acceptor {
         let accepted = self.listeners.accept().now_or_never();
         let turned_away = accepted
             .and_then(Result::ok)
-            .map(|(client, _)| reset(&client));
+            .map(|(_, client, _)| reset(&client));
         self.refill();
         turned_away.is_some()
     }
@@ -122,21 +125,30 @@ impl Acceptor {
 
     fn stopped(&self) {
         let reason = cause(self.last_error.as_ref());
+        let Some(told) = &self.told else {
+            tracing::warn!(reason, "clients are turned away");
+            return;
+        };
         tracing::warn!(reason, "connects are no longer redirected");
-        self.told.condition.not_ready(reason);
+        told.condition.not_ready(reason);
     }
 
     fn resumed(&self) {
+        let Some(told) = &self.told else {
+            tracing::info!("clients can be accepted again");
+            return;
+        };
         tracing::info!("clients can be accepted again: connects are redirected");
-        self.told.condition.ready();
+        told.condition.ready();
     }
 
     /// From the first failure on: whom this loop turns away has not lost his way.
     fn tell_others(&self) {
         let works = self.health.is_well();
-        self.told
-            .works
-            .send_if_modified(|told| std::mem::replace(told, works) != works);
+        if let Some(told) = &self.told {
+            let is_news = |told: &mut bool| std::mem::replace(told, works) != works;
+            told.works.send_if_modified(is_news);
+        }
     }
 }
 

@@ -15,50 +15,46 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{bind::into_tokio, model::Family, wait::changed};
+use crate::{bind::into_tokio, wait::changed};
 
-/// How long a socket that was replaced is still accepted from: clients were on their way to it.
-const ON_THE_WAY: Duration = Duration::from_secs(10);
-
-/// The listening sockets of this moment: one of each family.
-pub type Listening = BTreeMap<Family, ClientSocket>;
-
-/// Where clients of one family arrive.
-#[derive(Clone, Debug)]
-pub struct ClientSocket {
-    /// The socket's address.
-    pub address: SocketAddr,
-    /// What speaks for the address, for a person.
-    pub reason: String,
-    /// The socket.
-    pub socket: Arc<net::TcpListener>,
+/// Something that listens.
+pub(in crate::frontend) trait Listens {
+    /// Its socket.
+    fn socket(&self) -> &Arc<net::TcpListener>;
 }
 
-/// Follows them.
-pub(super) struct Listeners {
-    published: watch::Receiver<Listening>,
-    all: Vec<Listener>,
+/// Follows the listening sockets of this moment, each by what its clients have in common.
+pub(in crate::frontend) struct Listeners<K, S> {
+    published: watch::Receiver<BTreeMap<K, S>>,
+    all: Vec<Listener<K>>,
+    /// How long a socket that was replaced is still accepted from: clients were on their way to it.
+    on_the_way: Duration,
 }
 
-struct Listener {
+struct Listener<K> {
+    key: K,
     socket: Arc<net::TcpListener>,
     watched: TcpListener,
     /// It was replaced; not accepted from any more after this.
     until: Option<Instant>,
 }
 
-impl Listeners {
-    pub(super) fn new(published: watch::Receiver<Listening>) -> io::Result<Self> {
+impl<K: Copy + Ord, S: Listens> Listeners<K, S> {
+    pub(in crate::frontend) fn new(
+        published: watch::Receiver<BTreeMap<K, S>>,
+        on_the_way: Duration,
+    ) -> io::Result<Self> {
         let mut listeners = Self {
             published,
             all: Vec::new(),
+            on_the_way,
         };
         listeners.renew()?;
         Ok(listeners)
     }
 
     /// The next client of any of them. Cancelling it loses nobody.
-    pub(super) async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(super) async fn accept(&mut self) -> io::Result<(K, TcpStream, SocketAddr)> {
         loop {
             tokio::select! {
                 accepted = accept_any(&self.all) => return accepted,
@@ -78,37 +74,37 @@ impl Listeners {
             .retain(|listener| listener.until.is_none_or(|until| now < until));
     }
 
-    pub(super) fn into_all(self) -> Vec<TcpListener> {
-        self.all
-            .into_iter()
-            .map(|listener| listener.watched)
-            .collect()
+    pub(super) fn into_all(self) -> impl Iterator<Item = (K, TcpListener)> {
+        let all = self.all.into_iter();
+        all.map(|listener| (listener.key, listener.watched))
     }
 
     fn renew(&mut self) -> io::Result<()> {
         let published = self.published.borrow_and_update();
         let sockets: Vec<_> = published
-            .values()
-            .map(|client| Arc::clone(&client.socket))
+            .iter()
+            .map(|(key, listens)| (*key, Arc::clone(listens.socket())))
             .collect();
         drop(published);
-        for socket in &sockets {
+        for (key, socket) in &sockets {
             if !self.all.iter().any(|known| known.is_of(socket)) {
-                self.all.push(Listener::new(Arc::clone(socket))?);
+                self.all.push(Listener::new(*key, Arc::clone(socket))?);
             }
         }
-        let over = Instant::now() + ON_THE_WAY;
+        let now = Instant::now();
         for known in &mut self.all {
-            let is_there = sockets.iter().any(|socket| known.is_of(socket));
-            known.until = (!is_there).then(|| known.until.unwrap_or(over));
+            let is_there = sockets.iter().any(|(_, socket)| known.is_of(socket));
+            known.until = (!is_there).then(|| known.until.unwrap_or(now + self.on_the_way));
         }
+        self.let_go(now);
         Ok(())
     }
 }
 
-impl Listener {
-    fn new(socket: Arc<net::TcpListener>) -> io::Result<Self> {
+impl<K> Listener<K> {
+    fn new(key: K, socket: Arc<net::TcpListener>) -> io::Result<Self> {
         Ok(Self {
+            key,
             watched: into_tokio(socket.try_clone()?)?,
             socket,
             until: None,
@@ -120,10 +116,13 @@ impl Listener {
     }
 }
 
-async fn accept_any(listeners: &[Listener]) -> io::Result<(TcpStream, SocketAddr)> {
-    let accepts = listeners
-        .iter()
-        .map(|listener| Box::pin(listener.watched.accept()));
+async fn accept_any<K: Copy>(listeners: &[Listener<K>]) -> io::Result<(K, TcpStream, SocketAddr)> {
+    let accepts = listeners.iter().map(|listener| {
+        Box::pin(async {
+            let (stream, peer) = listener.watched.accept().await?;
+            Ok((listener.key, stream, peer))
+        })
+    });
     if listeners.is_empty() {
         return std::future::pending().await;
     }
