@@ -7,6 +7,7 @@
 mod address;
 mod arrival;
 mod gate;
+mod https_ports;
 mod identity;
 mod mark;
 mod node;
@@ -21,6 +22,9 @@ mod target;
 pub use address::{LocalAddr, OriginalDst, PeerAddr, UnfitAddress};
 pub use arrival::{ARRIVED, Family, is_probe_target};
 pub use gate::GatePolicy;
+pub use https_ports::{
+    HttpsPorts, HttpsTarget, NoHttpsPort, https_listening_port, is_https_listening_port,
+};
 pub use identity::{AgentIdentity, IdentityKey};
 pub use mark::{InvalidMark, Mark};
 pub use node::{Admits, InvalidNodeName, Node, NodeName};

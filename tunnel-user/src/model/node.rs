@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{GatePolicy, IdentityKey, PortSet, printable};
+use super::{GatePolicy, IdentityKey, PortSet, TunnelPort, printable};
 
 /// The longest name that Kubernetes accepts for a Node (a DNS-1123 subdomain).
 const MAX_NAME_LEN: usize = 253;
@@ -48,6 +48,16 @@ pub enum Admits {
     IssuedSince(OffsetDateTime),
     /// None: which certificates were revoked cannot be read.
     Nobody,
+}
+
+impl Node {
+    /// Where its kubelet serves HTTPS.
+    pub fn kubelet_port(&self) -> TunnelPort {
+        self.extra_ports
+            .first()
+            .copied()
+            .unwrap_or(TunnelPort::KUBELET)
+    }
 }
 
 impl NodeName {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::TunnelPort;
+use super::{TunnelPort, https_listening_port};
 
 /// Where the kubelet's HTTPS is received: Yurt-Tunnel's secure port.
 pub const HTTPS_PORT: u16 = 10263;
@@ -31,7 +31,7 @@ pub fn listening_port(port: TunnelPort, scheme: Scheme) -> u16 {
     match scheme {
         Scheme::Http => HTTP_PORT,
         Scheme::Https if port == TunnelPort::KUBELET => HTTPS_PORT,
-        Scheme::Https => port.number(),
+        Scheme::Https => https_listening_port(port).number(),
     }
 }
 
@@ -45,7 +45,7 @@ mod tests {
             (10250, Scheme::Https, 10263),
             (10255, Scheme::Http, 10264),
             (9100, Scheme::Http, 10264),
-            (9443, Scheme::Https, 9443),
+            (9443, Scheme::Https, 29443),
         ] {
             let port = TunnelPort::new(port).unwrap();
             assert_eq!(listening_port(port, scheme), listening, "{port}");

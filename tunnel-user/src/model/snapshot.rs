@@ -28,6 +28,7 @@ pub struct Snapshot {
     nodes: BTreeMap<NodeName, Arc<Node>>,
     ports: PortSet,
     loopback_ports: PortSet,
+    https_ports: PortSet,
     /// In order, for a map is made of what is in order much faster than of what is not.
     owners: BTreeMap<IpAddr, Arc<Node>>,
     conflicts: Vec<AddressConflict>,
@@ -91,6 +92,7 @@ impl Snapshot {
             nodes,
             ports,
             loopback_ports: PortSet::new(),
+            https_ports: PortSet::new(),
             owners,
             conflicts,
             uncaptured: HashMap::new(),
@@ -101,6 +103,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_loopback_ports(mut self, ports: PortSet) -> Self {
         self.loopback_ports = ports;
+        self
+    }
+
+    /// The same, where TLS is spoken on these ports, so that clients may name the node by it.
+    #[must_use]
+    pub fn with_https_ports(mut self, ports: PortSet) -> Self {
+        self.https_ports = ports;
         self
     }
 
@@ -164,6 +173,11 @@ impl Snapshot {
     /// The ports whose services listen on a node's loopback.
     pub fn loopback_ports(&self) -> &PortSet {
         &self.loopback_ports
+    }
+
+    /// The ports on which TLS is spoken, the kubelet's aside.
+    pub fn https_ports(&self) -> &PortSet {
+        &self.https_ports
     }
 
     /// What the agent dials for a client that asked for this: the same, or the loopback of the same

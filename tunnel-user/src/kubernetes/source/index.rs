@@ -200,8 +200,10 @@ impl Index {
         let uncaptured: Vec<_> = uncaptured.collect();
         let nodes = tunnelled.into_iter().map(|judged| judged.node);
         let shares_addresses = !settled.holders.is_empty();
+        let https = asked.https();
         let snapshot = Snapshot::new(nodes, self.tunnelled_ports(&asked))
             .with_loopback_ports(asked.loopback)
+            .with_https_ports(https)
             .with_uncaptured(uncaptured)
             .with_holders(settled.holders);
         problems.extend(shared_addresses(&snapshot));

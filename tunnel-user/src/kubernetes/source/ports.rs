@@ -53,7 +53,7 @@ pub enum PortsProblem {
     /// A key's value names ports at which this server listens.
     #[error(
         "{key}: left out {}, which the server itself listens on: give the server other ports \
-         (--redirect-port, --agent-port, --meta-port), or remove them here",
+         (--redirect-port, --agent-port, --meta-port, --https-port), or remove them here",
         list(ports)
     )]
     Reserved {
@@ -110,6 +110,13 @@ impl Ports {
         }
         ports.limit();
         ports
+    }
+
+    /// Those on which TLS is spoken.
+    pub(super) fn https(&self) -> PortSet {
+        let schemes = self.schemes.iter();
+        let https = schemes.filter(|(_, scheme)| **scheme == Scheme::Https);
+        https.map(|(port, _)| *port).collect()
     }
 
     fn read_key(&mut self, key: &'static str, value: &str, reserved: &PortSet) {

@@ -23,6 +23,7 @@ fn every_key_of_yurt_tunnel_is_read_in_its_format() {
         ports(&[9051, 9100, 9200, 9201, 9443, 9445, 10266, 10267])
     );
     assert_eq!(read.loopback, ports(&[10266, 10267]));
+    assert_eq!(read.https(), ports(&[9200, 9443]));
     assert_eq!(messages(&read), [""; 0]);
 }
 
