@@ -30,8 +30,20 @@ pub(crate) fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpLi
     })
 }
 
+/// Binds a port on this address, or on every one of this machine.
+pub(crate) fn listen_on(
+    ip: Option<IpAddr>,
+    port: u16,
+    setting: &str,
+) -> anyhow::Result<TcpListener> {
+    match ip {
+        Some(ip) => listen(SocketAddr::new(ip, port), setting),
+        None => listen_everywhere(port, setting),
+    }
+}
+
 /// Binds a port on every address of this machine, of both families where it has both.
-pub(crate) fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpListener> {
+fn listen_everywhere(port: u16, setting: &str) -> anyhow::Result<TcpListener> {
     let dual_stack = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     match try_listen(dual_stack, false) {
         Ok(listener) => Ok(listener),

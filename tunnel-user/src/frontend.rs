@@ -1,7 +1,13 @@
 //! Ways in: what accepts clients, finds the node they want, and hands them to the tunnel.
+//!
+//! | frontend | which node |
+//! |---|---|
+//! | [`transparent`] | that of the address which the client dialled, as the kernel programs tell |
+//! | [`https`] | the one that the TLS client names, on the port that leads there |
 
 mod accept;
 mod carrier;
+pub mod https;
 mod networks;
 pub mod transparent;
 

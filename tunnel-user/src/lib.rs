@@ -6,7 +6,7 @@
 //! main -> app/{server,agent} -> settings                 (composition roots: bind, wire, run, drain)
 //! app -> frontend -> tunnel -> model
 //! app -> redirect -> model             app -> standalone, kubernetes -> model, pki
-//! tunnel -> strangers                   (places for those who have proved nothing)
+//! frontend, tunnel -> strangers         (places for those who have proved nothing)
 //! tunnel, standalone -> outgoing       (the agent's own sockets)
 //! standalone -> tunnel::grpc           (calls over a given stream)
 //! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> wait

@@ -4,7 +4,8 @@
 //! ```text
 //!  Source --Snapshot--> NodeTable --> kernel tables          what is captured
 //!                  \--> Sessions, AgentListener <-- agents   who carries it
-//!                   \-> Transparent <-- redirected clients   who is carried
+//!                  \--> Transparent <-- redirected clients   who is carried
+//!                   \-> Https <-- clients that name nodes
 //! ```
 
 mod awaited;
@@ -13,6 +14,7 @@ mod clients;
 mod components;
 mod driver;
 mod ends;
+mod https;
 mod lifecycle;
 mod platform;
 mod ranges;

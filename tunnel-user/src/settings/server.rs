@@ -22,6 +22,9 @@ use crate::{
     redirect::{Clients, HostRange, LOG_TARGET, LocalRanges, PodRange},
 };
 
+/// Yurt-Tunnel's port for HTTPS, which the cluster's Services lead to.
+const HTTPS_PORT: u16 = 10263;
+
 /// The settings of a server.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SETTINGS_HELP)]
@@ -49,7 +52,8 @@ pub struct ServerArgs {
           hide_default_value = true)]
     pub uninstall: bool,
 
-    /// Address on which agents are received [default: every address, IPv4 and IPv6]
+    /// Address on which agents, and clients that speak TLS, are received [default: every address,
+    /// IPv4 and IPv6]
     #[arg(long, value_name = "IP", help_heading = "Agents")]
     pub bind_address: Option<IpAddr>,
 
@@ -61,6 +65,14 @@ pub struct ServerArgs {
         help_heading = "Agents"
     )]
     pub agent_port: u16,
+
+    /// Port on which clients are received that speak TLS and name a node by it (SNI): they are carried
+    /// to its kubelet, undecrypted; 0: none [default: 10263 with --kubernetes, else none]
+    ///
+    /// Clients of the other ports that the cluster lists as HTTPS are received at 20000 and the last
+    /// four digits of the port: at 29443 for 9443. All of them on --bind-address.
+    #[arg(long, value_name = "PORT", help_heading = "HTTPS")]
+    pub https_port: Option<u16>,
 
     /// How long a certificate of an agent is valid, which renews it long before; with --kubernetes:
     /// the longest that an agent may ask for, if this server is to approve
@@ -127,8 +139,8 @@ pub struct ServerArgs {
     )]
     pub pod_ranges: Vec<PodRange>,
 
-    /// Who may use the redirect (repeatable, or a comma list): `host` is the network namespace of the
-    /// server, a network is that of pods [default: every process and pod of this machine]
+    /// Who may use the redirect and the HTTPS ports (repeatable, or a comma list): `host` is the network namespace of the
+    /// server, a network is that of pods, or of others at the HTTPS ports [default: everybody]
     #[arg(
         long,
         value_name = "CIDR|host",
@@ -341,6 +353,28 @@ impl ServerArgs {
             AllowedClient::Net(net) => Some(*net),
         });
         networks.collect()
+    }
+
+    /// The port for clients that name a node's kubelet by TLS, where there is one.
+    pub fn https_port(&self) -> Option<NonZeroU16> {
+        let default = if self.kubernetes.cluster.kubernetes {
+            HTTPS_PORT
+        } else {
+            0
+        };
+        NonZeroU16::new(self.https_port.unwrap_or(default))
+    }
+
+    /// The ports that the server listens on, by the flag that names each.
+    pub fn own_ports(&self) -> Vec<(&'static str, u16)> {
+        let mut own = vec![
+            ("--agent-port", self.agent_port),
+            ("--redirect-port", self.redirect_port.get()),
+            ("--meta-port", self.meta_port),
+        ];
+        let https = self.https_port().map(|port| ("--https-port", port.get()));
+        own.extend(https);
+        own
     }
 
     /// All tunnelled ports: the kubelet's two and those that were asked for.

@@ -41,13 +41,9 @@ impl ServerArgs {
                  choose another --redirect-port or take it out of --ports"
             );
         }
-        let own_ports = [
-            ("--agent-port", self.agent_port),
-            ("--redirect-port", redirect_port),
-            ("--meta-port", self.meta_port),
-        ];
+        let own_ports = self.own_ports();
         for port in &self.kubernetes.kubelet_ports {
-            for (flag, own) in own_ports {
+            for (flag, own) in own_ports.iter().copied() {
                 ensure!(
                     port.number() != own,
                     "--kubelet-ports names {port}, which is {flag}: choose another {flag}, or take \

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use tokio::{net::TcpStream, sync::watch};
 
-use super::{Server, awaited::Guard, lifecycle::Event, ranges::Unreached, renumbering::Renumbering};
+use super::{
+    Server, awaited::Guard, lifecycle::Event, ranges::Unreached, renumbering::Renumbering,
+};
 use crate::{
     app::{
         arrival::{Prober, Verdicts},
@@ -45,6 +47,7 @@ impl Server {
         // Once the last frontend has let go of it, no client is left.
         let gone = Arc::new(self.awaited.guard(Event::ClientsGone));
         self.accept_clients(accepting, arrival.arrivals.clone(), &gone)?;
+        self.accept_https_clients(gone)?;
         let end = self.ends.service.clone();
         self.tasks.spawn("probing the redirect", arrival.run(end));
         self.watch_unreached();

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Components, client_sockets::ClientSockets};
+use super::{Components, client_sockets::ClientSockets, https::HttpsSockets};
 use crate::{
     app::socket_takeover::{MakeOffer, Offer},
     bind,
@@ -26,6 +26,8 @@ pub(super) struct Sockets {
 struct Ports {
     agents: TcpListener,
     meta: TcpListener,
+    /// For clients that name nodes by TLS, if there may be any.
+    https: Option<HttpsSockets>,
 }
 
 impl Sockets {
@@ -34,27 +36,25 @@ impl Sockets {
         offer: &mut Offer,
         components: &Components,
     ) -> anyhow::Result<Self> {
-        let agents = match args.bind_address {
-            Some(ip) => {
-                let address = SocketAddr::new(ip, args.agent_port);
-                taken_or(offer, address, || {
-                    bind::listen(address, "--bind-address or --agent-port")
-                })
-            }
-            None => match offer.take_everywhere(args.agent_port) {
-                Some(socket) => Ok(socket),
-                None => bind::listen_everywhere(args.agent_port, "--agent-port"),
-            },
-        }?;
+        let (ip, port) = (args.bind_address, args.agent_port);
+        let agents = match offer.take_on(ip, port) {
+            Some(socket) => socket,
+            None => bind::listen_on(ip, port, "--bind-address or --agent-port")?,
+        };
         let meta = SocketAddr::new(args.meta_address, args.meta_port);
         let meta = taken_or(offer, meta, || {
             bind::listen(meta, "--meta-address or --meta-port")
         })?;
         let surroundings = Arc::clone(&components.surroundings.borrow());
         let clients = ClientSockets::bind(args, offer, &surroundings).await?;
-        log(&agents, &meta, &clients);
+        let https = HttpsSockets::bind(args, offer)?;
+        log(&agents, &meta, &clients, https.as_ref());
         Ok(Self {
-            ports: Some(Ports { agents, meta }),
+            ports: Some(Ports {
+                agents,
+                meta,
+                https,
+            }),
             clients,
         })
     }
@@ -63,22 +63,31 @@ impl Sockets {
         Ok(self.ports()?.agents.try_clone()?)
     }
 
+    pub(super) fn https(&self) -> anyhow::Result<Option<HttpsSockets>> {
+        Ok(self.ports()?.https.clone())
+    }
+
     pub(super) fn meta(&self) -> anyhow::Result<tokio::net::TcpListener> {
         bind::into_tokio(self.ports()?.meta.try_clone()?).context("cannot watch a listening socket")
     }
 
     /// All of them, as they are when a successor comes.
     pub(super) fn offer(&self) -> anyhow::Result<MakeOffer> {
-        let Ports { agents, meta } = self.ports()?;
+        let Ports {
+            agents,
+            meta,
+            https,
+        } = self.ports()?;
         let (agents, meta) = (agents.try_clone()?, meta.try_clone()?);
-        let clients = self.clients.subscribe();
+        let (clients, https) = (self.clients.subscribe(), https.clone());
         Ok(Box::new(move || {
             let clients = clients.borrow().clone();
             let clients = clients.values().map(|client| client.socket.try_clone());
             let sockets = [agents.try_clone(), meta.try_clone()].into_iter();
-            Ok(Offer::new(
-                sockets.chain(clients).collect::<io::Result<_>>()?,
-            ))
+            // A version before this one takes the first eight.
+            let https = https.iter().flat_map(HttpsSockets::handles);
+            let sockets = sockets.chain(clients).chain(https);
+            Ok(Offer::new(sockets.collect::<io::Result<_>>()?))
         }))
     }
 
@@ -99,13 +108,20 @@ impl Sockets {
     }
 }
 
-fn log(agents: &TcpListener, meta: &TcpListener, clients: &ClientSockets) {
+fn log(
+    agents: &TcpListener,
+    meta: &TcpListener,
+    clients: &ClientSockets,
+    https: Option<&HttpsSockets>,
+) {
     let local = |socket: &TcpListener| socket.local_addr().map(|address| address.to_string());
     let clients = clients.addresses();
+    let https = https.map(HttpsSockets::ports);
     tracing::info!(
         agents = local(agents).unwrap_or_default(),
         meta = local(meta).unwrap_or_default(),
         ?clients,
+        https = https.map(tracing::field::debug),
         "listening",
     );
 }

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::{AsFd as _, OwnedFd},
 };
 
@@ -20,9 +20,10 @@ use tokio::{
 
 use crate::model::NodeName;
 
-/// The most sockets: agents, meta, and one for each address family of the redirect; and some to
-/// spare for later versions.
-const MOST_SOCKETS: usize = 8;
+/// The most sockets: agents, meta, one for each address family of the redirect, and those of HTTPS, of
+/// which the listed ports have 128 at most; and some to spare for later versions. The kernel passes on
+/// 253 at a time (unix(7)).
+const MOST_SOCKETS: usize = 160;
 /// Names of a hundred thousand nodes, with room.
 const LONGEST: u32 = 64 << 20;
 
@@ -51,8 +52,25 @@ impl Offer {
         }
     }
 
+    /// The socket that listens on this port of the address, or of every address.
+    pub(in crate::app) fn take_on(&mut self, ip: Option<IpAddr>, port: u16) -> Option<TcpListener> {
+        match ip {
+            Some(ip) => self.take(SocketAddr::new(ip, port)),
+            None => self.take_everywhere(port),
+        }
+    }
+
+    /// Every socket that listens on such an address.
+    pub(in crate::app) fn take_all(
+        &mut self,
+        is_such: impl Fn(SocketAddr) -> bool,
+    ) -> Vec<TcpListener> {
+        let is_such = |socket: &mut TcpListener| socket.local_addr().is_ok_and(&is_such);
+        self.sockets.extract_if(.., is_such).collect()
+    }
+
     /// The socket that listens on this port of every address, of both families or of one.
-    pub(in crate::app) fn take_everywhere(&mut self, port: u16) -> Option<TcpListener> {
+    fn take_everywhere(&mut self, port: u16) -> Option<TcpListener> {
         let v6 = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
         self.take(v6).or_else(|| self.take(v4))

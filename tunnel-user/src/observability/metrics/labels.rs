@@ -103,6 +103,32 @@ label_values! {
 }
 
 label_values! {
+    /// Why a client of an HTTPS port was not carried.
+    HttpsRefusal {
+        /// It names no server.
+        NoServerName = "no_server_name",
+        /// No node has the name that it says.
+        UnknownName = "unknown_name",
+        /// What it says first is no TLS, or no hello.
+        NotTls = "not_tls",
+        /// Its hello cannot be read.
+        Malformed = "malformed",
+        /// Its hello is too long, or in too many pieces.
+        TooLong = "too_long",
+        /// Its hello did not come in time.
+        TooSlow = "too_slow",
+        /// Somebody else needed its place before its hello had come.
+        Evicted = "evicted",
+        /// It left before its hello had come.
+        Left = "left",
+        /// It may not use a port that leads to a node's loopback.
+        NotAllowed = "not_allowed",
+        /// Its node could not be dialled: see the dial failures.
+        DialFailed = "dial_failed",
+    }
+}
+
+label_values! {
     /// Which way bytes went.
     Direction {
         /// From the client to the target.
@@ -131,6 +157,11 @@ pub(super) struct ByOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByCause {
     pub(super) cause: DialFailure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByReason {
+    pub(super) reason: HttpsRefusal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -6,7 +6,8 @@ use prometheus_client::{
 };
 
 use super::{
-    Carried, Certificates, Connections, Dials, ReadCluster, ReadCounters, ReadMemory, ReadSchemes,
+    Carried, Certificates, Connections, Dials, HttpsRefusals, ReadCluster, ReadCounters,
+    ReadMemory, ReadSchemes,
     cluster::Cluster,
     memory::Memory,
     redirect::{RedirectEvents, RedirectSchemes},
@@ -34,6 +35,8 @@ pub struct ServerMetrics {
     pub arrival_probe_failures: Counter,
     /// Accepted connections of clients that may not use the redirect.
     pub clients_refused: Counter,
+    /// Clients of the HTTPS ports that were not carried.
+    pub https_refusals: HttpsRefusals,
     /// Nodes of the current snapshot.
     pub nodes: Gauge,
     /// Nodes that can be dialled.
@@ -59,6 +62,7 @@ impl ServerMetrics {
             arrival_probes: Counter::default(),
             arrival_probe_failures: Counter::default(),
             clients_refused: Counter::default(),
+            https_refusals: HttpsRefusals::register(registry),
             nodes: Gauge::default(),
             connected_nodes: Gauge::default(),
             redirect_entries: Gauge::default(),

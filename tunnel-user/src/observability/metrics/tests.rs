@@ -91,6 +91,7 @@ fn a_server_shows_exactly_this() {
     metrics.dials.succeeded(Duration::from_millis(20));
     metrics.dials.failed(DialFailure::Denied);
     metrics.without_original_destination.inc();
+    metrics.https_refusals.count(HttpsRefusal::UnknownName);
     let expires = OffsetDateTime::from_unix_timestamp(1_900_000_000).unwrap();
     metrics.certificates.set_expiry("ca", expires);
     metrics

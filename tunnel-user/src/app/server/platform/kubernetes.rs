@@ -310,8 +310,11 @@ impl Member<'_> {
 
 /// The ports that the server itself listens on are never tunnelled.
 fn own_ports(args: &ServerArgs) -> PortSet {
-    let own = [args.agent_port, args.redirect_port.get(), args.meta_port];
-    own.into_iter().filter_map(TunnelPort::new).collect()
+    args.own_ports()
+        .into_iter()
+        .map(|(_, port)| port)
+        .filter_map(TunnelPort::new)
+        .collect()
 }
 
 /// Keeps the condition true: there is a snapshot to serve.
