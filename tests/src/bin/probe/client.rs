@@ -156,13 +156,23 @@ impl Options {
         if !self.fastopen {
             socket.write_all(&[BYTE]).at("echo")?;
         }
-        let mut answer = [0];
-        socket.read_exact(&mut answer).at("echo")?;
-        if answer != [BYTE] {
-            return Err(io::Error::other("another byte came back")).at("echo");
-        }
-        Ok(())
+        comes_back(socket, &[BYTE])
     }
+}
+
+/// Sends this and reads it back.
+pub(crate) fn echo_of(mut socket: &Socket, said: &[u8]) -> Result<(), Failure> {
+    socket.write_all(said).at("echo")?;
+    comes_back(socket, said)
+}
+
+fn comes_back(mut socket: &Socket, said: &[u8]) -> Result<(), Failure> {
+    let mut answer = vec![0; said.len()];
+    socket.read_exact(&mut answer).at("echo")?;
+    if answer != said {
+        return Err(io::Error::other("something else came back")).at("echo");
+    }
+    Ok(())
 }
 
 /// The peer that the kernel tells, v4-mapped addresses as IPv4.

@@ -1,5 +1,7 @@
 //! `probe flood`: short connections without a pause, to see whether any fails while something changes.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use clap::Args as ClapArgs;
 use culvert_tests::report::Connects;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::{At as _, Options, get, peer};
+use crate::client::{At as _, Options, echo_of, get, peer};
 use crate::connect::{count_failure, count_time};
 
 #[derive(ClapArgs)]
@@ -37,15 +39,20 @@ pub(crate) struct Args {
     /// Instead of an echo, ask for this path by HTTP
     #[arg(long, value_name = "PATH", conflicts_with = "no_echo")]
     http: Option<String>,
+    /// Instead of one byte, have the content of this file echoed
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_echo", "http"])]
+    say: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let stop = stop_on_sigterm()?;
+    let say = args.say.as_ref().map(fs::read).transpose();
+    let say = say.context("read the file of --say")?;
     let announced = AtomicBool::new(false);
     let mut total = Connects::default();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..args.threads)
-            .map(|_| scope.spawn(|| one_thread(args, stop, &announced)))
+            .map(|_| scope.spawn(|| one_thread(args, say.as_deref(), stop, &announced)))
             .collect();
         for thread in threads {
             total.merge(thread.join().expect("a client thread does not panic"));
@@ -54,7 +61,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     crate::report(&total)
 }
 
-fn one_thread(args: &Args, stop: &AtomicBool, announced: &AtomicBool) -> Connects {
+fn one_thread(
+    args: &Args,
+    say: Option<&[u8]>,
+    stop: &AtomicBool,
+    announced: &AtomicBool,
+) -> Connects {
     let mut counted = Connects::default();
     let deadline = Instant::now() + Duration::from_secs(args.seconds);
     let mut left = args.count;
@@ -66,10 +78,11 @@ fn one_thread(args: &Args, stop: &AtomicBool, announced: &AtomicBool) -> Connect
             if args.reset {
                 socket.set_linger(Some(Duration::ZERO)).at("linger")?;
             }
-            match &args.http {
-                Some(path) => get(&socket, path),
-                None if args.no_echo => Ok(()),
-                None => args.options.echo(&socket),
+            match (&args.http, say) {
+                (Some(path), _) => get(&socket, path),
+                (None, Some(say)) => echo_of(&socket, say),
+                (None, None) if args.no_echo => Ok(()),
+                (None, None) => args.options.echo(&socket),
             }
         });
         count_time(&mut counted, started);
