@@ -16,6 +16,7 @@ mod crowd;
 mod dials;
 mod flips;
 mod forgeries;
+mod https;
 mod manifests;
 mod names;
 mod nodes;

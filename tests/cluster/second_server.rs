@@ -100,7 +100,7 @@ impl<'a> Second<'a> {
             .launch(programs::culvert().unwrap())
             .words("server --kubernetes --node-name second --redirect-address 10.77.0.1")
             .words("--lease-namespace culvert")
-            .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365")
+            .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365 --https-port 10363")
             .arg("--kubeconfig")
             .arg(self.path("kubeconfig"))
             .arg("--state-dir")

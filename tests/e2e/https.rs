@@ -112,7 +112,6 @@ fn curl_names_a_node_and_the_targets_certificate_meets_its_own_from_host_and_pod
 fn who_cannot_be_carried_hears_the_alert_for_it() {
     let stage = Stage::new();
     let _server = stage.server(ON);
-    let _registered = stage.token(0, "");
     for (name, alert, reason) in [
         ("-noservername", "alert missing extension", "no_server_name"),
         ("-servername edge-7", "unrecognized name", "unknown_name"),
