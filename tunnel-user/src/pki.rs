@@ -21,11 +21,13 @@ mod validity;
 pub use ca::{Ca, CaError, SERVER_NAME};
 pub use credential::{Credential, InvalidCredential, certificate_pem};
 pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
-pub use identity::{AgentProof, ClientCertificate, OnRenewal, UnprovedIdentity, agent_identity};
+pub use identity::{
+    AgentProof, ClientCertificate, OnRenewal, UnprovedIdentity, agent_identity, relay_machine,
+};
 pub use pin::{CaPin, InvalidPin};
 pub use pinned::PinMismatch;
 pub use store::{PrivateDir, StoreError, StoreLock};
-pub use subject::{AGENT_SUBJECT, Subject};
+pub use subject::{AGENT_SUBJECT, RELAY_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};
 pub use tls::{
     ALPN_H2, Purpose, ServerProof, TlsError, client_config, client_validity,

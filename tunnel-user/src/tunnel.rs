@@ -13,6 +13,8 @@
 pub mod agent;
 mod answer;
 mod carry;
+mod client_io;
+mod connection;
 mod dial;
 mod dialer;
 mod first_bytes;
@@ -20,6 +22,8 @@ mod memory;
 mod metadata;
 mod places;
 mod registration;
+mod relay;
+mod route;
 pub mod server;
 mod settings;
 #[cfg(test)]
@@ -31,12 +35,15 @@ mod wire;
 
 pub use answer::dial_failure;
 pub use carry::{CarryError, LocalEnd, StreamIo, Transfer, reset, until_reset};
+pub use connection::Connection;
 pub use dial::DialError;
-pub use dialer::{Destination, Dialer, DialerOptions, DialledBy};
+pub use dialer::{Dialer, DialerOptions, DialledBy};
 pub use first_bytes::FirstBytes;
 pub use memory::{Memory, Overflow};
 pub use places::Client;
 pub use registration::Refusal;
+pub use relay::{Relay, RelayOptions, RelayServer, RelayedConnection};
+pub use route::Destination;
 pub use settings::Settings;
 pub(crate) use transport::http2::grpc;
 pub use transport::{ResetReason, StreamError};

@@ -14,6 +14,7 @@ mod labels;
 mod memory;
 mod process;
 mod redirect;
+mod relay;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -26,10 +27,11 @@ pub use cluster::ReadCluster;
 pub use connections::{AgentConnections, Carried, Connections, OpenConnection};
 pub use dials::Dials;
 pub use https::HttpsRefusals;
-pub use labels::{DialFailure, Direction, Frontend, HttpsRefusal, Outcome};
+pub use labels::{DialFailure, Direction, Frontend, HttpsRefusal, Outcome, RelaySide};
 pub use memory::{ConnectionMemory, ReadMemory};
 pub(in crate::observability) use process::register_process;
 pub use redirect::{ReadCounters, ReadSchemes, SchemeReport};
+pub use relay::RelayMetrics;
 pub use server::ServerMetrics;
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.

@@ -10,7 +10,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::{
     Purpose, SubjectKey, Validity,
-    subject::{AGENT_SUBJECT, AlternativeNames, UnreadableExtension},
+    subject::{AGENT_SUBJECT, AlternativeNames, RELAY_SUBJECT, UnreadableExtension},
     usage::{WrongUsage, check_usage},
 };
 use crate::model::{AgentIdentity, IdentityKey, InvalidNodeName, NodeName};
@@ -82,10 +82,7 @@ pub fn agent_identity(
         return Err(UnprovedIdentity::NotAnAgent(subject.to_string()));
     }
     let names = AlternativeNames::of(certificate.extensions())?;
-    let [node] = names.dns[..] else {
-        return Err(UnprovedIdentity::NotOneNode(names.dns.len()));
-    };
-    let node = node.parse::<NodeName>()?;
+    let node = one_node(&names)?;
     let key = match proof {
         AgentProof::Enrolment => enrolment(&names)
             .unwrap_or_else(|| SubjectKey::of(certificate.public_key().raw).to_string()),
@@ -96,6 +93,25 @@ pub fn agent_identity(
         addresses: names.ips,
         key: IdentityKey::from(key.as_str()),
     })
+}
+
+/// The machine whose server this certificate lets relay; `None` if it is no such certificate. It must have been verified
+/// before.
+pub fn relay_machine(leaf: &CertificateDer<'_>) -> Result<Option<NodeName>, UnprovedIdentity> {
+    let (_, certificate) =
+        X509Certificate::from_der(leaf).map_err(|_| UnprovedIdentity::Unreadable)?;
+    if !RELAY_SUBJECT.is_exactly(certificate.subject()) {
+        return Ok(None);
+    }
+    check_usage(&certificate, Purpose::Client)?;
+    one_node(&AlternativeNames::of(certificate.extensions())?).map(Some)
+}
+
+fn one_node(names: &AlternativeNames<'_>) -> Result<NodeName, UnprovedIdentity> {
+    let [node] = names.dns[..] else {
+        return Err(UnprovedIdentity::NotOneNode(names.dns.len()));
+    };
+    Ok(node.parse()?)
 }
 
 fn enrolment(names: &AlternativeNames<'_>) -> Option<String> {

@@ -24,6 +24,12 @@ pub const AGENT_SUBJECT: Subject = Subject {
     organization: "openyurt:yurttunnel",
 };
 
+/// The subject of every server that relays: for dials of its clients it is one client of another server.
+pub const RELAY_SUBJECT: Subject = Subject {
+    common_name: "tunnel-relay-client",
+    organization: "openyurt:yurttunnel",
+};
+
 /// The alternative names of a certificate or a request, each as often as it stands there.
 #[derive(Debug, Default)]
 pub(crate) struct AlternativeNames<'a> {

@@ -33,7 +33,10 @@ use futures_util::future::OptionFuture;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{backlog::Backlog, pipe::pipe};
+pub(crate) use self::{
+    backlog::Backlog,
+    pipe::{pipe, splice},
+};
 use self::{forgotten::until_forgotten, inbound::Inbound, outbound::Outbound};
 pub use self::{
     local_end::{LocalEnd, reset, until_reset},
@@ -130,6 +133,11 @@ impl ByteCounters {
             all_taken,
             all_given,
         }
+    }
+
+    /// For what is counted elsewhere already.
+    pub(crate) fn unseen() -> Self {
+        Self::new(Counter::default(), Counter::default())
     }
 
     /// Bytes taken from sockets, and bytes that sockets took.

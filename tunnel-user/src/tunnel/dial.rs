@@ -13,8 +13,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Client, transport::http2::OfferedStream, wire::DialId};
-use crate::model::NodeName;
+use super::{
+    Client, answer::dial_failure, places::NoPlace, transport::http2::OfferedStream, wire::DialId,
+};
+use crate::{
+    model::{NodeName, ServerAddr},
+    observability::metrics::DialFailure,
+};
 
 /// Why a client's connection could not be carried to its target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +86,44 @@ pub enum DialError {
     /// Nobody answered in time.
     #[error("no answer from the agent within {0:?}")]
     TimedOut(Duration),
+    /// Another server has the node's session, and could not connect.
+    #[error("server {server} answered: {message}")]
+    Relayed {
+        /// That server.
+        server: ServerAddr,
+        /// Why, as metrics count it.
+        failure: DialFailure,
+        /// Why, in its words.
+        message: String,
+    },
+    /// The connection to the server that has the session ended during the dial.
+    #[error("the connection to server {0} ended during the dial")]
+    LinkEnded(ServerAddr),
+}
+
+impl DialError {
+    /// There is no share of memory for the client's connection.
+    pub(crate) fn without_memory(refused: NoPlace, client: Client) -> Self {
+        match refused {
+            NoPlace::Full(limit) => Self::OutOfMemory { limit },
+            NoPlace::ClientFull(limit) => Self::ClientOutOfMemory { client, limit },
+        }
+    }
+
+    /// As metrics count it.
+    pub(crate) fn failure(&self) -> DialFailure {
+        match self {
+            Self::UnknownAddress(_) | Self::UnknownNode(_) => DialFailure::UnknownNode,
+            Self::NoSession(_) => DialFailure::NoSession,
+            Self::SessionFull { .. } => DialFailure::SessionFull,
+            Self::ClientFull { .. } | Self::ClientOutOfMemory { .. } => DialFailure::ClientFull,
+            Self::OutOfMemory { .. } => DialFailure::Exhausted,
+            Self::SessionEnded(_) | Self::LinkEnded(_) => DialFailure::SessionLost,
+            Self::TimedOut(_) => DialFailure::TimedOut,
+            Self::Refused(answer) => dial_failure(answer),
+            Self::Relayed { failure, .. } => *failure,
+        }
+    }
 }
 
 /// The agent's answer to one dial.

@@ -2,22 +2,22 @@
 //!
 //! ```text
 //!  frontend --Destination--> Dialer --node, target--> Sessions --> the node's newest session --> agent
+//!                                   \--destination--> Relay --> another server that has one --> agent
 //!           <------------ Connection, or DialError, counted and logged ------------
 //! ```
 //! Whoever drops a dial takes it back at the agent as well. A dial that failed has sent nothing twice.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Client, DialError, FirstBytes,
-    answer::dial_failure,
-    server::{Connection, Sessions},
+    Client, Connection, Destination, DialError, FirstBytes, relay::Relay, route::Route,
+    server::Sessions,
 };
 use crate::{
-    model::{NodeName, OriginalDst, PeerAddr, SnapshotReader, Target},
-    observability::metrics::{DialFailure, Dials},
+    model::{NodeName, PeerAddr, SnapshotReader},
+    observability::metrics::Dials,
 };
 
 /// Dials nodes. Clones are the same.
@@ -30,6 +30,8 @@ pub struct DialerOptions {
     pub snapshots: SnapshotReader,
     /// Which node has a session.
     pub sessions: Sessions,
+    /// Reaches other servers, which may have one, if there can be others.
+    pub relay: Option<Relay>,
     /// The longest that a dial may take.
     pub timeout: Duration,
     /// Until then a node without a session is waited for: agents are still coming along.
@@ -40,15 +42,6 @@ pub struct DialerOptions {
     pub metrics: Dials,
 }
 
-/// Where a client wants to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// To whichever node has this address.
-    Address(OriginalDst),
-    /// To this node, on this port of the first of its addresses.
-    Node(NodeName, u16),
-}
-
 /// Who dials: its connection is counted for `client`, and the log names `peer`.
 #[derive(Clone, Copy, Debug)]
 pub struct DialledBy {
@@ -56,12 +49,6 @@ pub struct DialledBy {
     pub client: Client,
     /// Where it comes from.
     pub peer: PeerAddr,
-}
-
-/// Which agent dials what.
-struct Route {
-    node: NodeName,
-    target: Target,
 }
 
 impl Dialer {
@@ -82,9 +69,9 @@ impl Dialer {
         mut first: FirstBytes<'_>,
     ) -> Result<Connection, DialError> {
         let started = Instant::now();
-        let route = self.route(destination);
+        let route = Route::to(destination, &self.0.snapshots.borrow());
         let dialled = match &route {
-            Ok(route) => self.follow(route, by.client, &mut first).await,
+            Ok(route) => self.follow(route, destination, by.client, &mut first).await,
             Err(error) => Err(error.clone()),
         };
         let duration = started.elapsed();
@@ -102,73 +89,50 @@ impl Dialer {
         dialled
     }
 
-    fn route(&self, destination: &Destination) -> Result<Route, DialError> {
-        let snapshot = self.0.snapshots.borrow();
-        let (node, dst) = match destination {
-            Destination::Address(dst) => {
-                let owner = snapshot.owner(dst.0.ip());
-                (owner.ok_or(DialError::UnknownAddress(dst.0.ip()))?, *dst)
-            }
-            Destination::Node(name, port) => {
-                let unknown = || DialError::UnknownNode(name.clone());
-                let node = snapshot.node(name).ok_or_else(unknown)?;
-                let address = *node.addresses.first().ok_or_else(unknown)?;
-                (node, OriginalDst((address, *port).into()))
-            }
-        };
-        Ok(Route {
-            node: node.name.clone(),
-            target: snapshot.target(dst),
-        })
-    }
-
     async fn follow(
         &self,
         route: &Route,
+        destination: &Destination,
         client: Client,
         first: &mut FirstBytes<'_>,
     ) -> Result<Connection, DialError> {
+        let allowed = self.0.timeout;
+        let following = self.try_follow(route, destination, client, first);
+        let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
+        timeout(allowed, following).await.unwrap_or_else(timed_out)
+    }
+
+    /// A session of this server first, then one of another's.
+    async fn try_follow(
+        &self,
+        route: &Route,
+        destination: &Destination,
+        client: Client,
+        first: &mut FirstBytes<'_>,
+    ) -> Result<Connection, DialError> {
+        let Route { node, target, .. } = route;
         let DialerOptions {
-            sessions,
-            timeout,
-            patient_until,
-            ..
+            sessions, relay, ..
         } = &*self.0;
-        let Route { node, target } = route;
-        let patience = patient_until.saturating_duration_since(Instant::now());
-        sessions
-            .dial(node, target, client, first, *timeout, patience)
-            .await
+        if let Some(relay) = relay.as_ref().filter(|_| !sessions.has(node)) {
+            match relay.dial(node, destination, client, first).await {
+                Err(DialError::NoSession(_)) => {}
+                relayed => return relayed.map(Connection::from),
+            }
+        }
+        let patience = self
+            .0
+            .patient_until
+            .saturating_duration_since(Instant::now());
+        let patience = patience.min(self.0.timeout);
+        let dialled = sessions.dial(node, target, client, first, patience).await;
+        dialled.map(Connection::from)
     }
 
     fn failed(&self, cause: &DialError) {
-        self.0.metrics.failed(failure(cause));
+        self.0.metrics.failed(cause.failure());
         if let DialError::NoSession(node) = cause {
             (self.0.on_no_session)(node);
         }
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(dst) => dst.fmt(f),
-            Self::Node(node, port) => write!(f, "{node}:{port}"),
-        }
-    }
-}
-
-fn failure(error: &DialError) -> DialFailure {
-    match error {
-        DialError::UnknownAddress(_) | DialError::UnknownNode(_) => DialFailure::UnknownNode,
-        DialError::NoSession(_) => DialFailure::NoSession,
-        DialError::SessionFull { .. } => DialFailure::SessionFull,
-        DialError::ClientFull { .. } | DialError::ClientOutOfMemory { .. } => {
-            DialFailure::ClientFull
-        }
-        DialError::OutOfMemory { .. } => DialFailure::Exhausted,
-        DialError::SessionEnded(_) => DialFailure::SessionLost,
-        DialError::TimedOut(_) => DialFailure::TimedOut,
-        DialError::Refused(answer) => dial_failure(answer),
     }
 }

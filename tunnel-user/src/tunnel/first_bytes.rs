@@ -27,8 +27,6 @@ use super::{
     memory::{ConnectionShare, ReadMemory},
 };
 
-/// The most that travels with a dial: more than a `ClientHello` with post-quantum keys, and than the head of a request.
-const MOST: usize = 16 * 1024;
 /// The most that waits on the control stream of a session: on a slow link it is ahead of the dials that come next.
 const MOST_WAITING: usize = 32 * 1024;
 /// The part of a round trip for which a dial waits for the first bytes, which would cost a whole one if they came after it.
@@ -43,6 +41,8 @@ pub struct FirstBytes<'a> {
     client: Option<&'a TcpStream>,
     read: Option<Bytes>,
     have_left: bool,
+    /// Whoever has given them sends what no dial has taken along.
+    are_kept: bool,
 }
 
 /// Counts the first bytes that wait on the control stream of one session. Clones are the same.
@@ -57,10 +57,22 @@ struct Read {
 }
 
 impl<'a> FirstBytes<'a> {
+    /// The most that travels with a dial: more than a `ClientHello` with post-quantum keys, and than the head of a request.
+    pub(super) const MOST: usize = 16 * 1024;
+
     /// What is there to be read of this client.
     pub fn of(client: &'a TcpStream) -> Self {
         Self {
             client: Some(client),
+            ..Self::default()
+        }
+    }
+
+    /// These, if a dial takes any along; see [`Self::left`].
+    pub(super) fn given(bytes: Bytes) -> Self {
+        Self {
+            read: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            are_kept: true,
             ..Self::default()
         }
     }
@@ -93,6 +105,16 @@ impl<'a> FirstBytes<'a> {
         self.read.is_some()
     }
 
+    /// Whether a session that cannot send them along would lose them.
+    pub(super) fn would_be_lost(&self) -> bool {
+        self.were_read() && !self.are_kept
+    }
+
+    /// What no dial has taken along.
+    pub(super) fn left(self) -> Bytes {
+        self.read.unwrap_or_default()
+    }
+
     /// Whether another session may be asked: the target has certainly heard nothing.
     pub(super) fn may_be_sent(&self) -> bool {
         !self.have_left
@@ -109,7 +131,9 @@ fn wait(round_trip: Duration) -> Option<Duration> {
 fn read(client: &TcpStream, share: &ConnectionShare, waiting: &Waiting) -> Option<Bytes> {
     // The kernel is asked, since the runtime may not have heard yet that there is something.
     let there = ioctl_fionread(client).ok()?;
-    let most = usize::try_from(there).unwrap_or(MOST).min(MOST);
+    let most = usize::try_from(there)
+        .unwrap_or(FirstBytes::MOST)
+        .min(FirstBytes::MOST);
     let most = most.min(waiting.room());
     if most == 0 {
         return None;
@@ -164,7 +188,10 @@ mod tests {
         let mut sent = Vec::new();
         loop {
             let (mut client, accepted) = tcp_pair().await;
-            client.write_all(&vec![7; 2 * MOST]).await.unwrap();
+            client
+                .write_all(&vec![7; 2 * FirstBytes::MOST])
+                .await
+                .unwrap();
             accepted.readable().await.unwrap();
             let mut first = FirstBytes::of(&accepted);
             let bytes = first.read(&share, &waiting, None).await;

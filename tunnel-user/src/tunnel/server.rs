@@ -14,6 +14,6 @@ mod sessions;
 pub use self::{
     caller::UnaryService,
     listener::{AgentListener, ListenerOptions, TunnelMetrics},
-    session::{Connection, Session, SessionReport},
+    session::{Session, SessionConnection, SessionReport},
     sessions::Sessions,
 };

@@ -21,9 +21,9 @@ use tokio_util::{
 use tonic::{Status, body::Body};
 
 use super::{
-    Client, DialError, FirstBytes, Memory, Settings, Transfer,
+    Client, Connection, DialError, FirstBytes, Memory, Settings, Transfer,
     agent::{Policy, Servers, SessionManager, SessionManagerOptions},
-    server::{AgentListener, Connection, ListenerOptions, Sessions, TunnelMetrics},
+    server::{AgentListener, ListenerOptions, Sessions, TunnelMetrics},
 };
 use crate::{
     model::{
@@ -49,6 +49,8 @@ pub(crate) struct TestServer {
     pub(super) settings: Settings,
     /// What the connections of this server may hold.
     pub(super) memory: Memory,
+    proof: AgentProof,
+    pub(super) metrics: ServerMetrics,
     /// What it tells agents about how many servers there are.
     pub(super) server_count: watch::Sender<u32>,
     pub(super) ca: Arc<Ca>,
@@ -122,13 +124,8 @@ impl TestServer {
 
     /// Another server of the same control plane.
     pub(super) async fn beside(&self, id: &str) -> Self {
-        Self::with_ca(
-            Arc::clone(&self.ca),
-            id,
-            self.settings,
-            AgentProof::Enrolment,
-        )
-        .await
+        let ca = Arc::clone(&self.ca);
+        Self::with_ca(ca, id, self.settings, self.proof).await
     }
 
     /// One that has so much memory for connections.
@@ -177,8 +174,9 @@ impl TestServer {
                 snapshots: reader,
                 unary: Arc::new(|_| Box::pin(async { unimplemented_call() })),
                 metrics: TunnelMetrics {
-                    carried: metrics.carried,
-                    sessions_refused: metrics.sessions_refused,
+                    carried: metrics.carried.clone(),
+                    sessions_refused: metrics.sessions_refused.clone(),
+                    relay: metrics.relay.clone(),
                 },
             },
         );
@@ -191,6 +189,8 @@ impl TestServer {
             snapshots,
             settings,
             memory,
+            proof,
+            metrics,
             server_count,
             ca,
             _accepting: accepting,
@@ -349,10 +349,12 @@ impl TestServer {
     ) -> Result<Connection, DialError> {
         let (node, target) = (name("edge-1"), Target::from(target));
         let (client, allowed) = (Client::Machine, self.settings.dial_timeout);
-        let dialling =
-            self.sessions
-                .dial(&node, &target, client, &mut first, allowed, Duration::ZERO);
-        dialling.await
+        let dialling = self
+            .sessions
+            .dial(&node, &target, client, &mut first, Duration::ZERO);
+        let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
+        let dialled = timeout(allowed, dialling).await.unwrap_or_else(timed_out);
+        dialled.map(Connection::from)
     }
 
     /// A carried connection with both its ends in hand.

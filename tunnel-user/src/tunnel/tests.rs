@@ -7,6 +7,7 @@ mod lifetime;
 mod memory;
 mod programs;
 mod raw_agent;
+mod relay;
 mod revocation;
 mod several_servers;
 

@@ -176,6 +176,7 @@ impl Components {
             metrics: TunnelMetrics {
                 carried: self.metrics.carried.clone(),
                 sessions_refused: self.metrics.sessions_refused.clone(),
+                relay: self.metrics.relay.clone(),
             },
         }
     }

@@ -57,6 +57,7 @@ impl Frontend {
         let counted = Arc::clone(&without_session);
         let arrivals = Arrivals::default();
         let dialer = Dialer::new(DialerOptions {
+            relay: None,
             snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
             sessions: server.sessions.clone(),
             timeout: PATIENCE,

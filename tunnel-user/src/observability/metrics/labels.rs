@@ -138,6 +138,21 @@ label_values! {
     }
 }
 
+label_values! {
+    /// Which of two servers counts a relayed connection.
+    RelaySide {
+        /// The one that has the client.
+        Asked = "asked",
+        /// The one that has the session.
+        Answered = "answered",
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByRelaySide {
+    pub(super) side: RelaySide,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByFrontend {
     pub(super) frontend: Frontend,

@@ -7,7 +7,7 @@ use prometheus_client::{
 
 use super::{
     Carried, Certificates, Connections, Dials, HttpsRefusals, ReadCluster, ReadCounters,
-    ReadMemory, ReadSchemes,
+    ReadMemory, ReadSchemes, RelayMetrics,
     cluster::Cluster,
     memory::Memory,
     redirect::{RedirectEvents, RedirectSchemes},
@@ -27,6 +27,8 @@ pub struct ServerMetrics {
     pub carried: Carried,
     /// Dials through sessions.
     pub dials: Dials,
+    /// Connections that went through another server.
+    pub relay: RelayMetrics,
     /// Accepted connections that the kernel programs know nothing of; they are closed.
     pub without_original_destination: Counter,
     /// Connects by which the server proved to itself that what it captures arrives.
@@ -58,6 +60,7 @@ impl ServerMetrics {
             connections: Connections::register(registry),
             carried: Carried::register(registry),
             dials: Dials::register(registry),
+            relay: RelayMetrics::register(registry),
             without_original_destination: Counter::default(),
             arrival_probes: Counter::default(),
             arrival_probe_failures: Counter::default(),

@@ -1,7 +1,7 @@
 //! How a session ends, as its agent sees it.
 
 use super::paths::Suspicion;
-use crate::tunnel::transport::http2::Lost;
+use crate::tunnel::{client_io::IoEnd, transport::http2::Lost};
 
 /// The end of a session, and what it says of the path to the server.
 pub(super) struct Ending {
@@ -33,6 +33,17 @@ impl EndReason {
             Self::Lost(lost) => lost.as_str("the server fell silent"),
             Self::Drained => "drained",
             Self::EndedHere => "ended by this agent",
+        }
+    }
+}
+
+impl From<IoEnd> for EndReason {
+    fn from(end: IoEnd) -> Self {
+        match end {
+            IoEnd::ClosedByServer => Self::ClosedByServer,
+            IoEnd::ConnectionFailed => Self::ConnectionFailed,
+            IoEnd::Lost(lost) => Self::Lost(lost),
+            IoEnd::EndedHere => Self::EndedHere,
         }
     }
 }

@@ -3,8 +3,6 @@
 mod dials;
 
 use std::{
-    future::Future,
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -14,7 +12,6 @@ use http::Uri;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
-use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
@@ -32,13 +29,11 @@ use crate::{
     outgoing::{self, SegmentSize},
     tunnel::{
         Memory, Settings,
-        carry::{ByteCounters, SessionFlow},
+        carry::ByteCounters,
+        client_io::{ClientIo, ClientIoOptions},
         grpc::Channel,
         metadata::{AgentHello, ServerHello, is_certificate_refused},
-        transport::http2::{
-            Activity, ClientConnection, Lost, Opener, Patience, ReadAhead, Segments, SharedSocket,
-            Watched, WindowSetting, until_silent,
-        },
+        transport::http2::{Lost, Opener, Patience, Segments, SharedSocket},
         wire::{LARGEST_MESSAGE, Packet, agent_service_client},
     },
 };
@@ -103,20 +98,12 @@ pub(super) struct Session {
     options: SessionOptions,
     hello: ServerHello,
     info: SessionInfo,
-    io: Io,
+    io: ClientIo,
     opener: Opener,
     packets: Streaming<Packet>,
     /// `dials, drain --Packet--> server`
     control_tx: mpsc::Sender<Packet>,
     tasks: TaskTracker,
-}
-
-/// What drives the session's bytes.
-struct Io {
-    connection: ClientConnection<Watched<TlsStream<ReadAhead>>>,
-    activity: Activity,
-    window: WindowSetting,
-    flow: SessionFlow,
 }
 
 /// What the manager of a session tells it, and hears from it.
@@ -243,28 +230,23 @@ impl Session {
         socket: SharedSocket,
         segments: Segments,
     ) -> anyhow::Result<Reached> {
-        let server = &options.server;
-        let remote = socket.share().peer_addr()?;
-        let stream = TlsConnector::from(Arc::clone(&options.tls))
-            .connect(options.server_name.clone(), ReadAhead::new(socket))
-            .await
-            .with_context(|| format!("TLS with server {server}"))?;
-        let (stream, activity) = Watched::new(stream, segments);
-        let window = WindowSetting::new(&options.memory);
-        let (opener, connection) = Opener::handshake(&options.settings, window.told(), stream)
-            .await
-            .with_context(|| format!("HTTP/2 with server {server}"))?;
-        let tasks = TaskTracker::new();
         let carried = &options.metrics.carried;
-        let counters = ByteCounters::new(carried.to_client.clone(), carried.to_target.clone());
-        let mut io = Io {
-            connection,
-            activity,
-            window,
-            flow: SessionFlow::new(&options.settings, counters),
-        };
+        let opening = ClientIo::open(
+            ClientIoOptions {
+                server: &options.server,
+                server_name: options.server_name.clone(),
+                tls: Arc::clone(&options.tls),
+                settings: &options.settings,
+                memory: &options.memory,
+                counters: ByteCounters::new(carried.to_client.clone(), carried.to_target.clone()),
+            },
+            socket,
+            segments,
+        );
+        let (opener, mut io, remote) = opening.await?;
+        let tasks = TaskTracker::new();
         let registering = register(&options, opener.channel(tasks.clone()));
-        let (hello, packets, control_tx) = while_driving(&mut io, registering).await?;
+        let (hello, packets, control_tx) = io.while_driving(registering).await?;
         if hello.held {
             return Ok(Reached::Held(hello));
         }
@@ -285,49 +267,6 @@ impl Session {
             control_tx,
             tasks,
         })))
-    }
-}
-
-impl Io {
-    /// Moves the session's bytes until it is over, and says why it is.
-    async fn drive(
-        &mut self,
-        serving: impl Future<Output = EndReason>,
-        patience: Patience,
-        end: &CancellationToken,
-        server: &ServerAddr,
-    ) -> EndReason {
-        let Self {
-            connection,
-            activity,
-            window,
-            flow,
-        } = self;
-        let ping_pong = connection.ping_pong().expect("taken once");
-        let mut silent = pin!(until_silent(
-            ping_pong,
-            activity,
-            patience,
-            &flow.round_trip
-        ));
-        let mut serving = pin!(serving);
-        loop {
-            tokio::select! {
-                closed = &mut *connection => match closed {
-                    Ok(()) => return EndReason::ClosedByServer,
-                    Err(error) => {
-                        tracing::debug!(%server, %error, "connection failed");
-                        return EndReason::ConnectionFailed;
-                    }
-                },
-                reason = &mut serving => return reason,
-                lost = &mut silent => return EndReason::Lost(lost),
-                size = window.due() => {
-                    window.tell(size, &connection.set_initial_window_size(size));
-                }
-                () = end.cancelled() => return EndReason::EndedHere,
-            }
-        }
     }
 }
 
@@ -364,21 +303,6 @@ async fn register(
         );
     }
     Ok((hello, response.into_inner(), control_tx))
-}
-
-/// Nothing moves on an HTTP/2 connection unless somebody polls it.
-async fn while_driving<T>(
-    io: &mut Io,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    tokio::select! {
-        biased;
-        done = work => done,
-        closed = &mut io.connection => match closed {
-            Ok(()) => bail!("the server closed the connection"),
-            Err(error) => Err(error).context("the connection failed"),
-        },
-    }
 }
 
 fn origin(server: &ServerAddr) -> anyhow::Result<Uri> {

@@ -1,8 +1,8 @@
-//! A connection's end in this program: hyper, say, reads and writes it as it would a socket.
+//! A connection's end in this program: hyper, say, reads and writes it as it would a socket; or another stream is.
 //!
 //! ```text
-//!   program --StreamIo--> lane --Pipe--> carry --> stream
-//!           <------------ lane <-------- carry <--
+//!   program --StreamIo--> lane --Pipe--> carry --> stream        stream --> carry --Pipe--> lane --Pipe--> carry --> stream
+//!           <------------ lane <-------- carry <--                      <--       <-------- lane <--------       <--
 //! ```
 //! A stream that its reader does not poll must not let frames pile up in the transport, so a task of its own carries it,
 //! as it would from a socket, and the program reads what that has put into a lane.
@@ -34,41 +34,54 @@ const ABANDONED_TIME: Duration = Duration::from_mins(1);
 /// The program's end. Dropping it before the program has shut it down resets the connection; afterwards the other end
 /// may still finish, but not say any more.
 #[derive(Debug)]
-pub struct StreamIo(Arc<Lanes>);
+pub struct StreamIo(Lanes);
 
-/// The carrier's end. Dropping it resets the program's, unless the connection has ended in order.
+/// The carrier's end. Dropping it resets the other end, unless the connection has ended in order.
 #[derive(Debug)]
-pub(crate) struct Pipe(Arc<Lanes>);
+pub(crate) struct Pipe(Lanes);
 
+/// The two lanes as one of their ends sees them.
 #[derive(Debug)]
 struct Lanes {
-    to_program: Mutex<Lane>,
-    to_stream: Mutex<Lane>,
+    reads: Arc<Mutex<Lane>>,
+    writes: Arc<Mutex<Lane>>,
 }
 
 /// Both ends of a connection in this program. So many bytes wait for the reader of either, of whom they hold up the
 /// writer then.
 pub(crate) fn pipe(capacity: usize) -> (Pipe, StreamIo) {
-    let lane = || Mutex::new(Lane::new(capacity));
-    let lanes = Arc::new(Lanes {
-        to_program: lane(),
-        to_stream: lane(),
-    });
-    (Pipe(Arc::clone(&lanes)), StreamIo(lanes))
+    let (carriers, programs) = Lanes::pair(capacity);
+    (Pipe(carriers), StreamIo(programs))
+}
+
+/// The same with a carrier at either end: what one stream brings is what the other sends.
+pub(crate) fn splice(capacity: usize) -> (Pipe, Pipe) {
+    let (one, other) = Lanes::pair(capacity);
+    (Pipe(one), Pipe(other))
 }
 
 impl Lanes {
-    fn to_program(&self) -> MutexGuard<'_, Lane> {
-        lock(&self.to_program)
+    fn pair(capacity: usize) -> (Self, Self) {
+        let lane = || Arc::new(Mutex::new(Lane::new(capacity)));
+        let (reads, writes) = (lane(), lane());
+        let other = Self {
+            reads: Arc::clone(&writes),
+            writes: Arc::clone(&reads),
+        };
+        (Self { reads, writes }, other)
     }
 
-    fn to_stream(&self) -> MutexGuard<'_, Lane> {
-        lock(&self.to_stream)
+    fn reads(&self) -> MutexGuard<'_, Lane> {
+        lock(&self.reads)
+    }
+
+    fn writes(&self) -> MutexGuard<'_, Lane> {
+        lock(&self.writes)
     }
 
     fn end(&self, end: End) {
-        self.to_program().end(end);
-        self.to_stream().end(end);
+        self.reads().end(end);
+        self.writes().end(end);
     }
 }
 
@@ -86,42 +99,42 @@ impl LocalEnd for Pipe {
     }
 
     async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.0.to_stream().poll_readable(cx)).await;
+        poll_fn(|cx| self.0.reads().poll_readable(cx)).await;
         Ok(())
     }
 
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let room = buffer.capacity() - buffer.len();
         self.0
-            .to_stream()
+            .reads()
             .read(room, |bytes| buffer.extend_from_slice(bytes))
     }
 
     async fn writable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.0.to_program().poll_writable(cx)).await;
+        poll_fn(|cx| self.0.writes().poll_writable(cx)).await;
         Ok(())
     }
 
     fn try_write(&self, data: &[u8]) -> io::Result<usize> {
-        self.0.to_program().write(data)
+        self.0.writes().write(data)
     }
 
     fn unacknowledged(&self) -> u64 {
-        self.0.to_program().len() as u64
+        self.0.writes().len() as u64
     }
 
     fn finish(&self) -> io::Result<()> {
-        self.0.to_program().end(End::Finished);
+        self.0.writes().end(End::Finished);
         Ok(())
     }
 
     async fn until_reset(&self) -> io::Error {
         let abandoned = async {
-            poll_fn(|cx| self.0.to_program().poll_reset(cx)).await;
+            poll_fn(|cx| self.0.writes().poll_reset(cx)).await;
             sleep(ABANDONED_TIME).await;
         };
         tokio::select! {
-            () = poll_fn(|cx| self.0.to_stream().poll_reset(cx)) => {}
+            () = poll_fn(|cx| self.0.reads().poll_reset(cx)) => {}
             () = abandoned => {}
         }
         io::ErrorKind::ConnectionReset.into()
@@ -140,7 +153,7 @@ impl AsyncRead for StreamIo {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut lane = self.0.to_program();
+        let mut lane = self.0.reads();
         lane.poll_readable(cx)
             .map(|()| lane.read(buffer.remaining(), |bytes| buffer.put_slice(bytes)))
             .map_ok(drop)
@@ -153,7 +166,7 @@ impl AsyncWrite for StreamIo {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut lane = self.0.to_stream();
+        let mut lane = self.0.writes();
         lane.poll_writable(cx).map(|()| lane.write(data))
     }
 
@@ -162,7 +175,7 @@ impl AsyncWrite for StreamIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.to_stream().end(End::Finished);
+        self.0.writes().end(End::Finished);
         Poll::Ready(Ok(()))
     }
 }

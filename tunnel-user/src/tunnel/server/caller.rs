@@ -4,7 +4,8 @@
 //! |-----------------------------------|---------------------------------------------|
 //! | without a certificate             | enrolment, for a short while; in a cluster  |
 //! |                                   | nothing: its handshake fails                |
-//! | with a certificate that we trust  | the control stream, carrying, renewal       |
+//! | an agent's certificate            | the control stream, carrying, renewal       |
+//! | a relaying server's certificate   | relayed dials                               |
 //! | with any other certificate        | nothing: its handshake fails                |
 //!
 //! Who has no session has a permit of the [limiter](super::preauth), and leaves when its time is over or
@@ -33,14 +34,18 @@ use tonic::{Status, body::Body};
 use tower_service::Service as _;
 
 use super::{
-    control::ControlService, ending::Ending, listener::ListenerOptions, peer_identity::PeerIdentity,
+    control::ControlService,
+    ending::Ending,
+    listener::ListenerOptions,
+    peer_identity::{Proved, RelayIdentity},
 };
 use crate::{
     model::PeerAddr,
     pki::OnRenewal,
     strangers::Permit,
     tunnel::{
-        carry::SessionFlow,
+        carry::{ByteCounters, SessionFlow},
+        relay::{self, RELAY_PATH, RelayService},
         transport::http2::{
             self, Activity, Call, Lost, Patience, Segments, ServerBuilder, ServerConnection,
             Watched, WindowSetting, until_silent,
@@ -68,7 +73,7 @@ const GRACEFUL_CLOSE_TIME: Duration = Duration::from_secs(30);
 pub(super) struct Caller {
     pub(super) peer: PeerAddr,
     pub(super) certificate: Option<CertificateDer<'static>>,
-    pub(super) proved: Option<PeerIdentity>,
+    pub(super) proved: Option<Proved>,
 }
 
 /// Serves the caller until its session ends, one way or another.
@@ -116,10 +121,17 @@ async fn close_gracefully(
     let _ = timeout(GRACEFUL_CLOSE_TIME, close_gracefully).await;
 }
 
+/// What it may do.
+enum Role {
+    Stranger,
+    Agent(Arc<ControlService>),
+    Relay(Arc<RelayService>),
+}
+
 struct Serving {
     caller: Caller,
     options: Arc<ListenerOptions>,
-    control: Option<Arc<ControlService>>,
+    role: Role,
     flow: SessionFlow,
     ended: CancellationToken,
     tasks: TaskTracker,
@@ -133,8 +145,9 @@ impl Serving {
         let tasks = TaskTracker::new();
         let registered = CancellationToken::new();
         let flow = SessionFlow::new(&options.settings, options.metrics.counters());
-        let control = caller.proved.clone().map(|proved| {
-            Arc::new(ControlService {
+        let role = match caller.proved.clone() {
+            None => Role::Stranger,
+            Some(Proved::Agent(proved)) => Role::Agent(Arc::new(ControlService {
                 proved,
                 peer: caller.peer,
                 options: Arc::clone(&options),
@@ -143,12 +156,21 @@ impl Serving {
                 registered: registered.clone(),
                 ended: ended.clone(),
                 tasks: tasks.clone(),
-            })
-        });
+            })),
+            Some(Proved::Relay(RelayIdentity { machine, .. })) => {
+                Role::Relay(Arc::new(RelayService {
+                    machine,
+                    peer: caller.peer,
+                    options: Arc::clone(&options),
+                    flow: SessionFlow::new(&options.settings, ByteCounters::unseen()),
+                    ended: ended.clone(),
+                }))
+            }
+        };
         Self {
             caller,
             options,
-            control,
+            role,
             flow,
             ended,
             tasks,
@@ -158,7 +180,7 @@ impl Serving {
     }
 
     fn http2(&self, window: &WindowSetting) -> ServerBuilder {
-        match self.control {
+        match self.caller.proved {
             Some(_) => http2::server(&self.options.settings, window.told()),
             None => http2::server_for_strangers(),
         }
@@ -172,6 +194,10 @@ impl Serving {
         overstayed: Pin<Box<impl Future<Output = ()>>>,
         mut window: WindowSetting,
     ) -> Ending {
+        if matches!(self.role, Role::Relay(_)) {
+            // It has nothing to register.
+            self.registered.cancel();
+        }
         let ping_pong = connection.ping_pong().expect("taken once");
         let patience = Patience::of_server(&self.options.settings);
         let round_trip = &self.flow.round_trip;
@@ -197,7 +223,7 @@ impl Serving {
                     }
                     overstayed = None;
                 }
-                size = window.due(), if self.control.is_some() => {
+                size = window.due(), if self.caller.proved.is_some() => {
                     window.tell(size, &connection.set_initial_window_size(size));
                 }
                 () = &mut expired, if is_valid => {
@@ -216,7 +242,9 @@ impl Serving {
         // A call that registers a session may be under way until here.
         self.tasks.close();
         self.tasks.wait().await;
-        let Some(control) = &self.control else { return };
+        let Role::Agent(control) = &self.role else {
+            return;
+        };
         let Some(session) = control.session.get() else {
             return;
         };
@@ -239,7 +267,7 @@ impl Serving {
 
     fn calls_too_much(&self) -> bool {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
-        self.tasks.len() >= MOST_CALLS || (self.control.is_none() && calls >= MOST_CALLS)
+        self.tasks.len() >= MOST_CALLS || (self.caller.proved.is_none() && calls >= MOST_CALLS)
     }
 
     fn has_session(&self) -> bool {
@@ -255,8 +283,11 @@ impl Serving {
     }
 
     fn expire(&self) {
-        let control = self.control.as_ref();
-        let Some(session) = control.and_then(|control| control.session.get()) else {
+        let session = match &self.role {
+            Role::Agent(control) => control.session.get(),
+            Role::Stranger | Role::Relay(_) => None,
+        };
+        let Some(session) = session else {
             // It must not get a session any more.
             self.ended.cancel();
             return;
@@ -268,9 +299,15 @@ impl Serving {
     }
 
     fn handle(&self, call: Call) {
-        match (call.path(), &self.control) {
-            (CARRY_PATH, Some(control)) => take_up(control, call),
-            (CONNECT_PATH, Some(control)) => {
+        match (call.path(), &self.role) {
+            (RELAY_PATH, Role::Relay(service)) => {
+                self.tasks.spawn(relay::serve(Arc::clone(service), call));
+            }
+            (_, Role::Relay(_)) => call.refuse(Status::permission_denied(
+                "a server may have connections relayed here, and nothing else",
+            )),
+            (CARRY_PATH, Role::Agent(control)) => take_up(control, call),
+            (CONNECT_PATH, Role::Agent(control)) => {
                 let service = agent_service_server::AgentServiceServer::new(Arc::clone(control))
                     .max_decoding_message_size(LARGEST_MESSAGE)
                     .max_encoding_message_size(LARGEST_MESSAGE);
@@ -282,7 +319,7 @@ impl Serving {
                     })
                 });
             }
-            (CARRY_PATH | CONNECT_PATH, None) => {
+            (CARRY_PATH | CONNECT_PATH, Role::Stranger) => {
                 let peer = self.caller.peer;
                 tracing::warn!(%peer, "refused a caller without a certificate");
                 call.refuse(Status::unauthenticated(

@@ -17,12 +17,12 @@ use super::{
     arriving::tell,
     caller::{self, Caller},
     door::{Arrived, Door, source},
-    peer_identity::PeerIdentity,
+    peer_identity::Proved,
     preauth::PreAuthLimiter,
 };
 use crate::{
     model::{PeerAddr, SnapshotReader, printable},
-    observability::metrics::Carried,
+    observability::metrics::{Carried, RelayMetrics},
     pki::{AgentProof, UnprovedIdentity},
     strangers::{Permit, within},
     tunnel::{
@@ -67,6 +67,8 @@ pub struct TunnelMetrics {
     pub carried: Carried,
     /// Agents that were not let in.
     pub sessions_refused: Counter,
+    /// Connections relayed, and the bytes of those of others.
+    pub relay: RelayMetrics,
 }
 
 /// Accepts agents.
@@ -173,12 +175,12 @@ async fn shake_hands(
         Ok(caller) => caller,
         Err(error) => {
             let error = printable(&error.to_string());
-            tracing::warn!(%peer, error, "refused a certificate that proves no agent");
+            tracing::warn!(%peer, error, "refused a certificate that proves neither an agent nor a server");
             return None;
         }
     };
     let permit = match &caller.proved {
-        Some(proved) => limiter.authenticated(proved.identity.node.clone()),
+        Some(proved) => limiter.authenticated(proved.node().clone()),
         None => limiter.enrolling(source(peer)),
     };
     Some((Box::new(stream), caller, permit))
@@ -195,7 +197,7 @@ impl Caller {
         Ok(Self {
             peer,
             proved: certificate
-                .map(|certificate| PeerIdentity::by(certificate, proof))
+                .map(|certificate| Proved::by(certificate, proof))
                 .transpose()?,
             certificate: certificate.cloned().map(CertificateDer::into_owned),
         })

@@ -9,13 +9,30 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::{
-    model::{AgentIdentity, Snapshot},
-    pki::{AgentProof, UnprovedIdentity, Validity, agent_identity},
+    model::{AgentIdentity, NodeName, Snapshot},
+    pki::{AgentProof, UnprovedIdentity, Validity, agent_identity, relay_machine},
     tunnel::{Refusal, registration::still_admitted},
 };
 
 /// How often the clock is asked: it may be set, and a machine may sleep.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
+/// What a caller has proved.
+#[derive(Clone)]
+pub(super) enum Proved {
+    /// To be the agent of a node.
+    Agent(PeerIdentity),
+    /// To be a server, which may have its clients' connections carried.
+    Relay(RelayIdentity),
+}
+
+/// A server that relays.
+#[derive(Clone)]
+pub(super) struct RelayIdentity {
+    /// Where it runs.
+    pub(super) machine: NodeName,
+    pub(super) validity: Validity,
+}
 
 /// An agent that has proved who it is.
 #[derive(Clone)]
@@ -24,31 +41,49 @@ pub(super) struct PeerIdentity {
     pub(super) validity: Validity,
 }
 
-impl PeerIdentity {
+impl Proved {
     pub(super) fn by(
         certificate: &CertificateDer<'_>,
         proof: AgentProof,
     ) -> Result<Self, UnprovedIdentity> {
-        Ok(Self {
-            identity: agent_identity(certificate, proof)?,
-            validity: Validity::of(certificate).ok_or(UnprovedIdentity::Unreadable)?,
-        })
+        let validity = Validity::of(certificate).ok_or(UnprovedIdentity::Unreadable)?;
+        // A server with a CA of its own has no others beside it.
+        if proof == AgentProof::ClusterSubject
+            && let Some(machine) = relay_machine(certificate)?
+        {
+            return Ok(Self::Relay(RelayIdentity { machine, validity }));
+        }
+        let identity = agent_identity(certificate, proof)?;
+        Ok(Self::Agent(PeerIdentity { identity, validity }))
     }
 
-    /// Whether the snapshot, which has changed since, still admits the agent.
-    pub(super) fn still_admitted(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
-        still_admitted(&self.identity, self.validity.issued, snapshot)
+    /// The node of the agent, or of the server.
+    pub(super) fn node(&self) -> &NodeName {
+        match self {
+            Self::Agent(agent) => &agent.identity.node,
+            Self::Relay(relay) => &relay.machine,
+        }
     }
 
     /// Resolves when the certificate has been over for so long.
     pub(super) async fn expired_for(&self, time: Duration) {
-        let end = self
-            .validity
+        let validity = match self {
+            Self::Agent(agent) => agent.validity,
+            Self::Relay(relay) => relay.validity,
+        };
+        let end = validity
             .expires
             .saturating_add(time.try_into().unwrap_or_default());
         while let Some(left) = left(end, OffsetDateTime::now_utc()) {
             sleep(left.min(LOOK_AGAIN)).await;
         }
+    }
+}
+
+impl PeerIdentity {
+    /// Whether the snapshot, which has changed since, still admits the agent.
+    pub(super) fn still_admitted(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        still_admitted(&self.identity, self.validity.issued, snapshot)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     pki::Validity,
     tunnel::{
         Client, DialError, FirstBytes, Memory, Refusal, Settings, Transfer,
-        carry::{Early, LocalEnd, SessionFlow, StreamIo, carry, pipe},
+        carry::{Early, LocalEnd, SessionFlow, carry},
         dial::{DialAnswer, PendingDial, PendingDials},
         first_bytes::Waiting,
         memory::ConnectionShare,
@@ -31,9 +31,6 @@ use crate::{
 /// Control packets on their way to the agent. A full channel delays the dial that comes next, and
 /// that dial's own timeout bounds the delay.
 pub(super) const CONTROL_QUEUE: usize = 256;
-
-/// What of a connection waits for the part of this program that is its client, in each direction.
-const LANE: usize = 16 * 1024;
 
 /// A live session.
 pub struct Session {
@@ -88,7 +85,7 @@ pub struct SessionReport {
 }
 
 /// A connection that the agent has dialled and that waits for its client's bytes.
-pub struct Connection {
+pub struct SessionConnection {
     stream: OfferedStream,
     /// Bytes of its client that went with the dial.
     sent: u64,
@@ -187,9 +184,9 @@ impl Session {
         target: &Target,
         client: Client,
         first: &mut FirstBytes<'_>,
-    ) -> Result<Connection, DialError> {
+    ) -> Result<SessionConnection, DialError> {
         let place = Place::take(self, client)?;
-        if first.were_read() && !self.takes_first_bytes {
+        if first.would_be_lost() && !self.takes_first_bytes {
             // Another session had read them, and this one's agent would lose them.
             return Err(DialError::SessionEnded(self.proved.identity.node.clone()));
         }
@@ -206,7 +203,7 @@ impl Session {
         };
         drop(asked);
         match answer {
-            Some(Ok(stream)) => Ok(Connection {
+            Some(Ok(stream)) => Ok(SessionConnection {
                 stream,
                 sent,
                 place,
@@ -326,10 +323,14 @@ impl Drop for Asked<'_> {
     }
 }
 
-impl Connection {
+impl SessionConnection {
     /// Carries the client's bytes until both sides have closed, either is reset, or `abort` resets
     /// both.
-    pub async fn carry(self, client: impl LocalEnd, abort: CancellationToken) -> Transfer {
+    pub(in crate::tunnel) async fn carry(
+        self,
+        client: impl LocalEnd,
+        abort: CancellationToken,
+    ) -> Transfer {
         let early = Early::Sent(self.sent);
         let Place { session, share, .. } = &self.place;
         match self.stream.accept() {
@@ -345,34 +346,20 @@ impl Connection {
         }
     }
 
-    /// The connection as something to read and write, for a client that is in this program; it is carried as long as
-    /// the future is polled.
-    pub fn into_io(
-        self,
-        abort: CancellationToken,
-    ) -> (StreamIo, impl Future<Output = Transfer> + Send) {
-        let (lanes, memory) = self.place.share.read_of(2 * LANE);
-        let (ours, io) = pipe(lanes / 2);
-        (io, async move {
-            let transfer = self.carry(ours, abort).await;
-            drop(memory);
-            transfer
-        })
+    /// The node at its other end.
+    pub(in crate::tunnel) fn node(&self) -> &NodeName {
+        &self.place.session.identity().node
     }
 
-    /// The node at its other end.
-    pub fn node(&self) -> &NodeName {
-        &self.place.session.identity().node
+    pub(in crate::tunnel) fn share(&self) -> &ConnectionShare {
+        &self.place.share
     }
 }
 
 impl Place {
     fn take(session: &Arc<Session>, client: Client) -> Result<Self, DialError> {
         let share = session.memory.admit(client);
-        let share = share.map_err(|refused| match refused {
-            NoPlace::Full(limit) => DialError::OutOfMemory { limit },
-            NoPlace::ClientFull(limit) => DialError::ClientOutOfMemory { client, limit },
-        })?;
+        let share = share.map_err(|refused| DialError::without_memory(refused, client))?;
         let taken = session.places().take(client);
         let node = || session.proved.identity.node.clone();
         taken.map_err(|refused| match refused {

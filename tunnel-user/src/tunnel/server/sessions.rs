@@ -13,11 +13,11 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Session, SessionReport};
+use super::{Session, SessionConnection, SessionReport};
 use crate::{
     model::{AgentIdentity, NodeName, SnapshotReader, Target},
     pki::Validity,
@@ -46,21 +46,28 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// Dials through the node's newest session, within `allowed` altogether. Where there is none,
-    /// and has not been one yet, waits for one until `patience` is over: a server that has just
-    /// started gives agents the time to come along.
+    /// Dials through the node's newest session. Where there is none, and has not been one yet, waits for one until
+    /// `patience` is over: a server that has just started gives agents the time to come along.
     pub(in crate::tunnel) async fn dial(
         &self,
         node: &NodeName,
         target: &Target,
         client: Client,
         first: &mut FirstBytes<'_>,
-        allowed: Duration,
         patience: Duration,
-    ) -> Result<Connection, DialError> {
-        let dialling = self.try_dial(node, target, client, first, patience.min(allowed));
-        let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
-        timeout(allowed, dialling).await.unwrap_or_else(timed_out)
+    ) -> Result<SessionConnection, DialError> {
+        let mut outcome = Err(DialError::NoSession(node.clone()));
+        for _ in 0..ATTEMPTS {
+            let Some(session) = self.wait_for(node, patience).await else {
+                return outcome;
+            };
+            outcome = session.dial(target, client, first).await;
+            let is_over = matches!(outcome, Err(DialError::SessionEnded(_)));
+            if !is_over || !first.may_be_sent() {
+                return outcome;
+            }
+        }
+        outcome
     }
 
     /// Whether the node can be dialled now.
@@ -181,28 +188,6 @@ impl Sessions {
             }
         }
         self.changed();
-    }
-
-    async fn try_dial(
-        &self,
-        node: &NodeName,
-        target: &Target,
-        client: Client,
-        first: &mut FirstBytes<'_>,
-        patience: Duration,
-    ) -> Result<Connection, DialError> {
-        let mut outcome = Err(DialError::NoSession(node.clone()));
-        for _ in 0..ATTEMPTS {
-            let Some(session) = self.wait_for(node, patience).await else {
-                return outcome;
-            };
-            outcome = session.dial(target, client, first).await;
-            let is_over = matches!(outcome, Err(DialError::SessionEnded(_)));
-            if !is_over || !first.may_be_sent() {
-                return outcome;
-            }
-        }
-        outcome
     }
 
     async fn wait_for(&self, node: &NodeName, patience: Duration) -> Option<Arc<Session>> {

@@ -23,24 +23,30 @@ fn no_policy() -> Policy {
     Policy::new(Vec::new(), Vec::new())
 }
 
-/// A kubelet's certificate: of the right CA, for the right node.
-fn of_kubelet(server: &TestServer) -> Credential {
+/// A client's certificate of the server's CA, of that subject and for that node.
+pub(super) fn issued(server: &TestServer, subject: [(DnType, &str); 2], node: &str) -> Credential {
     let ca_key = KeyPair::from_pem(&server.ca.key_pem()).unwrap();
     let issuer = Issuer::from_ca_cert_der(server.ca.certificate(), ca_key).unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    for (kind, value) in [
-        (DnType::CommonName, "system:node:edge-1"),
-        (DnType::OrganizationName, "system:nodes"),
-    ] {
+    for (kind, value) in subject {
         params.distinguished_name.push(kind, value);
     }
-    params.subject_alt_names = vec![SanType::DnsName("edge-1".try_into().unwrap())];
+    params.subject_alt_names = vec![SanType::DnsName(node.try_into().unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let key = new_key().unwrap();
     let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     Credential::new(key, vec![leaf]).unwrap()
+}
+
+/// A kubelet's certificate: of the right CA, for the right node.
+fn of_kubelet(server: &TestServer) -> Credential {
+    let subject = [
+        (DnType::CommonName, "system:node:edge-1"),
+        (DnType::OrganizationName, "system:nodes"),
+    ];
+    issued(server, subject, "edge-1")
 }
 
 #[tokio::test]

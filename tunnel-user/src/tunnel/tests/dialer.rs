@@ -45,6 +45,7 @@ impl Stage {
         let dialer = Dialer::new(DialerOptions {
             snapshots: snapshots.subscribe(),
             sessions: server.sessions.clone(),
+            relay: None,
             timeout: PATIENCE,
             patient_until: Instant::now(),
             on_no_session: Arc::new(move |_| {

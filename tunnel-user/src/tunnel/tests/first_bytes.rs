@@ -8,7 +8,7 @@ use super::{
     raw_agent::{RawAgent, dial},
     *,
 };
-use crate::tunnel::{Client, FirstBytes, first_bytes::Waiting, server::Connection};
+use crate::tunnel::{Client, Connection, FirstBytes, first_bytes::Waiting};
 
 const SAID: &[u8] = b"ClientHello";
 
@@ -54,7 +54,7 @@ async fn they_come_with_the_dial_and_not_again_on_the_stream() {
     assert_eq!(came, SAID);
     assert_eq!(server.memory.held(), 0, "they were sent");
     client.write_all(b"more").await.unwrap();
-    let heard = carried(dialled.unwrap(), (client, accepted), response).await;
+    let heard = carried(dialled.unwrap().into(), (client, accepted), response).await;
     assert_eq!(heard, b"more");
 }
 
@@ -70,7 +70,7 @@ async fn an_agent_that_does_not_take_them_gets_them_on_the_stream() {
     };
     let (dialled, (came, (response, _send))) = tokio::join!(dial(&server, &mut first), answering);
     assert_eq!(came, Bytes::new());
-    let heard = carried(dialled.unwrap(), (client, accepted), response).await;
+    let heard = carried(dialled.unwrap().into(), (client, accepted), response).await;
     assert_eq!(heard, SAID);
 }
 

@@ -189,13 +189,9 @@ async fn one_client_leaves_places_of_a_session_to_others() {
     let node: NodeName = "edge-1".parse().unwrap();
     let pod = |last| Client::Address([10, 244, 0, last].into());
     let dial = async |client| {
-        let allowed = settings.dial_timeout;
         let mut first = FirstBytes::default();
-        let dialling =
-            server
-                .sessions
-                .dial(&node, &target, client, &mut first, allowed, Duration::ZERO);
-        dialling.await
+        let sessions = &server.sessions;
+        patiently(sessions.dial(&node, &target, client, &mut first, Duration::ZERO)).await
     };
     let mut open = Vec::new();
     for client in [1, 1, 1, 1].map(pod) {

@@ -127,7 +127,7 @@ impl RawAgent {
 pub(super) async fn dial(
     server: &TestServer,
     first: &mut FirstBytes<'_>,
-) -> Result<crate::tunnel::server::Connection, DialError> {
+) -> Result<crate::tunnel::server::SessionConnection, DialError> {
     let (node, target): (NodeName, Target) = (
         "edge-1".parse().unwrap(),
         "127.0.0.1:10250".parse::<SocketAddr>().unwrap().into(),
@@ -136,6 +136,7 @@ pub(super) async fn dial(
     let machine = Client::Machine;
     let dialling = server
         .sessions
-        .dial(&node, &target, machine, first, allowed, Duration::ZERO);
-    dialling.await
+        .dial(&node, &target, machine, first, Duration::ZERO);
+    let timed_out = |_elapsed| Err(DialError::TimedOut(allowed));
+    timeout(allowed, dialling).await.unwrap_or_else(timed_out)
 }

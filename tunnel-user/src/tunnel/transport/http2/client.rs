@@ -1,8 +1,11 @@
-//! The agent's end of a session's HTTP/2: it opens the streams.
+//! The end of a session's HTTP/2 that opens the streams: the agent's, and that of a server which relays.
 
 use bytes::Bytes;
-use h2::client::{Connection, SendRequest};
-use http::{Method, Request};
+use h2::{
+    SendStream,
+    client::{Connection, ResponseFuture, SendRequest},
+};
+use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +25,12 @@ pub(crate) type ClientConnection<S> = Connection<S, Bytes>;
 /// Opens streams to the server of one session. Clones share the session.
 #[derive(Clone)]
 pub(crate) struct Opener(SendRequest<Bytes>);
+
+/// A stream that the peer has not answered yet. Dropping it takes it back.
+pub(crate) struct AskedStream {
+    response: ResponseFuture,
+    send: SendStream<Bytes>,
+}
 
 impl Opener {
     /// Begins HTTP/2 with a server; connections begin with that window.
@@ -55,5 +64,26 @@ impl Opener {
         let mut requests = self.0.ready().await?;
         let (response, send) = requests.send_request(request, false)?;
         Ok(Stream::asked(response, send))
+    }
+    /// Asks for a stream; these bytes go along.
+    pub(crate) async fn ask(
+        self,
+        request: Request<()>,
+        first: Bytes,
+    ) -> Result<AskedStream, StreamError> {
+        let mut requests = self.0.ready().await?;
+        let (response, mut send) = requests.send_request(request, false)?;
+        if !first.is_empty() {
+            send.send_data(first, false)?;
+        }
+        Ok(AskedStream { response, send })
+    }
+}
+
+impl AskedStream {
+    /// The head of the answer, and the stream if it is to be used.
+    pub(crate) async fn answer(self) -> Result<Response<Stream>, StreamError> {
+        let answer = self.response.await?;
+        Ok(answer.map(|receive| Stream::open(receive, self.send)))
     }
 }

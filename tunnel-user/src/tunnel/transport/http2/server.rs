@@ -1,11 +1,13 @@
 //! The server's end of a session's HTTP/2: it accepts what its peer opens.
 
-use bytes::Bytes;
+use std::future::poll_fn;
+
+use bytes::{Bytes, BytesMut};
 use h2::{
     RecvStream,
     server::{Builder, Connection, SendResponse},
 };
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tonic::{Status, body::Body};
 
 use super::grpc::{RecvBody, send_body};
@@ -42,7 +44,11 @@ impl Call {
     }
 
     pub(crate) fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.request.headers().get(name)
+        self.headers().get(name)
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.request.headers()
     }
 
     /// The call as gRPC sees it, and the way to answer it.
@@ -86,10 +92,38 @@ impl OfferedStream {
         Ok(Stream::open(self.request, send))
     }
 
+    /// So many of its first bytes, which are announced; `None` if it ends before, or was taken back.
+    pub(crate) async fn first(&mut self, count: usize) -> Option<Bytes> {
+        let mut first = BytesMut::new();
+        while first.len() < count {
+            let more = self.request.data().await?.ok()?;
+            // What comes after the announced ones is not asked for yet, and no peer of ours sends it.
+            if more.is_empty() || first.len() + more.len() > count {
+                return None;
+            }
+            first.extend_from_slice(&more);
+            self.request
+                .flow_control()
+                .release_capacity(more.len())
+                .ok()?;
+        }
+        Some(first.freeze())
+    }
+
+    /// Resolves when the peer takes it back.
+    pub(crate) async fn until_reset(&mut self) {
+        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+
+    /// Answers that there will be no connection.
+    pub(crate) fn refuse(mut self, head: Response<()>) {
+        // A peer that left needs no answer.
+        let _ = self.respond.send_response(head, true);
+    }
+
     /// Tells the peer that nobody waits for its connection any more: it resets its target.
-    pub(crate) fn decline(mut self) {
-        // One that has left needs no answer.
-        let _ = self.respond.send_response(head(StatusCode::GONE), true);
+    pub(crate) fn decline(self) {
+        self.refuse(head(StatusCode::GONE));
     }
 }
 
