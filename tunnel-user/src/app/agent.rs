@@ -172,6 +172,7 @@ impl Agent {
         }
         SessionManagerOptions {
             servers: platform.servers,
+            most_sessions: args.sessions,
             server_name: platform.server_name,
             tls: platform.tls,
             refused_tx: platform.refused_tx,

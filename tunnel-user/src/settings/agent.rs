@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _},
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,6 +36,13 @@ pub struct AgentArgs {
     /// with --kubernetes: what --service leads to]
     #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub server: Vec<ServerAddr>,
+
+    /// Servers to keep a session with at most, at least 1 [default: all]
+    ///
+    /// A server that has no session of this node has its clients' connections carried by one that has, where servers
+    /// relay for each other, as they do in a cluster. Two keep the node reachable when a server is lost.
+    #[arg(long, value_name = "NUMBER")]
+    pub sessions: Option<NonZeroU32>,
 
     /// Directory of the agent's key and certificate
     #[arg(long, value_name = "DIR", default_value = "/var/lib/culvert-agent")]

@@ -241,6 +241,7 @@ impl TestServer {
         let manager = SessionManager::new(
             SessionManagerOptions {
                 servers: servers_rx,
+                most_sessions: None,
                 server_name: Some(SERVER_NAME.try_into().unwrap()),
                 tls: tls_rx,
                 refused_tx: refused.clone(),

@@ -3,7 +3,7 @@
 
 mod run_loop;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -24,6 +24,8 @@ pub struct SessionManagerOptions {
     /// Where servers listen, best first. A session through an address that is not listed any more
     /// ends, in order, once the servers are all reached through the others.
     pub servers: watch::Receiver<Vec<ServerAddr>>,
+    /// With how many of them a session is kept at most.
+    pub most_sessions: Option<NonZeroU32>,
     /// The name that every server's certificate must carry; `None` verifies the address dialled.
     pub server_name: Option<ServerName<'static>>,
     /// Presents the agent's certificate and verifies servers; replaced when the certificate is.

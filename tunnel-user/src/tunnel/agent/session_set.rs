@@ -8,12 +8,14 @@
 //! ```
 //! Two rules: an address without a session is dialled, unless it led to a server that another
 //! address has a session with; and while the sessions are fewer than the servers say there are
-//! servers, addresses are dialled for the missing ones.
+//! servers, addresses are dialled for the missing ones. Both end where there are as many sessions as the agent may have.
 
 mod address;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
@@ -43,6 +45,10 @@ pub(super) struct SessionSet {
     dials: u64,
     /// When sessions begin anew that were begun with an older certificate.
     renewal_at: Option<Instant>,
+    /// How many servers are enough, if not all are needed.
+    most: Option<NonZeroU32>,
+    /// With whom an agent begins that does not need all: another one of many begins elsewhere.
+    first: usize,
 }
 
 /// What to do now.
@@ -79,8 +85,10 @@ enum EntryState {
 }
 
 impl SessionSet {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(most: Option<NonZeroU32>, now: Instant) -> Self {
         Self {
+            most,
+            first: most.map_or(0, |_| rand::random::<u32>() as usize),
             addresses: Vec::new(),
             sessions: BTreeMap::new(),
             discovery: Discovery::new(now),
@@ -253,9 +261,9 @@ impl SessionSet {
             Some(at) => due.push(at),
             None => {}
         }
-        for index in 0..self.addresses.len() {
+        for index in self.in_order() {
             let address = &self.addresses[index];
-            if address.dialling.is_some() || !self.needs_session(address) {
+            if address.dialling.is_some() || !self.needs_session(address) || self.has_enough() {
                 continue;
             }
             if address.due <= now {
@@ -277,6 +285,29 @@ impl SessionSet {
         }
         step.again_at = due.into_iter().min();
         step
+    }
+
+    /// Where not all are needed, the one that was dialled last comes first: a server that asks for another session means
+    /// whoever takes its place.
+    fn in_order(&self) -> Vec<usize> {
+        let count = self.addresses.len();
+        let first = self.first.checked_rem(count).unwrap_or(0);
+        let mut order: Vec<_> = (0..count).map(|index| (index + first) % count).collect();
+        if self.most.is_some() {
+            order.sort_by_key(|index| Reverse(self.addresses[*index].last_dial));
+        }
+        order
+    }
+
+    /// Whether there are as many sessions as there may be, those included that are about to be.
+    fn has_enough(&self) -> bool {
+        let dialling = self
+            .addresses
+            .iter()
+            .filter(|address| address.dialling.is_some());
+        let sessions = self.held() + dialling.count();
+        self.most
+            .is_some_and(|most| sessions >= most.get() as usize)
     }
 
     fn renew(&mut self, now: Instant) -> Vec<SessionId> {
@@ -365,8 +396,17 @@ impl SessionSet {
     }
 
     fn is_missing_some(&self) -> bool {
+        let wanted = self
+            .most
+            .map_or(u32::MAX, NonZeroU32::get)
+            .min(self.count());
+        self.held() < wanted as usize
+    }
+
+    /// How many servers have a session that counts.
+    fn held(&self) -> usize {
         let held: BTreeSet<_> = self.staying().map(|held| &held.server_id).collect();
-        u32::try_from(held.len()).is_ok_and(|held| held < self.count())
+        held.len()
     }
 
     /// How many servers there are: the most that one of them says, since the others may not have

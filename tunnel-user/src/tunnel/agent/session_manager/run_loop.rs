@@ -89,7 +89,7 @@ impl RunLoop {
         shutdown: CancellationToken,
     ) -> Self {
         let now = Instant::now();
-        let mut session_set = SessionSet::new(now);
+        let mut session_set = SessionSet::new(options.most_sessions, now);
         let listed = options.servers.borrow_and_update().clone();
         session_set.list(&listed, now);
         servers.list(&listed);

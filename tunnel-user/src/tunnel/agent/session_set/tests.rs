@@ -16,10 +16,15 @@ struct World {
 
 impl World {
     fn new(behind: &[(&str, &[&'static str])], count: u32) -> Self {
+        Self::with_most(None, behind, count)
+    }
+
+    fn with_most(most: Option<u32>, behind: &[(&str, &[&'static str])], count: u32) -> Self {
+        let most = most.and_then(NonZeroU32::new);
         let now = Instant::now();
         let mut world = Self {
             now,
-            session_set: SessionSet::new(now),
+            session_set: SessionSet::new(most, now),
             behind: BTreeMap::new(),
             count,
             links: 0,
@@ -339,4 +344,69 @@ fn a_server_that_refused_the_old_certificate_is_dialled_soon_with_the_new_one() 
     world.session_set.proved_anew(Duration::MAX, world.now);
     world.pass(SPREAD);
     assert_eq!(world.session_set.sessions_with(), ["s-1"]);
+}
+
+#[test]
+fn an_agent_that_may_have_two_sessions_keeps_two_whichever_server_is_lost() {
+    let behind: [(&str, &[&str]); 3] = [("a", &["s-1"]), ("b", &["s-2"]), ("c", &["s-3"])];
+    let mut world = World::with_most(Some(2), &behind, 3);
+    world.pass(LONG);
+    assert_eq!(
+        (world.session_set.sessions_with().len(), world.dials),
+        (2, 2)
+    );
+    for _ in 0..10 {
+        let lost = *world.session_set.sessions.keys().next().unwrap();
+        let server = world.session_set.sessions[&lost].server.clone();
+        world.session_set.ended(lost, LONG, world.now);
+        // Its address answers nobody for a while.
+        let host = server.host_and_port().0.to_owned();
+        let gone = std::mem::take(world.behind.get_mut(&host).unwrap());
+        world.pass(Duration::from_secs(3));
+        assert_eq!(
+            world.session_set.sessions_with().len(),
+            2,
+            "the third takes its place at once"
+        );
+        world.behind.insert(host, gone);
+        world.pass(LONG);
+        assert_eq!(world.session_set.sessions_with().len(), 2);
+    }
+}
+
+#[test]
+fn behind_one_address_no_more_are_searched_than_there_may_be() {
+    let mut world = World::with_most(Some(2), &[("lb", &["s-1", "s-2", "s-3"])], 3);
+    world.pass(LONG);
+    assert_eq!(
+        (world.session_set.sessions_with().len(), world.dials),
+        (2, 2)
+    );
+}
+
+#[test]
+fn a_server_that_asks_for_another_session_gets_it_although_others_are_free() {
+    let behind: [(&str, &[&str]); 2] = [("a", &["s-1"]), ("b", &["s-2"])];
+    let mut world = World::with_most(Some(1), &behind, 2);
+    world.pass(LONG);
+    let asks = *world.session_set.sessions.keys().next().unwrap();
+    let address = world.session_set.sessions[&asks].server.clone();
+    let host = address.host_and_port().0.to_owned();
+    world.behind.insert(host, vec!["s-new"]);
+    world.session_set.asked_to_move(asks, world.now);
+    world.pass(LONG);
+    assert_eq!(world.session_set.sessions_with(), ["s-new"]);
+}
+
+#[test]
+fn agents_that_need_one_server_spread_over_all() {
+    let behind: [(&str, &[&str]); 2] = [("a", &["s-1"]), ("b", &["s-2"])];
+    let held: BTreeSet<_> = (0..64)
+        .map(|_| {
+            let mut world = World::with_most(Some(1), &behind, 2);
+            world.pass(LONG);
+            world.session_set.sessions_with().join(" ")
+        })
+        .collect();
+    assert_eq!(held.len(), 2);
 }
