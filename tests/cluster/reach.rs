@@ -47,7 +47,8 @@ struct Member {
 
 impl Member {
     fn start(access: &Access, place: &Place, machine: &str, server_id: &str) -> Self {
-        let (members, counts) = Membership::new(MembershipOptions {
+        let (members, known) = Membership::new(MembershipOptions {
+            address: None,
             client: access.client.clone(),
             namespace: place.namespace.clone(),
             machine: machine.parse().unwrap(),
@@ -57,7 +58,7 @@ impl Member {
         let leave = CancellationToken::new();
         let running = tokio::spawn(members.run(charge, leave.clone()));
         Self {
-            counts,
+            counts: known.count,
             in_charge,
             leave,
             running: AbortOnDropHandle::new(running),

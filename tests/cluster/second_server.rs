@@ -12,7 +12,7 @@ use culvert_tests::{Cgroup, Daemon, Launch, PinRoot, programs};
 use serde_json::{Value, json};
 use tunnel_user::observability::status::StatusReport;
 
-use crate::stage::{PATIENCE, culvert};
+use crate::stage::{PATIENCE, culvert, kill, metric};
 use crate::tidying::tidied;
 
 const BALANCED: &str = "10.77.0.1:10500";
@@ -123,6 +123,15 @@ impl<'a> Second<'a> {
         Ok(serde_json::from_str(&status.start()?.succeed(PATIENCE)?)?)
     }
 
+    /// What a kubelet answers to somebody without a name, from where this server captures.
+    fn asks_a_kubelet(&self) -> String {
+        let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";
+        let curl = self.launch("curl".into()).words(kubelet);
+        let mut curl = curl.start().unwrap();
+        let _ = curl.wait(PATIENCE).unwrap();
+        curl.output().trim().to_owned()
+    }
+
     fn until_it_has_both_agents(&self) {
         wait_until("both agents come to the second server", PATIENCE, || {
             Ok((sessions(&self.status()?).len() == 2).then_some(()))
@@ -166,12 +175,7 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     let _balancer = Balancer::new(cluster);
     second.until_it_has_both_agents();
     until_agents_count(cluster, 2);
-    let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";
-    let curl = second.launch("curl".into()).words(kubelet);
-    assert_eq!(
-        curl.start().unwrap().succeed(PATIENCE).unwrap().trim(),
-        "401"
-    );
+    assert_eq!(second.asks_a_kubelet(), "401");
     // Nobody who had a session was asked for another one.
     assert_eq!(sessions(&first()), before);
 
@@ -184,4 +188,43 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     server.kill().unwrap();
     until_agents_count(cluster, 1);
     assert_eq!(sessions(&first()), before);
+}
+
+#[test]
+fn a_server_that_no_agent_knows_has_its_clients_carried_by_one_that_they_know() {
+    let cluster = culvert();
+    until_agents_count(cluster, 1);
+    let relayed = |side: &str| {
+        let name = format!("culvert_server_relayed_connections_total{{side=\"{side}\"}}");
+        metric(&name)
+    };
+    let before = relayed("answered");
+    let second = Second::new(cluster);
+    let mut server = second.start();
+    // It has to get the certificate by which the other server knows it.
+    wait_until(
+        "a kubelet answers through the other server",
+        PATIENCE,
+        || Ok((second.asks_a_kubelet() == "401").then_some(())),
+    )
+    .unwrap();
+    assert_eq!(second.status().unwrap().sessions.len(), 0);
+    let answered = relayed("answered");
+    assert!(answered > before, "{before} then {answered}");
+    assert_eq!(relayed("asked"), 0, "its own sessions are nearer");
+    for _ in 0..20 {
+        assert_eq!(second.asks_a_kubelet(), "401");
+    }
+    assert_eq!(relayed("answered"), answered + 20);
+
+    // The one that takes its place has another id.
+    kill(cluster.control_plane(), "culvert");
+    wait_until(
+        "a kubelet answers through the next server",
+        PATIENCE,
+        || Ok((second.asks_a_kubelet() == "401").then_some(())),
+    )
+    .unwrap();
+    assert!(server.stop(PATIENCE).unwrap().success());
+    until_agents_count(cluster, 1);
 }

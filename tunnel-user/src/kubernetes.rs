@@ -24,10 +24,12 @@ mod watch;
 pub use access::{Access, AccessError, BadEntry, ClusterCas, CredentialFiles, KubeconfigError};
 pub use api_server::{ApiServerAddresses, ApiServerHost};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
-pub(crate) use certificates::{AgentCredentials, CertificateOptions, ServerCertificate};
+pub(crate) use certificates::{
+    AgentCredentials, CertificateOptions, RelayCertificate, ServerCertificate,
+};
 pub use certificates::{SERVER_NODE_NAME, SERVER_SUBJECT};
 pub use election::Election;
-pub use membership::{Membership, MembershipOptions};
+pub use membership::{Members, Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;
 pub use publication::{Publication, PublicationOptions, PublicationReader, Published};

@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 
 use super::table::Table;
 use crate::{
-    model::{AGENT_PORT, Family, GatePolicy, NodeName, ServerAddr},
-    redirect::addresses::{Place, Surroundings},
+    model::{AGENT_PORT, GatePolicy, NodeName, ServerAddr},
+    redirect::addresses::Surroundings,
     standalone::{NewToken, State, TokenId, TokenRecord, TokenStatus},
 };
 
@@ -99,21 +99,13 @@ struct Listed {
 /// Runs the command; results go to stdout, remarks to stderr.
 pub async fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let primary = match &args.command {
-        TokenCommand::Create(create) if create.server.is_none() => primary_address().await?,
+        TokenCommand::Create(create) if create.server.is_none() => {
+            Surroundings::read().await?.primary()
+        }
         _ => None,
     };
     let now = OffsetDateTime::now_utc();
     execute(args, primary, now, &mut io::stdout(), &mut io::stderr())
-}
-
-/// The address under which other machines reach this one, the one that a server here would redirect to. IPv4 first; `None` if this machine has no address but loopback.
-async fn primary_address() -> io::Result<Option<IpAddr>> {
-    let candidates = Surroundings::read().await?.candidates;
-    let mut chosen = Family::ALL
-        .into_iter()
-        .filter_map(|family| candidates.choose(family, None));
-    let reachable = chosen.find(|candidate| candidate.place() != Place::Loopback);
-    Ok(reachable.map(|candidate| candidate.ip))
 }
 
 fn execute(

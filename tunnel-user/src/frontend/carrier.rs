@@ -8,9 +8,7 @@ use super::ClientNetworks;
 use crate::{
     model::PeerAddr,
     observability::metrics::{Connections, Frontend, OpenConnection, Outcome},
-    tunnel::{
-        self, Destination, Dialer, DialledBy, FirstBytes, reset, server::Connection, until_reset,
-    },
+    tunnel::{self, Connection, Destination, Dialer, DialledBy, FirstBytes, reset, until_reset},
 };
 
 /// Carries clients to nodes.

@@ -35,6 +35,8 @@ pub struct ApproverOptions {
     pub names: watch::Receiver<Option<CertificateNames>>,
     /// The service account of the agents.
     pub agents: ObjectName,
+    /// The service account of servers that only relay.
+    pub relays: ObjectName,
     /// The longest life that an agent's certificate may be asked for.
     pub longest_life: Duration,
     /// Whether this server leads.
@@ -55,37 +57,12 @@ pub struct ApprovalCounts {
 }
 
 /// Approves and denies while it leads.
-pub struct Approver {
-    client: Client,
-    snapshots: SnapshotReader,
-    names: watch::Receiver<Option<CertificateNames>>,
-    agents: ObjectName,
-    longest_life: Duration,
-    leading: watch::Receiver<bool>,
-    counts: ApprovalCounts,
-}
+pub struct Approver(ApproverOptions);
 
 impl Approver {
     /// An approver; nothing is asked of the API server yet.
     pub fn new(options: ApproverOptions) -> Self {
-        let ApproverOptions {
-            client,
-            snapshots,
-            names,
-            agents,
-            longest_life,
-            leading,
-            counts,
-        } = options;
-        Self {
-            client,
-            snapshots,
-            names,
-            agents,
-            longest_life,
-            leading,
-            counts,
-        }
+        Self(options)
     }
 
     /// Decides until the shutdown, in every term in which this server leads.
@@ -98,7 +75,7 @@ impl Approver {
 
     /// Ends when nobody can become the leader any more.
     async fn serve_terms(&self) {
-        let mut leading = self.leading.clone();
+        let mut leading = self.0.leading.clone();
         while leading.wait_for(|leads| *leads).await.is_ok() {
             info!("approving certificate requests");
             tokio::select! {
@@ -106,7 +83,7 @@ impl Approver {
                 lost = leading.wait_for(|leads| !leads) => if lost.is_err() { return },
             }
             info!("leaving certificate requests to another server");
-            self.counts.pending(0);
+            self.0.counts.pending(0);
         }
     }
 }

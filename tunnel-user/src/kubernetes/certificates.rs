@@ -10,10 +10,12 @@ mod csr_api;
 mod issued;
 pub(super) mod kind;
 pub(super) mod progress;
+mod relay;
 pub(super) mod request;
 mod server;
 
 pub(crate) use agent::AgentCredentials;
 pub(crate) use csr_api::CertificateOptions;
 pub use kind::{SERVER_NODE_NAME, SERVER_SUBJECT};
+pub(crate) use relay::RelayCertificate;
 pub(crate) use server::ServerCertificate;

@@ -1,8 +1,9 @@
-//! How many servers there are: each keeps a Lease alive and counts those of the others.
+//! Which servers there are: each keeps a Lease alive and follows those of the others.
 //!
 //! ```text
-//!  this server --renews--> Lease culvert-server-<machine>, holder = server id
-//!  all those Leases --> MemberSet --count--> agents, which look for who is missing
+//!  this server --renews--> Lease culvert-server-<machine>, holder = server id, annotation = agent port
+//!  all those Leases --> MemberSet --count----> agents, which look for who is missing
+//!                                \--servers--> Relay, which asks them for sessions that are not here
 //! ```
 //! A Lease belongs to a machine, not to a process: a successor takes its predecessor's over, and
 //! the number stays the same. Whoever serves agents renews; without the API server the last count
@@ -10,7 +11,7 @@
 
 mod member_set;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
@@ -26,12 +27,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::member_set::{MemberSet, Uncertainty};
+use self::member_set::{MemberServer, MemberSet, Uncertainty};
 use super::{
     api_error::describe,
     watch::{Scope, WatchEvent, WatchLogger, Watcher, follow},
 };
-use crate::{model::NodeName, wait::sleep_until_opt};
+use crate::{
+    model::{NodeName, ServerAddr},
+    tunnel::RelayServer,
+    wait::sleep_until_opt,
+};
 
 /// Between two renewals.
 const RENEW: Duration = Duration::from_secs(5);
@@ -43,6 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 /// What the servers' Leases have in common, and nothing else in the namespace has.
 const LABEL: (&str, &str) = ("k8s-app", "culvert-server");
+/// Where other servers reach this one's agent port, in its Lease.
+const ADDRESS: &str = "culvert.dev/agent-port";
 /// Owns the fields that this writes.
 const MANAGER: &str = "culvert-server";
 
@@ -56,6 +63,16 @@ pub struct MembershipOptions {
     pub machine: NodeName,
     /// The server's id, as agents are told it.
     pub server_id: String,
+    /// Where other servers reach its agent port; `None` if they cannot.
+    pub address: Option<ServerAddr>,
+}
+
+/// What is known of the other servers.
+pub struct Members {
+    /// How many servers there are, this one included; sent again when one was replaced by another.
+    pub count: watch::Receiver<u32>,
+    /// The others, those that can be reached.
+    pub others: watch::Receiver<Vec<RelayServer>>,
 }
 
 /// Keeps this server counted, and counts.
@@ -65,30 +82,37 @@ pub struct Membership {
     leases: Api<Lease>,
     name: String,
     server_id: String,
+    address: Option<ServerAddr>,
     member_set: MemberSet,
-    /// this --number of servers--> agents. Sent again when one was replaced by another.
+    /// `this --number of servers--> agents`
     count_tx: watch::Sender<u32>,
+    /// `this --other servers--> Relay`
+    others_tx: watch::Sender<Vec<RelayServer>>,
 }
 
 impl Membership {
     /// Asks nothing of the API server. Until it has told of others, this server is the only one.
-    pub fn new(options: MembershipOptions) -> (Self, watch::Receiver<u32>) {
+    pub fn new(options: MembershipOptions) -> (Self, Members) {
         let MembershipOptions {
             client,
             namespace,
             machine,
             server_id,
+            address,
         } = options;
         let name = format!("culvert-server-{machine}");
-        let (count_tx, counts) = watch::channel(1);
+        let (count_tx, count) = watch::channel(1);
+        let (others_tx, others) = watch::channel(Vec::new());
         let this = Self {
             leases: Api::namespaced(client, &namespace),
             member_set: MemberSet::new(&name, LIFE),
             name,
             server_id,
+            address,
             count_tx,
+            others_tx,
         };
-        (this, counts)
+        (this, Members { count, others })
     }
 
     /// Counts until `shutdown`, and renews while this server is `in_charge`. At the end the Lease is
@@ -117,6 +141,8 @@ impl Membership {
             if let Some(count) = self.member_set.change(Instant::now()) {
                 tracing::info!(servers = count, "the servers of this control plane");
                 self.count_tx.send_replace(count);
+                let others = self.member_set.others().filter_map(reachable);
+                self.others_tx.send_replace(others.collect());
             }
         }
         self.leave().await;
@@ -137,11 +163,13 @@ impl Membership {
         match event {
             Event::Apply(lease) | Event::InitApply(lease) => {
                 let name = lease.name_any();
+                let address = lease.annotations().get(ADDRESS).cloned();
                 let spec = lease.spec.unwrap_or_default();
-                let holder = spec.holder_identity.unwrap_or_default();
+                let id = spec.holder_identity.unwrap_or_default();
                 let renewed = spec.renew_time.map(|time| time.0.as_microsecond());
+                let server = MemberServer { id, address };
                 self.member_set
-                    .seen(&name, &holder, renewed.unwrap_or(0), now);
+                    .seen(&name, server, renewed.unwrap_or(0), now);
             }
             Event::Delete(lease) => self.member_set.gone(&lease.name_any()),
             Event::Init => self.member_set.begin_list(),
@@ -150,10 +178,19 @@ impl Membership {
     }
 
     async fn renew(&mut self) {
+        let address = self
+            .address
+            .iter()
+            .map(|address| (ADDRESS, address.to_string()));
+        let annotations: BTreeMap<_, _> = address.collect();
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self.name, "labels": {LABEL.0: LABEL.1}},
+            "metadata": {
+                "name": self.name,
+                "labels": {LABEL.0: LABEL.1},
+                "annotations": annotations,
+            },
             "spec": {
                 "holderIdentity": self.server_id,
                 "leaseDurationSeconds": LIFE.as_secs(),
@@ -206,6 +243,21 @@ impl Membership {
                 error,
                 "the Lease was not deleted, and will expire"
             );
+        }
+    }
+}
+
+/// A server that says where it is.
+fn reachable(server: &MemberServer) -> Option<RelayServer> {
+    let address = server.address.as_ref()?;
+    match address.parse() {
+        Ok(address) => Some(RelayServer {
+            id: server.id.clone(),
+            address,
+        }),
+        Err(error) => {
+            tracing::warn!(id = server.id, %error, "a server's Lease names no address: nothing is relayed through it");
+            None
         }
     }
 }

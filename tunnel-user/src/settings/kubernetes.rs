@@ -120,6 +120,19 @@ pub struct ServerKubernetesArgs {
     )]
     pub agent_service_account: ObjectName,
 
+    /// Service account of servers that only relay: who may ask for a relay's certificate for the machine its pod runs on
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "kube-system/culvert-relay"
+    )]
+    pub relay_service_account: ObjectName,
+
+    /// Address of this machine at which other servers reach its agent port, in order to have connections carried to
+    /// nodes whose session is here [default: this machine's primary address]
+    #[arg(long, value_name = "IP")]
+    pub relay_address: Option<IpAddr>,
+
     /// Namespace of the servers' Leases: who leads, how many there are [default: that of this pod,
     /// or of the kubeconfig]
     #[arg(long, value_name = "NAMESPACE")]

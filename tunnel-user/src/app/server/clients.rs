@@ -183,7 +183,7 @@ impl Server {
     /// What every frontend reaches nodes by.
     fn dialer(&self) -> Dialer {
         Dialer::new(DialerOptions {
-            relay: None,
+            relay: self.components.relay.clone(),
             snapshots: self.components.platform.snapshots.clone(),
             sessions: self.components.sessions.clone(),
             timeout: self.args.session.dial_timeout,

@@ -23,7 +23,7 @@ use crate::{
     },
     settings::ServerArgs,
     tunnel::{
-        Memory,
+        Memory, Relay, RelayOptions,
         server::{ListenerOptions, Sessions, TunnelMetrics},
     },
     wait::changed_before,
@@ -40,6 +40,8 @@ pub(super) struct Components {
     pub(super) readiness: Readiness,
     server_id: String,
     memory: Memory,
+    /// Reaches the nodes whose session another server has.
+    pub(super) relay: Option<Relay>,
     registry: Option<Registry>,
     watches: Option<Watches>,
 }
@@ -64,7 +66,7 @@ impl Components {
         let readiness = Readiness::default();
         let sessions = Sessions::default();
         let server_id = format!("{:032x}", rand::random::<u128>());
-        let platform = Platform::new(PlatformContext {
+        let mut platform = Platform::new(PlatformContext {
             args,
             server_id: &server_id,
             in_charge,
@@ -81,6 +83,18 @@ impl Components {
             let memory = memory.clone();
             Box::new(move || memory.read())
         });
+        let relay = platform.relay.take().map(|access| {
+            Relay::new(RelayOptions {
+                servers: access.servers,
+                tls: access.tls,
+                server_name: None,
+                settings: args.session.settings(),
+                memory: memory.clone(),
+                mark: args.mark,
+                carried: metrics.carried.clone(),
+                metrics: metrics.relay.clone(),
+            })
+        });
         if let Some(ca) = platform.authority {
             metrics.certificates.set_expiry("ca", ca.expires);
         }
@@ -92,6 +106,7 @@ impl Components {
             readiness,
             server_id,
             memory,
+            relay,
             registry: Some(registry),
             watches: Some(Watches {
                 addresses,
@@ -156,6 +171,10 @@ impl Components {
                 .clone()
                 .follow(self.platform.snapshots.clone(), end.clone())
         });
+        if let Some(relay) = &self.relay {
+            let relay = relay.clone();
+            tasks.spawn("relaying through other servers", relay.run(end.clone()));
+        }
         tasks.spawn("session metrics", {
             count_sessions(self.sessions.clone(), self.metrics.clone(), end.clone())
         });

@@ -24,7 +24,10 @@ use crate::{
     pki::{AgentProof, Validity},
     redirect::addresses::AddressWatch,
     settings::ServerArgs,
-    tunnel::server::{Sessions, UnaryService},
+    tunnel::{
+        RelayServer,
+        server::{Sessions, UnaryService},
+    },
 };
 
 /// Reads how long the server's certificate lives; `None` until there is one.
@@ -52,6 +55,8 @@ pub(super) struct Platform {
     pub(super) authority: Option<Validity>,
     /// How many servers there are.
     pub(super) server_count: watch::Receiver<u32>,
+    /// How connections reach nodes whose session another server has, where there can be others.
+    pub(super) relay: Option<RelayAccess>,
     /// Which certificates prove an agent.
     pub(super) proof: AgentProof,
     /// Enrolment and renewal, where the server itself certifies agents.
@@ -61,6 +66,13 @@ pub(super) struct Platform {
     pub(super) cluster: Option<ReadCluster>,
     /// What has to run, by name.
     pub(super) tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+}
+
+/// The other servers, and what proves this one to them.
+pub(super) struct RelayAccess {
+    pub(super) servers: watch::Receiver<Vec<RelayServer>>,
+    /// `None` until there is a certificate.
+    pub(super) tls: watch::Receiver<Option<Arc<rustls::ClientConfig>>>,
 }
 
 /// What a platform is made with.

@@ -53,6 +53,7 @@ impl Stage {
                 own_addresses: watch::Sender::default().subscribe(),
             },
             dialer: Dialer::new(DialerOptions {
+                relay: None,
                 snapshots: snapshots.clone(),
                 sessions: server.sessions.clone(),
                 timeout: PATIENCE,

@@ -13,7 +13,7 @@ use x509_parser::{
 };
 
 use crate::{
-    kubernetes::certificates::kind::{AGENT, CertificateKind, SERVER},
+    kubernetes::certificates::kind::{AGENT, CertificateKind, RELAY, SERVER},
     pki::AlternativeNames,
 };
 
@@ -81,13 +81,16 @@ impl CsrRequest {
     /// Reads a request; `None` where it is none of our business, or cannot be read.
     pub(super) fn read(csr: &CertificateSigningRequest) -> Option<Self> {
         let spec = &csr.spec;
-        let kind = [&SERVER, &AGENT]
+        let mut of_signer = [&SERVER, &AGENT, &RELAY]
             .into_iter()
-            .find(|kind| kind.signer == spec.signer_name)?;
+            .filter(|kind| kind.signer == spec.signer_name)
+            .peekable();
+        of_signer.peek()?;
         let der = only_block(&spec.request.0)?;
         let (rest, request) = X509CertificationRequest::from_der(&der).ok()?;
         let info = &request.certification_request_info;
-        if !rest.is_empty() || !kind.subject.is_claimed_by(&info.subject) {
+        let kind = of_signer.find(|kind| kind.subject.is_claimed_by(&info.subject))?;
+        if !rest.is_empty() {
             return None;
         }
         let mut usages = spec.usages.clone().unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! Signer, usages, subject and names must be exactly right, *and* the requester must be the one
 //! whose certificate it is: a node, or a pod on it, for the agent of that node; the server itself
-//! for the server. What may become right without another request is left pending.
+//! for the server; a server on that machine for what other servers know it by. What may become right without another request is left pending.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     kubernetes::{
         CertificateNames, ObjectName,
-        certificates::kind::{CertificateKind, SERVER},
+        certificates::kind::{CertificateKind, RELAY, SERVER},
     },
     model::{NodeName, Snapshot},
 };
@@ -33,6 +33,8 @@ pub(super) struct Knowledge<'a> {
     pub(super) names: Option<&'a CertificateNames>,
     /// Whose pods are agents.
     pub(super) agents: &'a ObjectName,
+    /// Whose pods are servers that only relay.
+    pub(super) relays: &'a ObjectName,
     /// The longest life that an agent may ask for.
     pub(super) longest_life: Duration,
 }
@@ -71,7 +73,7 @@ pub(super) enum Denial {
     #[error("{0:?} is not the name of a node")]
     NodeName(String),
     #[error(
-        "an agent's request must say for how long (expirationSeconds), at most {}: that is the \
+        "it must say for how long (expirationSeconds), at most {}: that is the \
          server's --agent-certificate-ttl",
         format_duration(*.0)
     )]
@@ -90,6 +92,16 @@ pub(super) enum Denial {
     },
     #[error("{0} may not ask for the server's certificate: only the server itself may")]
     NotTheServer(String),
+    #[error("a relaying server's request names its machine, and no address")]
+    RelayAddress,
+    #[error(
+        "{requester} may not ask for the certificate of a server on {machine}: only servers and pods of {relays} on that machine may"
+    )]
+    NotARelay {
+        requester: String,
+        machine: NodeName,
+        relays: ObjectName,
+    },
     #[error("node {node} does not have these addresses: {}", list(.addresses))]
     Addresses {
         node: NodeName,
@@ -160,11 +172,15 @@ pub(super) fn decide(
     knowledge: &Knowledge<'_>,
 ) -> Decision {
     let decided = well_formed(csr_request).and_then(|names| {
+        let requester = &csr_request.requester;
         if *csr_request.kind == SERVER {
-            server(names, &csr_request.requester, age, knowledge)
+            return server(names, requester, age, knowledge);
+        }
+        has_an_end(csr_request, knowledge.longest_life)?;
+        if *csr_request.kind == RELAY {
+            relay(names, requester, knowledge)
         } else {
-            has_an_end(csr_request, knowledge.longest_life)
-                .and_then(|()| agent(names, &csr_request.requester, age, knowledge))
+            agent(names, requester, age, knowledge)
         }
     });
     match decided {
@@ -273,6 +289,42 @@ fn server(
         () if unknown.is_empty() => Ok(()),
         () if age < CHANGE_TIME => Err(PendingReason::Names(unknown).into()),
         () => Err(Denial::Names(unknown).into()),
+    }
+}
+
+/// A server, or one that does nothing but relay, on the machine that it names: the API server vouches for where a pod is.
+/// A server's own identity could approve any request, so without a pod it is taken at its word.
+fn relay(
+    names: &ClaimedNames,
+    requester: &Requester,
+    knowledge: &Knowledge<'_>,
+) -> Result<(), Decision> {
+    let [name] = &names.dns[..] else {
+        return Err(Denial::NotOneNode(names.dns.len()).into());
+    };
+    let machine: NodeName = name.parse().map_err(|_| Denial::NodeName(name.clone()))?;
+    if !names.ips.is_empty() {
+        return Err(Denial::RelayAddress.into());
+    }
+    let own_user = knowledge.own_user.ok_or(PendingReason::OwnUser)?;
+    let relays = knowledge.relays;
+    let relays_user = format!("system:serviceaccount:{}:{}", relays.namespace, relays.name);
+    let username = &requester.username;
+    let is_server = *username == own_user;
+    match &requester.pod_node[..] {
+        [pod_node] if pod_node == machine.as_str() && (is_server || *username == relays_user) => {
+            Ok(())
+        }
+        [] if is_server => Ok(()),
+        [] if *username == relays_user => {
+            Err(PendingReason::PodWithoutNode(username.clone()).into())
+        }
+        _ => Err(Denial::NotARelay {
+            requester: username.clone(),
+            machine,
+            relays: relays.clone(),
+        }
+        .into()),
     }
 }
 

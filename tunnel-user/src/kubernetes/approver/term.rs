@@ -67,7 +67,7 @@ struct Pending {
 impl<'a> LeaderTerm<'a> {
     pub(super) fn new(approver: &'a Approver) -> Self {
         Self {
-            api: Api::all(approver.client.clone()),
+            api: Api::all(approver.0.client.clone()),
             approver,
             queue: Queue::new(),
             listed: BTreeMap::new(),
@@ -82,17 +82,17 @@ impl<'a> LeaderTerm<'a> {
         let mut watching_agents = WatchLogger::of("certificate requests of agents");
         let mut watching_servers = WatchLogger::of("certificate requests of servers");
         let mut writes: FuturesUnordered<BoxFuture<'static, Written>> = FuturesUnordered::new();
-        let mut snapshots = self.approver.snapshots.clone();
+        let mut snapshots = self.approver.0.snapshots.clone();
         let mut snapshot = snapshots.borrow_and_update().clone();
-        let mut names = self.approver.names.clone();
-        let mut own_user = pin!(own_user(self.approver.client.clone()));
+        let mut names = self.approver.0.names.clone();
+        let mut own_user = pin!(own_user(self.approver.0.client.clone()));
         loop {
             while writes.len() < MOST_WRITES
                 && let Some(write) = self.next().await
             {
                 writes.push(write);
             }
-            self.approver.counts.pending(self.queue.left());
+            self.approver.0.counts.pending(self.queue.left());
             if self.queue.take_left_out() {
                 (agents, servers) = (self.follow(&AGENT), self.follow(&SERVER));
             }
@@ -147,7 +147,7 @@ impl<'a> LeaderTerm<'a> {
                 self.see(&csr);
             }
             Event::InitDone => {
-                let of_signer = |pending: &Pending| pending.csr_request.kind == kind;
+                let of_signer = |pending: &Pending| pending.csr_request.kind.signer == kind.signer;
                 self.queue.retain(listed, of_signer);
                 listed.clear();
             }
@@ -187,8 +187,8 @@ impl<'a> LeaderTerm<'a> {
     async fn next(&mut self) -> Option<BoxFuture<'static, Written>> {
         loop {
             consume_budget().await;
-            let snapshot = self.approver.snapshots.borrow().clone();
-            let names = self.approver.names.borrow().clone();
+            let snapshot = self.approver.0.snapshots.borrow().clone();
+            let names = self.approver.0.names.borrow().clone();
             let now = Instant::now();
             let (name, turn, age) = self.queue.next(now)?;
             let Turn::Decide(pending) = turn else {
@@ -200,8 +200,9 @@ impl<'a> LeaderTerm<'a> {
                 snapshot: &snapshot,
                 own_user: self.own_user.as_deref(),
                 names: names.as_ref(),
-                agents: &self.approver.agents,
-                longest_life: self.approver.longest_life,
+                agents: &self.approver.0.agents,
+                relays: &self.approver.0.relays,
+                longest_life: self.approver.0.longest_life,
             };
             match decide(&pending.csr_request, age, &knowledge) {
                 Decision::Leave(pending) => {
@@ -245,11 +246,11 @@ impl<'a> LeaderTerm<'a> {
                             reason,
                             "denied a certificate request"
                         );
-                        self.approver.counts.denied.inc();
+                        self.approver.0.counts.denied.inc();
                     }
                     Decision::Approve | Decision::Leave(_) => {
                         info!(requester, request = name, "approved a certificate request");
-                        self.approver.counts.approved.inc();
+                        self.approver.0.counts.approved.inc();
                     }
                 }
             }

@@ -1,10 +1,10 @@
-//! The two certificates that the cluster signs for culvert.
+//! The certificates that the cluster signs for culvert.
 //!
 //! Subjects, signers and usages are those of Yurt-Tunnel, so that an approver which knows its
 //! requests accepts ours. What the signers demand:
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>
 
-use crate::pki::{AGENT_SUBJECT, Purpose, ServerProof, Subject};
+use crate::pki::{AGENT_SUBJECT, Purpose, RELAY_SUBJECT, ServerProof, Subject};
 
 /// What all certificates of one role have in common.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +51,16 @@ pub(in crate::kubernetes) const AGENT: CertificateKind = CertificateKind {
     subject: AGENT_SUBJECT,
     signer: "kubernetes.io/kube-apiserver-client",
     usages: ["client auth", "digital signature", "key encipherment"],
+    purpose: Purpose::Client,
+    exact: true,
+};
+
+/// A server's, for when it is another server's client: it names the machine.
+pub(in crate::kubernetes) const RELAY: CertificateKind = CertificateKind {
+    role: "relay",
+    subject: RELAY_SUBJECT,
+    signer: AGENT.signer,
+    usages: AGENT.usages,
     purpose: Purpose::Client,
     exact: true,
 };

@@ -29,13 +29,21 @@ pub(super) struct MemberSet {
     /// Seen in the list that is under way.
     listing: Option<BTreeSet<String>>,
     uncertainties: BTreeSet<Uncertainty>,
-    /// Name and holder of each Lease that was alive when last asked.
-    alive: BTreeMap<String, String>,
+    /// Name and server of each Lease that was alive when last asked.
+    alive: BTreeMap<String, MemberServer>,
+}
+
+/// The server of a Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MemberServer {
+    pub(super) id: String,
+    /// Its agent port, for other servers; `None` where it does not say.
+    pub(super) address: Option<String>,
 }
 
 #[derive(Debug)]
 struct Seen {
-    holder: String,
+    server: MemberServer,
     renewed: i64,
     at: Instant,
 }
@@ -53,16 +61,16 @@ impl MemberSet {
         }
     }
 
-    pub(super) fn seen(&mut self, name: &str, holder: &str, renewed: i64, now: Instant) {
+    pub(super) fn seen(&mut self, name: &str, server: MemberServer, renewed: i64, now: Instant) {
         if let Some(listing) = &mut self.listing {
             listing.insert(name.to_owned());
         }
         let known = self.leases.get(name);
-        if known.is_some_and(|known| known.holder == holder && known.renewed == renewed) {
+        if known.is_some_and(|known| known.server == server && known.renewed == renewed) {
             return;
         }
         let seen = Seen {
-            holder: holder.to_owned(),
+            server,
             renewed,
             at: now,
         };
@@ -108,7 +116,7 @@ impl MemberSet {
                 let doubtful = !self.uncertainties.is_empty() && self.alive.contains_key(*name);
                 doubtful || now < seen.at + self.life
             })
-            .map(|(name, seen)| (name.clone(), seen.holder.clone()))
+            .map(|(name, seen)| (name.clone(), seen.server.clone()))
             .collect();
         if alive == self.alive {
             return None;
@@ -116,6 +124,11 @@ impl MemberSet {
         self.alive = alive;
         let others = u32::try_from(self.alive.len()).unwrap_or(u32::MAX);
         Some(others.saturating_add(1))
+    }
+
+    /// The servers besides this one, as of when it was last asked.
+    pub(super) fn others(&self) -> impl Iterator<Item = &MemberServer> {
+        self.alive.values()
     }
 
     /// When the next Lease dies if nothing is seen of it.
@@ -135,6 +148,13 @@ mod tests {
     const LIFE: Duration = Duration::from_secs(15);
     const STEP: Duration = Duration::from_secs(5);
 
+    fn server(id: &str) -> MemberServer {
+        MemberServer {
+            id: id.to_owned(),
+            address: None,
+        }
+    }
+
     fn member_set() -> (MemberSet, Instant) {
         (MemberSet::new("m1", LIFE), Instant::now())
     }
@@ -143,9 +163,9 @@ mod tests {
     fn this_server_counts_and_its_own_lease_not_twice() {
         let (mut member_set, now) = member_set();
         assert_eq!(member_set.change(now), None);
-        member_set.seen("m1", "s-1", 1, now);
+        member_set.seen("m1", server("s-1"), 1, now);
         assert_eq!(member_set.change(now), None);
-        member_set.seen("m2", "s-2", 1, now);
+        member_set.seen("m2", server("s-2"), 1, now);
         assert_eq!(member_set.change(now), Some(2));
         assert_eq!(member_set.change(now), None);
         member_set.gone("m2");
@@ -157,15 +177,15 @@ mod tests {
         let (mut member_set, mut now) = member_set();
         for renewed in 0..5 {
             // The other machine's clock says whatever it says.
-            member_set.seen("m2", "s-2", renewed, now);
+            member_set.seen("m2", server("s-2"), renewed, now);
             assert_eq!(member_set.change(now), (renewed == 0).then_some(2));
             now += STEP;
         }
         // Seen again, unchanged: after a list, perhaps.
-        member_set.seen("m2", "s-2", 4, now);
+        member_set.seen("m2", server("s-2"), 4, now);
         assert_eq!(member_set.next_expiry(), Some(now - STEP + LIFE));
         assert_eq!(member_set.change(now - STEP + LIFE), Some(1));
-        member_set.seen("m2", "s-2", 5, now + LIFE);
+        member_set.seen("m2", server("s-2"), 5, now + LIFE);
         assert_eq!(member_set.change(now + LIFE), Some(2));
     }
 
@@ -173,7 +193,7 @@ mod tests {
     fn a_lease_found_at_the_start_may_be_dead_and_gets_one_life() {
         let (mut member_set, now) = member_set();
         member_set.begin_list();
-        member_set.seen("m2", "s-2", -7, now);
+        member_set.seen("m2", server("s-2"), -7, now);
         member_set.end_list();
         assert_eq!(member_set.change(now), Some(2));
         assert_eq!(member_set.change(now + LIFE), Some(1));
@@ -182,9 +202,9 @@ mod tests {
     #[test]
     fn a_server_in_anothers_place_is_news_although_the_number_is_the_same() {
         let (mut member_set, now) = member_set();
-        member_set.seen("m2", "s-2", 1, now);
+        member_set.seen("m2", server("s-2"), 1, now);
         member_set.change(now);
-        member_set.seen("m2", "s-9", 2, now);
+        member_set.seen("m2", server("s-9"), 2, now);
         assert_eq!(member_set.change(now), Some(2));
     }
 
@@ -192,7 +212,7 @@ mod tests {
     fn without_the_api_server_the_last_count_stays() {
         for suspect in [Uncertainty::Watch, Uncertainty::Renewal] {
             let (mut member_set, now) = member_set();
-            member_set.seen("m2", "s-2", 1, now);
+            member_set.seen("m2", server("s-2"), 1, now);
             member_set.change(now);
             assert!(member_set.suspect(suspect) && !member_set.suspect(suspect));
             let later = now + 100 * LIFE;
@@ -213,11 +233,11 @@ mod tests {
     #[test]
     fn whoever_is_not_listed_any_more_is_gone() {
         let (mut member_set, now) = member_set();
-        member_set.seen("m2", "s-2", 1, now);
-        member_set.seen("m3", "s-3", 1, now);
+        member_set.seen("m2", server("s-2"), 1, now);
+        member_set.seen("m3", server("s-3"), 1, now);
         assert_eq!(member_set.change(now), Some(3));
         member_set.begin_list();
-        member_set.seen("m3", "s-3", 1, now);
+        member_set.seen("m3", server("s-3"), 1, now);
         member_set.end_list();
         assert_eq!(member_set.change(now), Some(2));
     }
@@ -225,7 +245,7 @@ mod tests {
     #[test]
     fn the_dead_do_not_rise_when_the_api_server_is_back() {
         let (mut member_set, now) = member_set();
-        member_set.seen("m2", "s-2", 1, now);
+        member_set.seen("m2", server("s-2"), 1, now);
         member_set.change(now);
         assert_eq!(member_set.change(now + LIFE), Some(1));
         member_set.suspect(Uncertainty::Watch);

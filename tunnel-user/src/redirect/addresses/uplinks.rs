@@ -7,7 +7,7 @@ use rtnetlink::packet_route::link::InfoKind;
 
 use super::{
     netlink::{Netlink, OwnAddress},
-    pick::Candidates,
+    pick::{Candidates, Place},
     routes::{Link, Route},
 };
 use crate::model::Family;
@@ -30,6 +30,16 @@ impl Surroundings {
     /// When it does not answer.
     pub async fn read() -> io::Result<Self> {
         Self::read_by(&mut Netlink::new()?).await
+    }
+
+    /// The address under which other machines reach this one, the one that a server here would redirect to. IPv4 first;
+    /// `None` if this machine has no address but loopback.
+    pub fn primary(&self) -> Option<IpAddr> {
+        let mut chosen = Family::ALL
+            .into_iter()
+            .filter_map(|family| self.candidates.choose(family, None));
+        let reachable = chosen.find(|candidate| candidate.place() != Place::Loopback);
+        reachable.map(|candidate| candidate.ip)
     }
 
     pub(super) async fn read_by(netlink: &mut Netlink) -> io::Result<Self> {

@@ -66,6 +66,7 @@ impl<'a> Agents<'a> {
         let tls = client_config(&credential, ca, ServerProof::OwnCa)?;
         let servers = Servers::default();
         let options = SessionManagerOptions {
+            most_sessions: None,
             servers: self.server.clone(),
             server_name: Some(SERVER_NAME.try_into()?),
             tls: watch::channel(Arc::new(tls)).1,

@@ -4,11 +4,13 @@
 //!  Election --leading--> Source, Approver        who may write to the cluster
 //!  Source --snapshots--> the server, Approver    which nodes there are
 //!  ServerNames --names--> ServerCertificate, Approver
-//!  Members --server count--> the agents
+//!  Membership --server count--> the agents
+//!             \--other servers--> Relay
 //!  Source --every Node, ports--> Publication     names and ports for clients that dial by name
 //! ```
 
 mod cluster_status;
+mod relay;
 
 use std::{future::Future, sync::Arc};
 
@@ -25,8 +27,9 @@ use crate::{
     app::certificates::follow_expiry,
     kubernetes::{
         Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, CertificateOptions,
-        Election, Membership, MembershipOptions, ObjectName, Publication, PublicationOptions,
-        PublicationReader, SERVER_SUBJECT, ServerCertificate, ServerNames, ServerNamesOptions,
+        Election, Members, Membership, MembershipOptions, ObjectName, Publication,
+        PublicationOptions, PublicationReader, SERVER_SUBJECT, ServerCertificate, ServerNames,
+        ServerNamesOptions,
         events::Events,
         source::{Listing, LiveSessions, Source, SourceHealth, SourceOptions},
     },
@@ -62,7 +65,9 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     let published = member.publication(listings, &events, leading.clone());
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
-    let server_count = member.server_count(certificate.validities());
+    let members = member.members(certificate.validities()).await?;
+    let server_count = members.count;
+    let relay = member.relay(members.others)?;
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
@@ -87,6 +92,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         validity: Arc::new(move || *validities.borrow()),
         authority: None,
         server_count,
+        relay: Some(relay),
         proof: AgentProof::ClusterSubject,
         unary: Arc::new(|_| Box::pin(async { no_enrolment() })),
         on_no_session: Arc::new(move |node| events.no_session(node)),
@@ -263,15 +269,16 @@ impl Member<'_> {
     }
 
     /// Agents look for a server as soon as it is counted: not before it can take them.
-    fn server_count(
+    async fn members(
         &mut self,
         mut validities: watch::Receiver<Option<Validity>>,
-    ) -> watch::Receiver<u32> {
-        let (membership, server_count) = Membership::new(MembershipOptions {
+    ) -> anyhow::Result<Members> {
+        let (membership, members) = Membership::new(MembershipOptions {
             client: self.client(),
             namespace: self.lease_namespace(),
             machine: self.machine.clone(),
             server_id: self.context.server_id.to_owned(),
+            address: self.relay_address().await?,
         });
         let in_charge = self.context.in_charge.clone();
         self.run_in_service("counting servers", |end| async move {
@@ -280,7 +287,7 @@ impl Member<'_> {
                 membership.run(in_charge, end.clone()).await;
             }
         });
-        server_count
+        Ok(members)
     }
 
     /// `None` where somebody else approves.
@@ -299,6 +306,7 @@ impl Member<'_> {
             snapshots,
             names,
             agents: self.settings.agent_service_account.clone(),
+            relays: self.settings.relay_service_account.clone(),
             longest_life: self.context.args.agent_certificate_ttl,
             leading,
             counts: counts.clone(),

@@ -47,6 +47,7 @@ pub(super) async fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Pl
         authority: Some(state.ca().validity()),
         // Each standalone server stands for itself.
         server_count: watch::channel(1).1,
+        relay: None,
         proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,

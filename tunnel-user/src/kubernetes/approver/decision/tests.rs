@@ -11,6 +11,8 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, SanType,
 };
 
+mod relay;
+
 use super::*;
 use crate::{
     kubernetes::{certificates::kind::AGENT, certificates::request::Request},
@@ -167,6 +169,7 @@ fn known<T>(then: impl FnOnce(&Knowledge<'_>) -> T) -> T {
         own_user: Some(SERVER_USER),
         names: Some(&names),
         agents: &"kube-system/culvert-agent".parse().unwrap(),
+        relays: &"kube-system/culvert-relay".parse().unwrap(),
         longest_life: Duration::from_hours(30 * 24),
     })
 }
