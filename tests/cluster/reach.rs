@@ -49,6 +49,7 @@ impl Member {
     fn start(access: &Access, place: &Place, machine: &str, server_id: &str) -> Self {
         let (members, known) = Membership::new(MembershipOptions {
             address: None,
+            counts: true,
             client: access.client.clone(),
             namespace: place.namespace.clone(),
             machine: machine.parse().unwrap(),

@@ -189,8 +189,12 @@ impl Server {
     }
 
     fn take_agents(&mut self) -> anyhow::Result<()> {
-        let listener =
-            AgentListener::new(self.sockets.agents()?, self.components.listener(&self.args));
+        let Some(socket) = self.sockets.agents()? else {
+            // Nor are there any to wait for.
+            drop(self.awaited.guard(Event::SessionsGone));
+            return Ok(());
+        };
+        let listener = AgentListener::new(socket, self.components.listener(&self.args));
         let accepting = self.in_charge.subscribe();
         let end = self.ends.sessions.clone();
         let gone = self.awaited.guard(Event::SessionsGone);

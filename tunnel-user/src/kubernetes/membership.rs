@@ -61,6 +61,8 @@ pub struct MembershipOptions {
     pub namespace: String,
     /// The machine that this server runs on.
     pub machine: NodeName,
+    /// Whether it is counted. One that takes no agents is not, and never in charge: it only follows the others.
+    pub counts: bool,
     /// The server's id, as agents are told it.
     pub server_id: String,
     /// Where other servers reach its agent port; `None` if they cannot.
@@ -97,10 +99,12 @@ impl Membership {
             client,
             namespace,
             machine,
+            counts,
             server_id,
             address,
         } = options;
-        let name = format!("culvert-server-{machine}");
+        let role = if counts { "server" } else { "relay" };
+        let name = format!("culvert-{role}-{machine}");
         let (count_tx, count) = watch::channel(1);
         let (others_tx, others) = watch::channel(Vec::new());
         let this = Self {

@@ -357,7 +357,9 @@ impl ServerArgs {
 
     /// The port for clients that name a node's kubelet by TLS, where there is one.
     pub fn https_port(&self) -> Option<NonZeroU16> {
-        let default = if self.kubernetes.cluster.kubernetes {
+        let kubernetes = &self.kubernetes;
+        // Clients that name nodes dial a Service, which leads to servers that take agents.
+        let default = if kubernetes.cluster.kubernetes && !kubernetes.relay_only {
             HTTPS_PORT
         } else {
             0
@@ -368,10 +370,12 @@ impl ServerArgs {
     /// The ports that the server listens on, by the flag that names each.
     pub fn own_ports(&self) -> Vec<(&'static str, u16)> {
         let mut own = vec![
-            ("--agent-port", self.agent_port),
             ("--redirect-port", self.redirect_port.get()),
             ("--meta-port", self.meta_port),
         ];
+        if !self.kubernetes.relay_only {
+            own.insert(0, ("--agent-port", self.agent_port));
+        }
         let https = self.https_port().map(|port| ("--https-port", port.get()));
         own.extend(https);
         own

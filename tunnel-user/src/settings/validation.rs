@@ -22,6 +22,11 @@ impl ServerArgs {
         check_redirect_addresses(&self.redirect_address)?;
         self.kubernetes.cluster.validate()?;
         ensure!(
+            !self.kubernetes.relay_only || self.kubernetes.cluster.kubernetes,
+            "--relay-only has no meaning without --kubernetes, for a server finds others by their Leases: add it, or leave \
+             --relay-only out"
+        );
+        ensure!(
             !self
                 .kubernetes
                 .cert_dns_names

@@ -24,7 +24,8 @@ pub(super) struct Sockets {
 }
 
 struct Ports {
-    agents: TcpListener,
+    /// Of a server that takes agents.
+    agents: Option<TcpListener>,
     meta: TcpListener,
     /// For clients that name nodes by TLS, if there may be any.
     https: Option<HttpsSockets>,
@@ -38,8 +39,9 @@ impl Sockets {
     ) -> anyhow::Result<Self> {
         let (ip, port) = (args.bind_address, args.agent_port);
         let agents = match offer.take_on(ip, port) {
-            Some(socket) => socket,
-            None => bind::listen_on(ip, port, "--bind-address or --agent-port")?,
+            _ if args.kubernetes.relay_only => None,
+            Some(socket) => Some(socket),
+            None => Some(bind::listen_on(ip, port, "--bind-address or --agent-port")?),
         };
         let meta = SocketAddr::new(args.meta_address, args.meta_port);
         let meta = taken_or(offer, meta, || {
@@ -48,7 +50,7 @@ impl Sockets {
         let surroundings = Arc::clone(&components.surroundings.borrow());
         let clients = ClientSockets::bind(args, offer, &surroundings).await?;
         let https = HttpsSockets::bind(args, offer)?;
-        log(&agents, &meta, &clients, https.as_ref());
+        log(agents.as_ref(), &meta, &clients, https.as_ref());
         Ok(Self {
             ports: Some(Ports {
                 agents,
@@ -59,8 +61,10 @@ impl Sockets {
         })
     }
 
-    pub(super) fn agents(&self) -> anyhow::Result<TcpListener> {
-        Ok(self.ports()?.agents.try_clone()?)
+    /// Where agents come, if any are taken.
+    pub(super) fn agents(&self) -> anyhow::Result<Option<TcpListener>> {
+        let agents = self.ports()?.agents.as_ref();
+        Ok(agents.map(TcpListener::try_clone).transpose()?)
     }
 
     pub(super) fn https(&self) -> anyhow::Result<Option<HttpsSockets>> {
@@ -78,12 +82,13 @@ impl Sockets {
             meta,
             https,
         } = self.ports()?;
-        let (agents, meta) = (agents.try_clone()?, meta.try_clone()?);
+        let agents = agents.as_ref().map(TcpListener::try_clone).transpose()?;
+        let meta = meta.try_clone()?;
         let (clients, https) = (self.clients.subscribe(), https.clone());
         Ok(Box::new(move || {
             let clients = clients.borrow().clone();
             let clients = clients.values().map(|client| client.socket.try_clone());
-            let sockets = [agents.try_clone(), meta.try_clone()].into_iter();
+            let sockets = agents.iter().chain([&meta]).map(TcpListener::try_clone);
             // A version before this one takes the first eight.
             let https = https.iter().flat_map(HttpsSockets::handles);
             let sockets = sockets.chain(clients).chain(https);
@@ -109,7 +114,7 @@ impl Sockets {
 }
 
 fn log(
-    agents: &TcpListener,
+    agents: Option<&TcpListener>,
     meta: &TcpListener,
     clients: &ClientSockets,
     https: Option<&HttpsSockets>,
@@ -118,7 +123,7 @@ fn log(
     let clients = clients.addresses();
     let https = https.map(HttpsSockets::ports);
     tracing::info!(
-        agents = local(agents).unwrap_or_default(),
+        agents = agents.and_then(|agents| local(agents).ok()),
         meta = local(meta).unwrap_or_default(),
         ?clients,
         https = https.map(tracing::field::debug),

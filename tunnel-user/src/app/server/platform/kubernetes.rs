@@ -59,6 +59,9 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         tasks: Vec::new(),
     };
     member.run("reloading credential files", |end| files.run(end));
+    if settings.relay_only {
+        return member.relay_only();
+    }
     let (leading, leader) = member.election();
     let events = member.events();
     let (snapshots, health, listings) = member.nodes(&events, leading.clone())?;
@@ -67,7 +70,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     let certificate = member.certificate(names.clone())?;
     let members = member.members(certificate.validities()).await?;
     let server_count = members.count;
-    let relay = member.relay(members.others)?;
+    let (relay, _) = member.relay(members.others)?;
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
@@ -277,6 +280,7 @@ impl Member<'_> {
             client: self.client(),
             namespace: self.lease_namespace(),
             machine: self.machine.clone(),
+            counts: true,
             server_id: self.context.server_id.to_owned(),
             address: self.relay_address().await?,
         });

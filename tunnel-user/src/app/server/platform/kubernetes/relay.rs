@@ -1,18 +1,76 @@
-//! How a server of a cluster has connections carried by the others: where they are, and what proves it to them.
+//! How a server of a cluster has connections carried by the others: where they are, and what proves it to them. One that
+//! takes no agents has nothing else.
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
-use super::Member;
+use super::{Member, cluster_status::ClusterView, no_enrolment, until_certified};
 use crate::{
-    app::{certificates::follow_expiry, server::platform::RelayAccess},
-    kubernetes::{CertificateNames, CertificateOptions, RelayCertificate},
+    app::{
+        certificates::follow_expiry,
+        server::platform::{Platform, RelayAccess},
+    },
+    kubernetes::{
+        CertificateNames, CertificateOptions, Members, Membership, MembershipOptions,
+        RelayCertificate,
+    },
     model::ServerAddr,
+    pki::{AgentProof, RELAY_SUBJECT, Validity, server_config_without_certificate},
     redirect::addresses::Surroundings,
     tunnel::RelayServer,
+    wait::wait_for,
 };
 
+type Validities = watch::Receiver<Option<Validity>>;
+
 impl Member<'_> {
+    /// A server that takes no agents. It never leads, and is not counted.
+    pub(super) fn relay_only(mut self) -> anyhow::Result<Platform> {
+        let leading = self.never();
+        let events = self.events();
+        let (snapshots, health, _) = self.nodes(&events, leading.clone())?;
+        let members = self.other_members();
+        let (relay, validities) = self.relay(members.others)?;
+        let certified = Arc::new(self.context.readiness.register("certificate"));
+        certified.not_ready("the cluster has not signed the relay's certificate yet");
+        let has_one = validities.clone();
+        self.run("watching whether there is a certificate", |end| {
+            until_certified(has_one, certified, end)
+        });
+        let (mut followed, mut awaited) = (health.clone(), validities.clone());
+        let known = async move { wait_for(&mut followed, |health| health.ready().is_ok()).await };
+        let certified = async move { wait_for(&mut awaited, Option::is_some).await };
+        let view = ClusterView {
+            health,
+            leading,
+            leader: watch::channel(None).1,
+            server_count: members.count.clone(),
+            events,
+            approvals: None,
+            published: None,
+        };
+        Ok(Platform {
+            snapshots,
+            known: known.boxed().shared(),
+            certified: certified.boxed().shared(),
+            tls: watch::channel(Arc::new(server_config_without_certificate()?)).1,
+            subject: RELAY_SUBJECT.to_string(),
+            validity: Arc::new(move || *validities.borrow()),
+            authority: None,
+            server_count: members.count,
+            relay: Some(relay),
+            proof: AgentProof::ClusterSubject,
+            unary: Arc::new(|_| Box::pin(async { no_enrolment() })),
+            // Servers that take agents tell of nodes without one.
+            on_no_session: Arc::new(|_| {}),
+            cluster: Some(Arc::new(move || view.status())),
+            tasks: self.tasks,
+        })
+    }
+
     /// Where the others reach this server's agent port: as given, or by this machine's primary address.
     pub(super) async fn relay_address(&self) -> anyhow::Result<Option<ServerAddr>> {
         let ip = match self.settings.relay_address {
@@ -26,7 +84,7 @@ impl Member<'_> {
     pub(super) fn relay(
         &mut self,
         servers: watch::Receiver<Vec<RelayServer>>,
-    ) -> anyhow::Result<RelayAccess> {
+    ) -> anyhow::Result<(RelayAccess, Validities)> {
         let (args, cluster) = (self.context.args, &self.settings.cluster);
         let names = CertificateNames::of_node(&self.machine, []);
         let options = CertificateOptions {
@@ -40,11 +98,12 @@ impl Member<'_> {
             .context("cannot keep the relay's certificate in --cert-dir")?;
         let (tls, validities) = (certificate.configs(), certificate.validities());
         let metric = self.context.metrics.certificates.clone();
+        let expiry = validities.clone();
         self.run("watching the relay's certificate", |end| {
-            follow_expiry("relay", validities, metric, end)
+            follow_expiry("relay", expiry, metric, end)
         });
         let trouble = |reason| {
-            tracing::debug!(
+            tracing::info!(
                 reason,
                 "no certificate yet by which other servers know this one"
             );
@@ -52,6 +111,33 @@ impl Member<'_> {
         self.run_in_service("keeping the relay's certificate", |end| {
             certificate.run(trouble, end)
         });
-        Ok(RelayAccess { servers, tls })
+        Ok((RelayAccess { servers, tls }, validities))
+    }
+
+    /// The servers that take agents, as seen by one that does not.
+    fn other_members(&mut self) -> Members {
+        let (membership, members) = Membership::new(MembershipOptions {
+            client: self.client(),
+            namespace: self.lease_namespace(),
+            machine: self.machine.clone(),
+            counts: false,
+            server_id: self.context.server_id.to_owned(),
+            address: None,
+        });
+        let in_charge = self.never();
+        self.run("following the servers' Leases", |end| {
+            membership.run(in_charge, end)
+        });
+        members
+    }
+
+    /// What never becomes true while the server runs.
+    fn never(&mut self) -> watch::Receiver<bool> {
+        let (never_tx, never) = watch::channel(false);
+        self.run("keeping what never happens", |end| async move {
+            end.cancelled().await;
+            drop(never_tx);
+        });
+        never
     }
 }
