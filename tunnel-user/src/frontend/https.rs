@@ -98,8 +98,7 @@ impl Https {
                     target,
                     serving: Arc::clone(&serving),
                 };
-                let permit = places.enter(peer);
-                clients.spawn(client.serve(permit, stops.abort.clone()));
+                clients.spawn(client.serve(places.enter(peer), stops.abort.clone()));
             },
         };
         acceptor.run(&stops, accepts).await;

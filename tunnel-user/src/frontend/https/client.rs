@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HttpsOptions, Serving,
     client_hello::{self, ClientHello, HelloError, MOST_BYTES, Progress},
+    places::Place,
     refusal::{Alert, Refusal},
     route::Asked,
 };
@@ -43,7 +44,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Carries the client until it and its target have closed; `abort` resets it.
-    pub(super) async fn serve(self, permit: Permit, abort: CancellationToken) {
+    pub(super) async fn serve(self, place: Place, abort: CancellationToken) {
         let Self {
             accepted,
             target,
@@ -54,28 +55,28 @@ impl Client {
             return;
         }
         let destination = tokio::select! {
-            destination = serving.destination(&accepted, target, &permit) => destination,
+            destination = serving.destination(&accepted, target, &place.permit) => destination,
             () = abort.cancelled() => return reset(&accepted.stream),
         };
         let destination = match destination {
             Ok(destination) => destination,
             Err(refusal) => {
                 return serving
-                    .refuse(accepted.stream, peer, &refusal, &permit)
+                    .refuse(accepted.stream, peer, &refusal, &place.permit)
                     .await;
             }
         };
         // What a carried client costs, its node's places and the memory for connections bound.
-        drop(permit);
+        drop(place);
         let end = carrier.carry(accepted, &destination, Frontend::Https, abort);
         match end.await {
             Err(NotCarried {
                 stream,
                 outcome: Outcome::DialFailed,
             }) => {
-                let permit = serving.places.say_farewell(peer);
+                let permit = &serving.places.say_farewell(peer).permit;
                 let refusal = Refusal::DialFailed;
-                serving.refuse(stream, peer, &refusal, &permit).await;
+                serving.refuse(stream, peer, &refusal, permit).await;
             }
             Err(NotCarried { stream, .. }) => reset(&stream),
             Ok(()) => {}
