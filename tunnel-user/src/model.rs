@@ -5,6 +5,7 @@
 //! where it came from.
 
 mod address;
+mod address_ranges;
 mod arrival;
 mod gate;
 mod https_ports;
@@ -20,6 +21,7 @@ mod snapshot;
 mod target;
 
 pub use address::{LocalAddr, OriginalDst, PeerAddr, UnfitAddress};
+pub use address_ranges::AddressRanges;
 pub use arrival::{ARRIVED, Family, is_probe_target};
 pub use gate::GatePolicy;
 pub use https_ports::{

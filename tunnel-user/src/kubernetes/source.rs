@@ -10,6 +10,7 @@
 mod agent_ports;
 mod changes;
 mod claims;
+mod client_ranges;
 mod cluster_addresses;
 mod debouncer;
 mod following;
@@ -56,7 +57,7 @@ use super::{
     events::Events,
     watch::{Scope, Watcher, follow},
 };
-use crate::model::{NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader};
+use crate::model::{AddressRanges, NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader};
 
 /// What the source needs.
 pub struct SourceOptions {
@@ -148,10 +149,12 @@ impl Source {
         let cluster = Follower::new(client.clone(), api_server, cluster.unwrap_or_default());
         let mut index = Index::new(rules, saved.as_deref().cloned());
         let (mut snapshot, mut look_at) = (Snapshot::default(), None);
+        let mut clients = AddressRanges::default();
         if saved.is_some() {
             let now = OffsetDateTime::now_utc();
             let view = index.view(&*sessions.name, now);
             (snapshot, look_at) = (view.snapshot, instant_of(view.next_change, now));
+            clients = view.clients;
         }
         let (snapshots, reader) = latest::channel(Arc::new(snapshot));
         let (health, health_reader) = latest::channel(SourceHealth::starting(saved.as_deref()));
@@ -165,6 +168,7 @@ impl Source {
             state: SourceState {
                 index,
                 snapshots,
+                clients_tx: latest::Sender::new(Arc::new(clients)),
                 health,
                 listing_tx: latest::Sender::new(None),
                 saved_tx: latest::Sender::new(None),
@@ -183,6 +187,11 @@ impl Source {
     /// know.
     pub fn listings(&self) -> latest::Receiver<Option<Arc<Listing>>> {
         self.state.listing_tx.subscribe()
+    }
+
+    /// Where the cluster's own clients come from: the Nodes that are not tunnelled, and their pods.
+    pub fn clients(&self) -> latest::Receiver<Arc<AddressRanges>> {
+        self.state.clients_tx.subscribe()
     }
 
     /// Follows the cluster until `shutdown`; keeps what is known on disk until `in_service` ends,

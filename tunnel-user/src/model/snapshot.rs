@@ -29,6 +29,7 @@ pub struct Snapshot {
     ports: PortSet,
     loopback_ports: PortSet,
     https_ports: PortSet,
+    http_ports: PortSet,
     /// In order, for a map is made of what is in order much faster than of what is not.
     owners: BTreeMap<IpAddr, Arc<Node>>,
     conflicts: Vec<AddressConflict>,
@@ -60,7 +61,8 @@ pub enum AddressHolder {
 }
 
 impl Snapshot {
-    /// Builds the snapshot of these nodes, all of which are reached on `ports`.
+    /// Builds the snapshot of these nodes, all of which are reached on `ports`. Plain HTTP may be spoken on each but the
+    /// kubelet's, unless the source knows better.
     pub fn new(nodes: impl IntoIterator<Item = impl Into<Arc<Node>>>, ports: PortSet) -> Self {
         let nodes: BTreeMap<_, _> = nodes
             .into_iter()
@@ -88,11 +90,13 @@ impl Snapshot {
             }
         }
         let owners = owners.into_iter().collect();
+        let http_ports = &ports - &PortSet::from([TunnelPort::KUBELET]);
         Self {
             nodes,
             ports,
             loopback_ports: PortSet::new(),
             https_ports: PortSet::new(),
+            http_ports,
             owners,
             conflicts,
             uncaptured: HashMap::new(),
@@ -110,6 +114,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_https_ports(mut self, ports: PortSet) -> Self {
         self.https_ports = ports;
+        self
+    }
+
+    /// The same, where plain HTTP is spoken on these ports.
+    #[must_use]
+    pub fn with_http_ports(mut self, ports: PortSet) -> Self {
+        self.http_ports = ports;
         self
     }
 
@@ -178,6 +189,11 @@ impl Snapshot {
     /// The ports on which TLS is spoken, the kubelet's aside.
     pub fn https_ports(&self) -> &PortSet {
         &self.https_ports
+    }
+
+    /// The ports on which plain HTTP is spoken.
+    pub fn http_ports(&self) -> &PortSet {
+        &self.http_ports
     }
 
     /// What the agent dials for a client that asked for this: the same, or the loopback of the same
@@ -335,6 +351,22 @@ mod tests {
             let target = snapshot.target(OriginalDst(asked.parse().unwrap()));
             assert_eq!(target.to_string(), dialled, "for {asked}");
         }
+    }
+
+    #[test]
+    fn http_is_for_every_port_but_the_kubelets_unless_the_source_knows_better() {
+        let port = |port| TunnelPort::new(port).unwrap();
+        let ports = [
+            TunnelPort::KUBELET,
+            TunnelPort::KUBELET_READ_ONLY,
+            port(9100),
+        ];
+        let snapshot = Snapshot::new([node("e1", &[])], ports.into());
+        let expected = PortSet::from([TunnelPort::KUBELET_READ_ONLY, port(9100)]);
+        assert_eq!(snapshot.http_ports(), &expected);
+        let told = PortSet::from([port(9100)]);
+        let snapshot = snapshot.with_http_ports(told.clone());
+        assert_eq!(snapshot.http_ports(), &told);
     }
 
     #[test]

@@ -24,7 +24,11 @@ use super::{
     problem_report::EventReporter,
     saved::{FRESH, Saved},
 };
-use crate::{kubernetes::watch::WatchEvent, model::SnapshotWriter, wait::sleep_until_opt};
+use crate::{
+    kubernetes::watch::WatchEvent,
+    model::{AddressRanges, SnapshotWriter},
+    wait::sleep_until_opt,
+};
 
 /// Sessions come and go in crowds, and a list of all nodes is walked for a change of who has an
 /// address.
@@ -34,6 +38,8 @@ const SESSIONS_SETTLE: Duration = Duration::from_secs(1);
 pub(super) struct SourceState {
     pub(super) index: Index,
     pub(super) snapshots: SnapshotWriter,
+    /// source --where the cluster's own clients come from--> frontends
+    pub(super) clients_tx: latest::Sender<Arc<AddressRanges>>,
     pub(super) health: latest::Sender<SourceHealth>,
     /// source --every Node, ports--> who writes them into the cluster
     pub(super) listing_tx: latest::Sender<Option<Arc<Listing>>>,
@@ -196,6 +202,7 @@ impl SourceState {
         let now = OffsetDateTime::now_utc();
         let View {
             snapshot,
+            clients,
             mut problems,
             next_change,
         } = self.index.view(&*self.has_session, now);
@@ -210,6 +217,11 @@ impl SourceState {
             Changes::between(current, &snapshot).log();
             *current = Arc::new(snapshot);
             true
+        });
+        self.clients_tx.send_if_modified(|current| {
+            let changed = **current != clients;
+            *current = Arc::new(clients);
+            changed
         });
         self.health.send_if_modified(|health| {
             std::mem::replace(&mut health.origin, Origin::ApiServer) != Origin::ApiServer

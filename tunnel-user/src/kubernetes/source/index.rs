@@ -26,18 +26,19 @@ use time::OffsetDateTime;
 use super::{
     ClusterProblem, NodeProblem, NodeSelector, PortsProblem,
     claims::{ClaimKind, Claimant, Claims, HasSession, RefusedClaim},
+    client_ranges::clients_of,
     cluster_addresses::ClusterAddresses,
     judgement::{Judge, Judged},
     listing::{ListedNode, Listing, NodePlace},
     node::{NodeFacts, NodeObject},
-    pod_ranges::{PodRanges, addresses_in},
+    pod_ranges::addresses_in,
     ports::Ports,
     ports_config::LastConfig,
     saved::Saved,
 };
 use crate::{
     kubernetes::ObjectName,
-    model::{NodeName, NodeNetworks, PortSet, Snapshot, TunnelPort},
+    model::{AddressRanges, NodeName, NodeNetworks, PortSet, Snapshot, TunnelPort},
 };
 
 /// What does not change while the server runs.
@@ -70,6 +71,8 @@ pub(super) struct Index {
 /// What follows from it.
 pub(super) struct View {
     pub(super) snapshot: Snapshot,
+    /// Where the cluster's own clients come from.
+    pub(super) clients: AddressRanges,
     pub(super) problems: BTreeSet<ClusterProblem>,
     /// When time alone may change it.
     pub(super) next_change: Option<OffsetDateTime>,
@@ -200,10 +203,12 @@ impl Index {
         let uncaptured: Vec<_> = uncaptured.collect();
         let nodes = tunnelled.into_iter().map(|judged| judged.node);
         let shares_addresses = !settled.holders.is_empty();
-        let https = asked.https();
+        let (https, mut http) = (asked.https(), asked.http());
+        http.insert(TunnelPort::KUBELET_READ_ONLY);
         let snapshot = Snapshot::new(nodes, self.tunnelled_ports(&asked))
             .with_loopback_ports(asked.loopback)
             .with_https_ports(https)
+            .with_http_ports(http)
             .with_uncaptured(uncaptured)
             .with_holders(settled.holders);
         problems.extend(shared_addresses(&snapshot));
@@ -214,6 +219,7 @@ impl Index {
         self.shares_addresses = shares_addresses;
         View {
             snapshot,
+            clients: clients_of(self.nodes.facts.values(), &self.rules),
             problems,
             next_change: settled.next_change,
         }
@@ -271,7 +277,7 @@ impl Index {
         statements
     }
 
-    fn pod_ranges(&self, counts: impl Fn(IpNet) -> bool) -> PodRanges {
+    fn pod_ranges(&self, counts: impl Fn(IpNet) -> bool) -> AddressRanges {
         let ranges = self
             .nodes
             .facts
@@ -309,7 +315,7 @@ impl Index {
 }
 
 impl Rules {
-    fn is_tunnelled(&self, facts: &NodeFacts) -> bool {
+    pub(super) fn is_tunnelled(&self, facts: &NodeFacts) -> bool {
         let mut selectors = self.selectors.iter();
         !facts.is_server() && selectors.any(|selector| selector.matches(&facts.labels))
     }

@@ -14,12 +14,10 @@ use std::net::IpAddr;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{
-    cluster_addresses::ClusterAddresses, index::Rules, node::NodeFacts, pod_ranges::PodRanges,
-};
+use super::{cluster_addresses::ClusterAddresses, index::Rules, node::NodeFacts};
 use crate::{
     kubernetes::certificates::kind::SERVER_SUBJECT,
-    model::{Admits, Node, NodeName, TunnelPort, UnfitAddress},
+    model::{AddressRanges, Admits, Node, NodeName, TunnelPort, UnfitAddress},
 };
 
 /// An operator's word that certificates of the node's agent from before this time count no longer.
@@ -100,7 +98,7 @@ pub enum NodeProblem {
 pub(super) struct Judge<'a> {
     pub(super) rules: &'a Rules,
     pub(super) cluster: &'a ClusterAddresses,
-    pub(super) pods: &'a PodRanges,
+    pub(super) pods: &'a AddressRanges,
     /// Whether the Node had the address before.
     pub(super) had: &'a dyn Fn(IpAddr, &NodeName) -> bool,
 }

@@ -119,6 +119,11 @@ impl Ports {
         https.map(|(port, _)| *port).collect()
     }
 
+    /// Those on which plain HTTP is spoken: also those on the loopback of which nothing else is said.
+    pub(super) fn http(&self) -> PortSet {
+        &self.tunnelled - &self.https()
+    }
+
     fn read_key(&mut self, key: &'static str, value: &str, reserved: &PortSet) {
         let expected = match key {
             PAIRS => "PORT=10264, ... with ports from 1 to 65535",

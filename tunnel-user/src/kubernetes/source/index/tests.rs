@@ -151,6 +151,24 @@ fn nodes_come_change_and_go_as_they_do_in_the_cluster() {
 }
 
 #[test]
+fn clients_are_in_the_cloud_and_http_is_for_the_ports_that_are_said_to_speak_it() {
+    let mut index = with_nodes([
+        with_pods(cloud("worker", &["10.77.0.2"]), "10.244.1.0/24"),
+        with_pods(edge("edge-1", &["10.78.0.11"]), "10.244.2.0/24"),
+        cloud(SERVER_NODE_NAME, &["10.77.0.3"]),
+    ]);
+    let data = [("https-proxy-ports", "9443"), ("http-proxy-ports", "9100")];
+    apply_config(&mut index, [Event::Apply(config(&data))]);
+    let View {
+        clients, snapshot, ..
+    } = view(&mut index);
+    let is_client = |address: &str| clients.contains(address.parse().unwrap());
+    assert!(is_client("10.77.0.2") && is_client("10.244.1.7"));
+    assert!(!is_client("10.78.0.11") && !is_client("10.244.2.7") && !is_client("10.77.0.3"));
+    assert_eq!(snapshot.http_ports(), &ports(&[9100, 10255]));
+}
+
+#[test]
 fn a_list_counts_once_it_is_whole() {
     let mut index = with_nodes([edge("e1", &["10.0.0.1"]), edge("e2", &["10.0.0.2"])]);
     assert!(index.heard_nodes());

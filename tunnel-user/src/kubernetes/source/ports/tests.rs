@@ -24,6 +24,7 @@ fn every_key_of_yurt_tunnel_is_read_in_its_format() {
     );
     assert_eq!(read.loopback, ports(&[10266, 10267]));
     assert_eq!(read.https(), ports(&[9200, 9443]));
+    assert_eq!(read.http(), ports(&[9051, 9100, 9201, 9445, 10266, 10267]));
     assert_eq!(messages(&read), [""; 0]);
 }
 
@@ -53,6 +54,15 @@ fn what_is_spoken_on_a_port_is_the_last_keys_word_and_loopback_ports_say_nothing
     ];
     assert_eq!(schemes, expected);
     assert_eq!(read.loopback, ports(&[8, 9]));
+}
+
+#[test]
+fn a_loopback_port_that_is_said_to_speak_tls_speaks_no_http() {
+    let read = read(&[
+        ("https-proxy-ports", "10266"),
+        ("localhost-proxy-ports", "10266, 10267"),
+    ]);
+    assert_eq!(read.http(), ports(&[10267]));
 }
 
 #[test]
