@@ -12,6 +12,8 @@ pub enum Destination {
     Address(OriginalDst),
     /// To this node, on this port of the first of its addresses.
     Node(NodeName, u16),
+    /// To this node at this address of its, whoever else states that.
+    NodeAt(NodeName, OriginalDst),
 }
 
 /// Which agent dials what.
@@ -26,16 +28,27 @@ pub(super) struct Route {
 impl Route {
     /// The way to the destination.
     pub(super) fn to(destination: &Destination, snapshot: &Snapshot) -> Result<Self, DialError> {
+        let named = |name: &NodeName| {
+            let unknown = || DialError::UnknownNode(name.clone());
+            snapshot.node(name).ok_or_else(unknown)
+        };
         let (node, dst) = match destination {
             Destination::Address(dst) => {
                 let owner = snapshot.owner(dst.0.ip());
                 (owner.ok_or(DialError::UnknownAddress(dst.0.ip()))?, *dst)
             }
             Destination::Node(name, port) => {
-                let unknown = || DialError::UnknownNode(name.clone());
-                let node = snapshot.node(name).ok_or_else(unknown)?;
-                let address = *node.addresses.first().ok_or_else(unknown)?;
+                let node = named(name)?;
+                let first = node.addresses.first();
+                let address = *first.ok_or_else(|| DialError::UnknownNode(name.clone()))?;
                 (node, OriginalDst((address, *port).into()))
+            }
+            Destination::NodeAt(name, dst) => {
+                let (node, address) = (named(name)?, dst.0.ip().to_canonical());
+                let mut own = node.addresses.iter();
+                let has = own.any(|ip| ip.to_canonical() == address);
+                let node = has.then_some(node);
+                (node.ok_or(DialError::UnknownAddress(address))?, *dst)
             }
         };
         let port = TunnelPort::new(dst.0.port());
@@ -54,6 +67,7 @@ impl fmt::Display for Destination {
         match self {
             Self::Address(dst) => dst.fmt(f),
             Self::Node(node, port) => write!(f, "{node}:{port}"),
+            Self::NodeAt(node, dst) => write!(f, "{dst} of {node}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::{
-    model::{OriginalDst, ServerAddr, printable},
+    model::{NodeName, OriginalDst, ServerAddr, printable},
     observability::metrics::DialFailure,
     tunnel::{Destination, DialError},
 };
@@ -12,7 +12,7 @@ use crate::{
 pub(in crate::tunnel) const RELAY_PATH: &str = "/culvert.v1.Relay/Carry";
 /// The address and port that the client dialled.
 const ADDRESS: HeaderName = HeaderName::from_static("culvert-address");
-/// Or the node that it named, and the port.
+/// The node that it named, and the port; without an address, or besides one.
 const NODE: HeaderName = HeaderName::from_static("culvert-node");
 /// How many bytes of the client follow before the answer.
 const FIRST_BYTES: HeaderName = HeaderName::from_static("culvert-first-bytes");
@@ -48,31 +48,36 @@ pub(super) enum NotRelayed {
 
 impl RelayRequest {
     pub(super) fn to_http(&self, server: &ServerAddr) -> Request<()> {
-        let (name, destination) = match &self.destination {
-            Destination::Address(dst) => (ADDRESS, dst.0.to_string()),
-            Destination::Node(node, port) => (NODE, format!("{node}:{port}")),
+        let (address, node) = match &self.destination {
+            Destination::Address(dst) => (Some(dst), None),
+            Destination::Node(node, port) => (None, Some((node, *port))),
+            Destination::NodeAt(node, dst) => (Some(dst), Some((node, dst.0.port()))),
         };
-        Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
-            .uri(format!("https://{server}{RELAY_PATH}"))
-            .header(name, destination)
+            .uri(format!("https://{server}{RELAY_PATH}"));
+        if let Some(address) = address {
+            request = request.header(ADDRESS, address.0.to_string());
+        }
+        if let Some((node, port)) = node {
+            request = request.header(NODE, format!("{node}:{port}"));
+        }
+        request
             .header(FIRST_BYTES, self.first_bytes)
             .body(())
             .expect("addresses and node names make valid headers")
     }
 
     pub(super) fn read(headers: &HeaderMap, most: usize) -> Result<Self, InvalidRequest> {
-        let destination = match (text(headers, &ADDRESS), text(headers, &NODE)) {
-            (Some(address), None) => address
-                .parse()
-                .ok()
-                .map(|address| Destination::Address(OriginalDst(address))),
-            (None, Some(node)) => node.rsplit_once(':').and_then(|(node, port)| {
-                Some(Destination::Node(node.parse().ok()?, port.parse().ok()?))
-            }),
-            (_, _) => return Err(InvalidRequest("it names no destination, or two")),
+        let address = text(headers, &ADDRESS).map(|text| text.parse().map(OriginalDst));
+        let node = text(headers, &NODE).map(|text| node_and_port(text).ok_or(()));
+        let destination = match (address, node) {
+            (Some(Ok(address)), None) => Destination::Address(address),
+            (None, Some(Ok((node, port)))) => Destination::Node(node, port),
+            (Some(Ok(address)), Some(Ok((node, _)))) => Destination::NodeAt(node, address),
+            (None, None) => return Err(InvalidRequest("it names no destination")),
+            (_, _) => return Err(InvalidRequest("its destination is none")),
         };
-        let destination = destination.ok_or(InvalidRequest("its destination is none"))?;
         let first_bytes = text(headers, &FIRST_BYTES).and_then(|count| count.parse().ok());
         let first_bytes = first_bytes.filter(|count| *count <= most);
         Ok(Self {
@@ -133,6 +138,11 @@ impl From<DialError> for NotRelayed {
     }
 }
 
+fn node_and_port(text: &str) -> Option<(NodeName, u16)> {
+    let (node, port) = text.rsplit_once(':')?;
+    Some((node.parse().ok()?, port.parse().ok()?))
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
@@ -164,6 +174,13 @@ mod tests {
                 Destination::Node("10.78.0.11".parse().unwrap(), 10250),
                 MOST,
             ),
+            (
+                Destination::NodeAt(
+                    "edge-1".parse().unwrap(),
+                    OriginalDst("[fd00::1]:9100".parse().unwrap()),
+                ),
+                1,
+            ),
         ] {
             let request = RelayRequest {
                 destination,
@@ -190,11 +207,6 @@ mod tests {
             &[(ADDRESS, "10.78.0.11:10250")],
             &[(ADDRESS, "10.78.0.11"), (FIRST_BYTES, "0")],
             &[(ADDRESS, "10.78.0.11:10250"), (FIRST_BYTES, "16385")],
-            &[
-                (ADDRESS, "10.78.0.11:10250"),
-                (NODE, "edge-1:10250"),
-                (FIRST_BYTES, "0"),
-            ],
             &[(NODE, "edge_1:10250"), (FIRST_BYTES, "0")],
             &[(NODE, "edge-1:70000"), (FIRST_BYTES, "0")],
         ] {

@@ -85,7 +85,8 @@ async fn a_node_is_reached_by_each_of_its_addresses_and_by_name() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let by_name = Destination::Node("edge-1".parse().unwrap(), address.port());
-    for to in [Destination::Address(OriginalDst(address)), by_name] {
+    let by_both = Destination::NodeAt("edge-1".parse().unwrap(), OriginalDst(address));
+    for to in [Destination::Address(OriginalDst(address)), by_name, by_both] {
         assert_eq!(stage.dial(to).await.unwrap().as_str(), "edge-1");
         patiently(listener.accept()).await.unwrap();
     }
@@ -99,6 +100,9 @@ async fn what_nobody_has_is_an_error_of_its_own_and_counted() {
     let unknown = stage.dial(Destination::Address(OriginalDst(nowhere))).await;
     assert_eq!(unknown, Err(DialError::UnknownAddress(nowhere.ip())));
     assert!(stage.failures("unknown_node"));
+    let not_its_own = Destination::NodeAt("edge-1".parse().unwrap(), OriginalDst(nowhere));
+    let unknown = stage.dial(not_its_own).await;
+    assert_eq!(unknown, Err(DialError::UnknownAddress(nowhere.ip())));
     let nobody: NodeName = "edge-9".parse().unwrap();
     let unknown = stage.dial(Destination::Node(nobody.clone(), 10250)).await;
     assert_eq!(unknown, Err(DialError::UnknownNode(nobody)));
