@@ -100,7 +100,10 @@ impl<'a> Second<'a> {
             .launch(programs::culvert().unwrap())
             .words("server --kubernetes --node-name second --redirect-address 10.77.0.1")
             .words("--lease-namespace culvert")
-            .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365 --https-port 10363")
+            .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365")
+            .words("--https-port 10363 --http-port 10364")
+            // Its slots stand for nodes beside those of the server of the same network.
+            .words("--host-range 127.66.0.0/15 --pod-ranges none")
             .arg("--kubeconfig")
             .arg(self.path("kubeconfig"))
             .arg("--state-dir")

@@ -12,6 +12,7 @@ mod crowd;
 mod descriptors;
 mod dialling;
 mod forgotten;
+mod http_frontend;
 mod https;
 mod identity;
 mod lifetime;

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`transparent`] | that of the address which the client dialled, as the kernel programs tell |
 //! | [`https`] | the one that the TLS client names, on the port that leads there |
+//! | [`http`] | the one that a request names in `Host`, or in Yurt-Tunnel's headers |
 
 mod accept;
 mod carrier;
+pub mod http;
 pub mod https;
 mod networks;
 pub mod transparent;

@@ -7,6 +7,7 @@ mod byte_size;
 mod kubernetes;
 mod secret;
 mod server;
+mod server_ports;
 mod shared;
 mod validation;
 

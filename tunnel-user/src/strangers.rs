@@ -146,6 +146,11 @@ impl Stage {
 }
 
 impl Permit {
+    /// Cancelled once another caller has got the place.
+    pub(crate) fn eviction(&self) -> CancellationToken {
+        self.evicted.clone()
+    }
+
     /// Resolves once another caller has got the place.
     pub(crate) async fn evicted(&self) {
         self.evicted.cancelled().await;

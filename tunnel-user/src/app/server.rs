@@ -5,7 +5,8 @@
 //!  Source --Snapshot--> NodeTable --> kernel tables          what is captured
 //!                  \--> Sessions, AgentListener <-- agents   who carries it
 //!                  \--> Transparent <-- redirected clients   who is carried
-//!                   \-> Https <-- clients that name nodes
+//!                  \--> Https <-- clients that name nodes    the same, by TLS
+//!                   \-> HttpFrontend <-- requests            the same, by HTTP
 //! ```
 
 mod awaited;
@@ -14,6 +15,7 @@ mod clients;
 mod components;
 mod driver;
 mod ends;
+mod http;
 mod https;
 mod lifecycle;
 mod platform;

@@ -55,6 +55,15 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(args.offline_nodes, OfflineNodes::Reset);
     assert_eq!(args.ebpf_log_level, EbpfLogLevel::Off);
     assert!(!args.uninstall);
+    assert_eq!(args.http_port(), None);
+    let in_cluster = server("--kubernetes --clients 10.244.0.0/16,host", &[]);
+    assert_eq!(in_cluster.http_port(), Some(10264));
+    assert_eq!(
+        in_cluster.http_networks().unwrap(),
+        ["10.244.0.0/16".parse().unwrap()]
+    );
+    let other = server("--kubernetes --http-port 0", &[]);
+    assert!(other.http_port().is_none() && other.http_networks().is_none());
     let ports: Vec<_> = args.tunnel_ports().iter().map(|p| p.number()).collect();
     assert_eq!(ports, [10250, 10255]);
     assert_eq!(agent("--server s", &[]).meta_port, 10266);

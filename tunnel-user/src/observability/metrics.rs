@@ -9,6 +9,7 @@ mod certificates;
 mod cluster;
 mod connections;
 mod dials;
+mod http;
 mod https;
 mod labels;
 mod memory;
@@ -26,8 +27,11 @@ pub use certificates::Certificates;
 pub use cluster::ReadCluster;
 pub use connections::{AgentConnections, Carried, Connections, OpenConnection};
 pub use dials::Dials;
+pub use http::HttpRequests;
 pub use https::HttpsRefusals;
-pub use labels::{DialFailure, Direction, Frontend, HttpsRefusal, Outcome, RelaySide};
+pub use labels::{
+    CodeClass, DialFailure, Direction, Frontend, HttpReason, HttpsRefusal, Outcome, RelaySide,
+};
 pub use memory::{ConnectionMemory, ReadMemory};
 pub(in crate::observability) use process::register_process;
 pub use redirect::{ReadCounters, ReadSchemes, SchemeReport};

@@ -17,13 +17,10 @@ use super::{
     shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
 };
 use crate::{
-    model::{GatePolicy, Mark, NodeNetwork, PortSet, TunnelPort},
+    model::{GatePolicy, Mark, NodeNetwork, TunnelPort},
     observability::logging::LogFilter,
     redirect::{Clients, HostRange, LOG_TARGET, LocalRanges, PodRange},
 };
-
-/// Yurt-Tunnel's port for HTTPS, which the cluster's Services lead to.
-const HTTPS_PORT: u16 = 10263;
 
 /// The settings of a server.
 #[derive(Args, Clone, Debug)]
@@ -73,6 +70,25 @@ pub struct ServerArgs {
     /// four digits of the port: at 29443 for 9443. All of them on --bind-address.
     #[arg(long, value_name = "PORT", help_heading = "HTTPS")]
     pub https_port: Option<u16>,
+
+    /// Port on which HTTP requests for nodes are received, at --bind-address; 0: none [default: 10264 with
+    /// --kubernetes, otherwise none]
+    ///
+    /// A request names its node in `Host`, or in the headers X-Tunnel-Proxy-Host and X-Tunnel-Proxy-Dest.
+    #[arg(long, value_name = "PORT", help_heading = "HTTP")]
+    pub http_port: Option<u16>,
+
+    /// Who may use --http-port besides processes of this machine (repeatable, or a comma list) [default: the networks
+    /// of --clients if it is given; otherwise with --kubernetes Nodes that are not tunnelled, and their pods]
+    ///
+    /// Whoever may reaches what speaks HTTP on the tunnelled ports of every node, without credentials.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        help_heading = "HTTP"
+    )]
+    pub http_allow_cidrs: Vec<IpNet>,
 
     /// How long a certificate of an agent is valid, which renews it long before; with --kubernetes:
     /// the longest that an agent may ask for, if this server is to approve
@@ -353,39 +369,5 @@ impl ServerArgs {
             AllowedClient::Net(net) => Some(*net),
         });
         networks.collect()
-    }
-
-    /// The port for clients that name a node's kubelet by TLS, where there is one.
-    pub fn https_port(&self) -> Option<NonZeroU16> {
-        let kubernetes = &self.kubernetes;
-        // Clients that name nodes dial a Service, which leads to servers that take agents.
-        let default = if kubernetes.cluster.kubernetes && !kubernetes.relay_only {
-            HTTPS_PORT
-        } else {
-            0
-        };
-        NonZeroU16::new(self.https_port.unwrap_or(default))
-    }
-
-    /// The ports that the server listens on, by the flag that names each.
-    pub fn own_ports(&self) -> Vec<(&'static str, u16)> {
-        let mut own = vec![
-            ("--redirect-port", self.redirect_port.get()),
-            ("--meta-port", self.meta_port),
-        ];
-        if !self.kubernetes.relay_only {
-            own.insert(0, ("--agent-port", self.agent_port));
-        }
-        let https = self.https_port().map(|port| ("--https-port", port.get()));
-        own.extend(https);
-        own
-    }
-
-    /// All tunnelled ports: the kubelet's two and those that were asked for.
-    pub fn tunnel_ports(&self) -> PortSet {
-        [TunnelPort::KUBELET, TunnelPort::KUBELET_READ_ONLY]
-            .into_iter()
-            .chain(self.ports.iter().copied())
-            .collect()
     }
 }

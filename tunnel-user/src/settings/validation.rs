@@ -46,6 +46,10 @@ impl ServerArgs {
                  choose another --redirect-port or take it out of --ports"
             );
         }
+        ensure!(
+            self.http_port().is_some() || self.http_allow_cidrs.is_empty(),
+            "--http-allow-cidrs has no meaning without --http-port: give one, or leave it out"
+        );
         let own_ports = self.own_ports();
         for port in &self.kubernetes.kubelet_ports {
             for (flag, own) in own_ports.iter().copied() {

@@ -47,7 +47,8 @@ impl Server {
         // Once the last frontend has let go of it, no client is left.
         let gone = Arc::new(self.awaited.guard(Event::ClientsGone));
         self.accept_clients(accepting, arrival.arrivals.clone(), &gone)?;
-        self.accept_https_clients(gone)?;
+        self.accept_https_clients(Arc::clone(&gone))?;
+        self.serve_http(gone)?;
         let end = self.ends.service.clone();
         self.tasks.spawn("probing the redirect", arrival.run(end));
         self.watch_unreached();
@@ -181,7 +182,7 @@ impl Server {
     }
 
     /// What every frontend reaches nodes by.
-    fn dialer(&self) -> Dialer {
+    pub(super) fn dialer(&self) -> Dialer {
         Dialer::new(DialerOptions {
             relay: self.components.relay.clone(),
             snapshots: self.components.platform.snapshots.clone(),

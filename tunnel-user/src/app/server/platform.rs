@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{NodeName, SnapshotReader},
+    model::{AddressRanges, NodeName, SnapshotReader},
     observability::{
         metrics::{ReadCluster, ServerMetrics},
         readiness::Readiness,
@@ -42,6 +42,8 @@ pub(super) type Moment = Shared<BoxFuture<'static, ()>>;
 pub(super) struct Platform {
     /// Which nodes exist.
     pub(super) snapshots: SnapshotReader,
+    /// Where clients come from that frontends may take for the cluster's own.
+    pub(super) cluster_clients: watch::Receiver<Arc<AddressRanges>>,
     /// Resolves once that is known; the snapshot is empty until then.
     pub(super) known: Moment,
     /// Resolves once there is a certificate: without one no agent comes.

@@ -27,7 +27,9 @@ struct Ports {
     /// Of a server that takes agents.
     agents: Option<TcpListener>,
     meta: TcpListener,
-    /// For clients that name nodes by TLS, if there may be any.
+    /// For requests that name nodes, if there may be any.
+    http: Option<TcpListener>,
+    /// For clients that name nodes by TLS, likewise.
     https: Option<HttpsSockets>,
 }
 
@@ -37,12 +39,12 @@ impl Sockets {
         offer: &mut Offer,
         components: &Components,
     ) -> anyhow::Result<Self> {
-        let (ip, port) = (args.bind_address, args.agent_port);
-        let agents = match offer.take_on(ip, port) {
-            _ if args.kubernetes.relay_only => None,
-            Some(socket) => Some(socket),
-            None => Some(bind::listen_on(ip, port, "--bind-address or --agent-port")?),
-        };
+        let agents = (!args.kubernetes.relay_only)
+            .then(|| at_bind_address(args, offer, args.agent_port, "--agent-port"))
+            .transpose()?;
+        let http = args.http_port();
+        let http = http.map(|port| at_bind_address(args, offer, port, "--http-port"));
+        let http = http.transpose()?;
         let meta = SocketAddr::new(args.meta_address, args.meta_port);
         let meta = taken_or(offer, meta, || {
             bind::listen(meta, "--meta-address or --meta-port")
@@ -50,13 +52,15 @@ impl Sockets {
         let surroundings = Arc::clone(&components.surroundings.borrow());
         let clients = ClientSockets::bind(args, offer, &surroundings).await?;
         let https = HttpsSockets::bind(args, offer)?;
-        log(agents.as_ref(), &meta, &clients, https.as_ref());
+        let ports = Ports {
+            agents,
+            meta,
+            http,
+            https,
+        };
+        log(&ports, &clients);
         Ok(Self {
-            ports: Some(Ports {
-                agents,
-                meta,
-                https,
-            }),
+            ports: Some(ports),
             clients,
         })
     }
@@ -71,6 +75,12 @@ impl Sockets {
         Ok(self.ports()?.https.clone())
     }
 
+    /// Where HTTP requests arrive, if they do.
+    pub(super) fn http(&self) -> anyhow::Result<Option<TcpListener>> {
+        let http = self.ports()?.http.as_ref();
+        Ok(http.map(TcpListener::try_clone).transpose()?)
+    }
+
     pub(super) fn meta(&self) -> anyhow::Result<tokio::net::TcpListener> {
         bind::into_tokio(self.ports()?.meta.try_clone()?).context("cannot watch a listening socket")
     }
@@ -80,10 +90,14 @@ impl Sockets {
         let Ports {
             agents,
             meta,
+            http,
             https,
         } = self.ports()?;
-        let agents = agents.as_ref().map(TcpListener::try_clone).transpose()?;
-        let meta = meta.try_clone()?;
+        let copy = |socket: &Option<TcpListener>| {
+            let socket = socket.as_ref();
+            socket.map(TcpListener::try_clone).transpose()
+        };
+        let (agents, meta, http) = (copy(agents)?, meta.try_clone()?, copy(http)?);
         let (clients, https) = (self.clients.subscribe(), https.clone());
         Ok(Box::new(move || {
             let clients = clients.borrow().clone();
@@ -91,7 +105,8 @@ impl Sockets {
             let sockets = agents.iter().chain([&meta]).map(TcpListener::try_clone);
             // A version before this one takes the first eight.
             let https = https.iter().flat_map(HttpsSockets::handles);
-            let sockets = sockets.chain(clients).chain(https);
+            let http = http.iter().map(TcpListener::try_clone);
+            let sockets = sockets.chain(clients).chain(http).chain(https);
             Ok(Offer::new(sockets.collect::<io::Result<_>>()?))
         }))
     }
@@ -113,22 +128,37 @@ impl Sockets {
     }
 }
 
-fn log(
-    agents: Option<&TcpListener>,
-    meta: &TcpListener,
-    clients: &ClientSockets,
-    https: Option<&HttpsSockets>,
-) {
-    let local = |socket: &TcpListener| socket.local_addr().map(|address| address.to_string());
-    let clients = clients.addresses();
-    let https = https.map(HttpsSockets::ports);
+fn log(ports: &Ports, clients: &ClientSockets) {
+    let local = |socket: &TcpListener| socket.local_addr().ok().map(|address| address.to_string());
+    let Ports {
+        agents,
+        meta,
+        http,
+        https,
+    } = ports;
+    let https = https.as_ref().map(HttpsSockets::ports);
     tracing::info!(
-        agents = agents.and_then(|agents| local(agents).ok()),
-        meta = local(meta).unwrap_or_default(),
-        ?clients,
+        agents = agents.as_ref().and_then(local),
+        meta = local(meta),
+        clients = ?clients.addresses(),
+        http = http.as_ref().and_then(local),
         https = https.map(tracing::field::debug),
         "listening",
     );
+}
+
+/// A port where others come to this machine.
+fn at_bind_address(
+    args: &ServerArgs,
+    offer: &mut Offer,
+    port: u16,
+    flag: &str,
+) -> anyhow::Result<TcpListener> {
+    let ip = args.bind_address;
+    match offer.take_on(ip, port) {
+        Some(socket) => Ok(socket),
+        None => bind::listen_on(ip, port, &format!("--bind-address or {flag}")),
+    }
 }
 
 fn taken_or(

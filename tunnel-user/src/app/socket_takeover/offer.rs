@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::model::NodeName;
 
-/// The most sockets: agents, meta, one for each address family of the redirect, and those of HTTPS, of
+/// The most sockets: agents, meta, HTTP, one for each address family of the redirect, and those of HTTPS, of
 /// which the listed ports have 128 at most; and some to spare for later versions. The kernel passes on
 /// 253 at a time (unix(7)).
 const MOST_SOCKETS: usize = 160;

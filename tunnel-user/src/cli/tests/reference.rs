@@ -32,10 +32,11 @@ fn check_flags_of(command: &clap::Command) {
 
 #[test]
 fn the_reference_names_every_label_value() {
-    use crate::observability::metrics::{DialFailure, HttpsRefusal, Outcome};
+    use crate::observability::metrics::{DialFailure, HttpReason, HttpsRefusal, Outcome};
     let outcomes = Outcome::ALL.iter().map(|value| value.as_str());
     let causes = DialFailure::ALL.iter().map(|value| value.as_str());
-    let reasons = HttpsRefusal::ALL.iter().map(|value| value.as_str());
+    let reasons = HttpReason::ALL.iter().map(|value| value.as_str());
+    let reasons = reasons.chain(HttpsRefusal::ALL.iter().map(|value| value.as_str()));
     for value in outcomes.chain(causes).chain(reasons) {
         assert!(REFERENCE.contains(&format!("`{value}`")), "{value}");
     }

@@ -129,6 +129,50 @@ label_values! {
 }
 
 label_values! {
+    /// The class of a status code.
+    CodeClass {
+        /// The protocol changed.
+        Informational = "1xx",
+        /// It was done.
+        Success = "2xx",
+        /// It is elsewhere.
+        Redirection = "3xx",
+        /// The client is to blame.
+        ClientError = "4xx",
+        /// The server is, or the target.
+        ServerError = "5xx",
+    }
+}
+
+label_values! {
+    /// Who answered a request, or why its target did not.
+    HttpReason {
+        /// The target did, whatever it said.
+        Answered = "answered",
+        /// The client may not use the port.
+        SourceNotAllowed = "source_not_allowed",
+        /// It cannot be read, or says nothing clear of where it goes.
+        Malformed = "malformed",
+        /// Its head is too large.
+        TooLarge = "too_large",
+        /// The client has as many requests under way as one may.
+        TooMany = "too_many",
+        /// No node has that name or address.
+        UnknownNode = "unknown_node",
+        /// The port is not open to HTTP, or not to this client.
+        PortNotAllowed = "port_not_allowed",
+        /// The node has no session.
+        NoSession = "no_session",
+        /// The dial took too long.
+        TimedOut = "timed_out",
+        /// The dial failed: see the dial failures.
+        DialFailed = "dial_failed",
+        /// The target took the connection, and gave no answer that is HTTP.
+        TargetFailed = "target_failed",
+    }
+}
+
+label_values! {
     /// Which way bytes went.
     Direction {
         /// From the client to the target.
@@ -177,6 +221,12 @@ pub(super) struct ByCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByReason {
     pub(super) reason: HttpsRefusal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByCodeAndReason {
+    pub(super) code: CodeClass,
+    pub(super) reason: HttpReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -6,8 +6,8 @@ use prometheus_client::{
 };
 
 use super::{
-    Carried, Certificates, Connections, Dials, HttpsRefusals, ReadCluster, ReadCounters,
-    ReadMemory, ReadSchemes, RelayMetrics,
+    Carried, Certificates, Connections, Dials, HttpRequests, HttpsRefusals, ReadCluster,
+    ReadCounters, ReadMemory, ReadSchemes, RelayMetrics,
     cluster::Cluster,
     memory::Memory,
     redirect::{RedirectEvents, RedirectSchemes},
@@ -29,6 +29,8 @@ pub struct ServerMetrics {
     pub dials: Dials,
     /// Connections that went through another server.
     pub relay: RelayMetrics,
+    /// Requests to the HTTP frontend.
+    pub http_requests: HttpRequests,
     /// Accepted connections that the kernel programs know nothing of; they are closed.
     pub without_original_destination: Counter,
     /// Connects by which the server proved to itself that what it captures arrives.
@@ -61,6 +63,7 @@ impl ServerMetrics {
             carried: Carried::register(registry),
             dials: Dials::register(registry),
             relay: RelayMetrics::register(registry),
+            http_requests: HttpRequests::register(registry),
             without_original_destination: Counter::default(),
             arrival_probes: Counter::default(),
             arrival_probe_failures: Counter::default(),

@@ -90,6 +90,9 @@ fn a_server_shows_exactly_this() {
     metrics.carried.to_target.inc_by(10);
     metrics.dials.succeeded(Duration::from_millis(20));
     metrics.dials.failed(DialFailure::Denied);
+    metrics
+        .http_requests
+        .count(::http::StatusCode::BAD_GATEWAY, HttpReason::DialFailed);
     metrics.without_original_destination.inc();
     metrics.https_refusals.count(HttpsRefusal::UnknownName);
     let expires = OffsetDateTime::from_unix_timestamp(1_900_000_000).unwrap();

@@ -33,7 +33,7 @@ use crate::{
         events::Events,
         source::{Listing, LiveSessions, Source, SourceHealth, SourceOptions},
     },
-    model::{NodeName, PortSet, SnapshotReader, TunnelPort},
+    model::{AddressRanges, NodeName, PortSet, SnapshotReader, TunnelPort},
     observability::readiness::Condition,
     pki::{AgentProof, Validity},
     settings::{ServerArgs, ServerKubernetesArgs},
@@ -64,7 +64,12 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     }
     let (leading, leader) = member.election();
     let events = member.events();
-    let (snapshots, health, listings) = member.nodes(&events, leading.clone())?;
+    let Followed {
+        snapshots,
+        clients,
+        health,
+        listings,
+    } = member.nodes(&events, leading.clone())?;
     let published = member.publication(listings, &events, leading.clone());
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
@@ -88,6 +93,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     };
     Ok(Platform {
         snapshots,
+        cluster_clients: clients,
         known: known.boxed().shared(),
         certified: certified.boxed().shared(),
         tls,
@@ -102,6 +108,14 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         cluster: Some(Arc::new(move || view.status())),
         tasks: member.tasks,
     })
+}
+
+/// What is followed of the cluster.
+struct Followed {
+    snapshots: SnapshotReader,
+    clients: watch::Receiver<Arc<AddressRanges>>,
+    health: watch::Receiver<SourceHealth>,
+    listings: Listings,
 }
 
 /// A server on its way into the cluster: makes the parts, and collects what they run.
@@ -161,11 +175,7 @@ impl Member<'_> {
         events
     }
 
-    fn nodes(
-        &mut self,
-        events: &Events,
-        leading: Leading,
-    ) -> anyhow::Result<(SnapshotReader, watch::Receiver<SourceHealth>, Listings)> {
+    fn nodes(&mut self, events: &Events, leading: Leading) -> anyhow::Result<Followed> {
         let args = self.context.args;
         let (host, api_server) = self.access.api_server();
         self.run("following the API server's name", |end| host.run(end));
@@ -188,7 +198,7 @@ impl Member<'_> {
             leading,
         })
         .context("cannot keep what is known of the cluster in --state-dir")?;
-        let listings = source.listings();
+        let (clients, listings) = (source.clients(), source.listings());
         let in_service = self.context.leaving.clone();
         self.run("following the cluster's nodes", |end| {
             source.run(in_service, end)
@@ -198,7 +208,12 @@ impl Member<'_> {
         self.run("watching whether nodes are known", |end| {
             until_known(followed, known, end)
         });
-        Ok((snapshots, health, listings))
+        Ok(Followed {
+            snapshots,
+            clients,
+            health,
+            listings,
+        })
     }
 
     /// `None` where nobody is to dial nodes by name.

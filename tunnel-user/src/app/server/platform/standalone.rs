@@ -53,6 +53,7 @@ pub(super) async fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Pl
         snapshots,
         known: async {}.boxed().shared(),
         certified: async {}.boxed().shared(),
+        cluster_clients: watch::Sender::default().subscribe(),
         on_no_session: Arc::new(|_| {}),
         cluster: None,
         tasks: tasks(context, source, certificate, state.ca().validity()),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
-use super::{Member, cluster_status::ClusterView, no_enrolment, until_certified};
+use super::{Followed, Member, cluster_status::ClusterView, no_enrolment, until_certified};
 use crate::{
     app::{
         certificates::follow_expiry,
@@ -31,7 +31,12 @@ impl Member<'_> {
     pub(super) fn relay_only(mut self) -> anyhow::Result<Platform> {
         let leading = self.never();
         let events = self.events();
-        let (snapshots, health, _) = self.nodes(&events, leading.clone())?;
+        let Followed {
+            snapshots,
+            clients,
+            health,
+            ..
+        } = self.nodes(&events, leading.clone())?;
         let members = self.other_members();
         let (relay, validities) = self.relay(members.others)?;
         let certified = Arc::new(self.context.readiness.register("certificate"));
@@ -54,6 +59,7 @@ impl Member<'_> {
         };
         Ok(Platform {
             snapshots,
+            cluster_clients: clients,
             known: known.boxed().shared(),
             certified: certified.boxed().shared(),
             tls: watch::channel(Arc::new(server_config_without_certificate()?)).1,

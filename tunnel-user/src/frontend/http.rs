@@ -1,0 +1,194 @@
+//! The HTTP frontend: a reverse proxy for clients that name a node in `Host`, or in Yurt-Tunnel's headers.
+//!
+//! ```text
+//!  client --request--> Route --node, port--> Upstreams --Dialer--> target
+//!         <--answer, or a Status that says why not--
+//! ```
+//! Nothing is kept of a message: bytes go on as they come, both ways. Whoever may not use the port, or asks for what
+//! is not open to HTTP, gets no connection to a node.
+
+mod allowed;
+mod body;
+mod client_io;
+mod connection;
+mod head_clock;
+mod headers;
+mod idle;
+mod limits;
+mod proxy;
+mod refusal;
+mod route;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod upstream;
+mod visit;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::serve::Listener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::allowed::AllowedSources;
+use self::{
+    client_io::OnUnread,
+    connection::Stops,
+    limits::places,
+    proxy::Line,
+    refusal::Refusal,
+    upstream::Upstreams,
+    visit::{Active, Visit},
+};
+use super::accept::{self, accept_queued};
+use crate::{
+    bind::into_tokio,
+    model::{PeerAddr, SnapshotReader},
+    observability::metrics::{Connections, HttpRequests},
+    strangers::Stage,
+    tunnel::Dialer,
+};
+
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What the frontend needs.
+pub struct HttpOptions {
+    /// Who may use it.
+    pub allowed: AllowedSources,
+    /// Whether ports that lead to a node's loopback are for this machine's own processes.
+    pub guards_loopback_ports: bool,
+    /// Which nodes and ports there are.
+    pub snapshots: SnapshotReader,
+    /// Reaches nodes.
+    pub dialer: Dialer,
+    /// Counts clients.
+    pub connections: Connections,
+    /// Counts requests.
+    pub requests: HttpRequests,
+}
+
+/// Accepts clients that speak HTTP.
+pub struct HttpFrontend {
+    listener: TcpListener,
+    options: HttpOptions,
+}
+
+/// What all connections share.
+struct Shared {
+    allowed: AllowedSources,
+    guards_loopback_ports: bool,
+    snapshots: SnapshotReader,
+    upstreams: Upstreams,
+    room: Stage,
+    active: Active,
+    connections: Connections,
+    requests: HttpRequests,
+}
+
+impl HttpFrontend {
+    /// Serves clients on a listening socket.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    pub fn new(listener: std::net::TcpListener, options: HttpOptions) -> io::Result<Self> {
+        let listener = into_tokio(listener)?;
+        Ok(Self { listener, options })
+    }
+
+    /// Accepts until it is told to stop, then answers what is under way.
+    pub async fn run(self, stops: accept::Stops) {
+        let Self {
+            mut listener,
+            options,
+        } = self;
+        let places = places();
+        let shared = Arc::new(Shared::new(options, places, &stops.abort));
+        // Beside those that wait and those that are answered, some that are about to be closed.
+        let open = Arc::new(Semaphore::new(places as usize * 5 / 2));
+        let clients = TaskTracker::new();
+        let ends = Stops {
+            drain: stops.accepting.clone(),
+            abort: stops.abort.clone(),
+        };
+        let serve = |(socket, peer): (TcpStream, SocketAddr)| {
+            connection::serve(
+                socket,
+                PeerAddr::of(peer),
+                Arc::clone(&shared),
+                ends.clone(),
+            )
+        };
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = async {
+                let permit = Arc::clone(&open).acquire_owned().await;
+                (Listener::accept(&mut listener).await, permit)
+            };
+            tokio::select! {
+                (accepted, permit) = next => {
+                    let serving = serve(accepted);
+                    clients.spawn(async move {
+                        serving.await;
+                        drop(permit);
+                    });
+                }
+                _ = sweep.tick() => shared.upstreams.let_go(),
+                () = stops.accepting.cancelled() => break,
+            }
+        }
+        while !stops.handed_over.is_cancelled()
+            && let Some(accepted) = accept_queued(&listener).await
+        {
+            clients.spawn(serve(accepted));
+        }
+        drop(listener);
+        clients.close();
+        clients.wait().await;
+        shared.upstreams.end().await;
+    }
+}
+
+impl Shared {
+    fn new(options: HttpOptions, places: u32, abort: &CancellationToken) -> Self {
+        Self {
+            allowed: options.allowed,
+            guards_loopback_ports: options.guards_loopback_ports,
+            snapshots: options.snapshots,
+            upstreams: Upstreams::new(options.dialer, abort.child_token()),
+            room: Stage::new(places as usize),
+            active: Active::new(places),
+            connections: options.connections,
+            requests: options.requests,
+        }
+    }
+
+    fn admit(&self, visit: &Visit) -> Result<(), Refusal> {
+        let ip = visit.peer.0.ip().to_canonical();
+        let is_allowed = self.allowed.admit(visit.peer);
+        is_allowed
+            .then_some(())
+            .ok_or(Refusal::SourceNotAllowed(ip))
+    }
+
+    /// For what a client says that is no request.
+    fn on_unread(self: Arc<Self>, peer: PeerAddr) -> OnUnread {
+        Arc::new(move |refusal| {
+            self.requests.count(refusal.code(), refusal.reason());
+            tell(refusal, peer, None);
+        })
+    }
+}
+
+fn tell(refusal: &Refusal, peer: PeerAddr, request: Option<&Line>) {
+    if !refusal.is_logged() {
+        let request = request.map(tracing::field::display);
+        let reason = refusal.reason().as_str();
+        tracing::info!(%peer, request, reason, cause = %refusal, "request refused");
+    }
+}

@@ -1,0 +1,160 @@
+//! One client's connection, from accept to close.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    client_io::ClientIo,
+    limits::{HEAD_FIELDS, HEAD_SIZE},
+    proxy,
+    visit::{Visit, Wait},
+};
+use crate::{
+    model::PeerAddr,
+    observability::metrics::{Frontend, Outcome},
+    tunnel::{LocalEnd as _, until_reset},
+    wait::sleep_until_opt,
+};
+
+/// How long a client may take to read our last words and close: without the wait what it still sends would make the
+/// kernel throw them away.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+/// What is read of that meanwhile, and thrown away.
+const MOST_THROWN_AWAY: usize = 256 * 1024;
+
+/// How long a connection may take to send what has been waited for already when the server stops.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// How a conversation ended.
+pub(super) enum End {
+    /// Both have said all.
+    Over,
+    /// The client has kept us waiting too long, or another has its place.
+    GivenUp,
+    Reset,
+    Drained,
+}
+
+/// How a connection is told to end.
+#[derive(Clone)]
+pub(super) struct Stops {
+    /// Answer what is under way, and close.
+    pub(super) drain: CancellationToken,
+    /// Reset it.
+    pub(super) abort: CancellationToken,
+}
+
+/// Serves a client until it, or one of the limits, has had enough.
+pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>, stops: Stops) {
+    let counted = shared.connections.open(Frontend::Http);
+    let client = shared.allowed.client(peer);
+    let visit = Arc::new(Visit::new(peer, client, shared.room.clone()));
+    let on_unread = Arc::clone(&shared).on_unread(peer);
+    let io = ClientIo::new(socket, Arc::clone(&visit), on_unread);
+    let socket = io.share();
+    // From here on it ends in a reset unless all answers have been whole.
+    socket.reset_on_close();
+    let mut end = talk(io, &socket, &visit, &shared, &stops).await;
+    if let (End::Over, Some(upgrading)) = (&end, visit.take_upgrading()) {
+        end = upgrading.run(&stops.abort).await;
+    }
+    if matches!(end, End::Over) {
+        let _ = timeout(LAST_WORDS_TIME, until_closed(&socket)).await;
+    }
+    if matches!(end, End::Over | End::GivenUp) && !visit.is_cut() {
+        socket.close_orderly();
+    }
+    counted.end(end.into());
+}
+
+/// Requests and answers.
+async fn talk(
+    io: ClientIo,
+    socket: &TcpStream,
+    visit: &Arc<Visit>,
+    shared: &Arc<Shared>,
+    stops: &Stops,
+) -> End {
+    let service = service_fn(|request: Request<Incoming>| async {
+        Ok::<_, Infallible>(proxy::answer(shared, visit, request).await)
+    });
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_SIZE)
+        .max_headers(HEAD_FIELDS)
+        .max_header_size(HEAD_SIZE)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut drained_by = None;
+    loop {
+        let Wait { until, eviction } = visit.wait();
+        let until = until.map(|until| drained_by.map_or(until, |by| until.min(by)));
+        let evicted = async {
+            match eviction {
+                Some(eviction) => eviction.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut connection => return ended.into(),
+            () = visit.changed() => {}
+            () = sleep_until_opt(until) => return End::GivenUp,
+            () = evicted => return End::GivenUp,
+            _ = until_reset(socket) => return End::Reset,
+            () = stops.drain.cancelled(), if drained_by.is_none() => {
+                drained_by = Some(Instant::now() + DRAIN_TIME);
+                connection.as_mut().graceful_shutdown();
+            }
+            () = stops.abort.cancelled() => return End::Drained,
+        }
+    }
+}
+
+impl From<hyper::Result<()>> for End {
+    fn from(ended: hyper::Result<()>) -> Self {
+        match ended {
+            Ok(()) => Self::Over,
+            // It has been told why, in last words that have to arrive.
+            Err(error) if error.is_parse() => Self::Over,
+            Err(_) => Self::Reset,
+        }
+    }
+}
+
+impl From<End> for Outcome {
+    fn from(end: End) -> Self {
+        match end {
+            End::Over | End::GivenUp => Self::Completed,
+            End::Reset => Self::Reset,
+            End::Drained => Self::Drained,
+        }
+    }
+}
+
+/// Reads what still comes of a client that is told nothing more.
+async fn until_closed(socket: &TcpStream) {
+    if rustix::net::shutdown(socket, rustix::net::Shutdown::Write) == Err(Errno::NOTCONN) {
+        return;
+    }
+    let mut thrown_away = 0;
+    let mut buffer = [0; 4096];
+    while thrown_away < MOST_THROWN_AWAY && socket.readable().await.is_ok() {
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(read) => thrown_away += read,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! One request: where it goes, what of it goes on, and what comes back.
+
+use std::{fmt, future::pending, sync::Arc, time::Duration};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::HOST,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use hyper::{body::Incoming, ext::on_informational, upgrade::OnUpgrade};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Shared,
+    body::{Body, Upload},
+    headers::{self, add_forwarded_for, expects_continue},
+    refusal::Refusal,
+    route::{Asked, PROXY_DEST, PROXY_HOST, Route},
+    tell,
+    upgrade::Upgrading,
+    upstream::{Key, Lease},
+    visit::{Answering, Visit},
+};
+use crate::{
+    model::printable,
+    observability::metrics::HttpReason,
+    tunnel::{Client, DialledBy},
+};
+
+/// How long a target may take to say whether it wants the body that a client holds back: many never do.
+const GO_AHEAD_TIME: Duration = Duration::from_secs(1);
+
+/// What the log says of a request. A query may hold secrets.
+pub(super) struct Line {
+    method: Method,
+    host: String,
+    path: String,
+}
+
+/// A target's answer.
+struct Answer {
+    response: Response<Incoming>,
+    lease: Lease,
+    /// Where its client asked for another protocol, and the target agrees.
+    upgrade: Option<(OnUpgrade, OnUpgrade)>,
+}
+
+/// Answers a request, one way or the other.
+pub(super) async fn answer(
+    shared: &Shared,
+    visit: &Arc<Visit>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (started, line) = (Instant::now(), Line::of(&request));
+    let (answering, place) = visit.begin(&shared.active);
+    let answered = match shared.admit(visit).and(place) {
+        Ok(()) => forward(shared, visit, request).await,
+        Err(refusal) => Err(refusal),
+    };
+    let (response, reason) = match answered {
+        Ok(answer) => (answer.into_response(visit, answering), HttpReason::Answered),
+        Err(refusal) => {
+            tell(&refusal, visit.peer, Some(&line));
+            let response = refusal.response().map(|body| body.answering(answering));
+            (response, refusal.reason())
+        }
+    };
+    shared.requests.count(response.status(), reason);
+    tracing::debug!(
+        peer = %visit.peer, request = %line, status = response.status().as_u16(),
+        duration = ?started.elapsed(), "request",
+    );
+    response
+}
+
+async fn forward(
+    shared: &Shared,
+    visit: &Visit,
+    mut request: Request<Incoming>,
+) -> Result<Answer, Refusal> {
+    let on_client = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    let route = route(shared, visit, &parts)?;
+    let wants_upgrade = headers::upgrade(&parts.headers).is_some();
+    let holds_back = expects_continue(&parts.headers);
+    rewrite(&mut parts, &route, visit)?;
+    let mut request = Request::from_parts(parts, Upload::new(body));
+    if holds_back {
+        request = hold_back(request);
+    }
+    let key = Key {
+        node: route.node,
+        dst: route.dst.0,
+        client: visit.client,
+    };
+    let by = DialledBy {
+        client: visit.client,
+        peer: visit.peer,
+    };
+    let (mut response, lease) = shared.upstreams.send(&key, by, request).await?;
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !wants_upgrade {
+        return Err(Refusal::Target {
+            node: key.node,
+            dst: key.dst,
+            cause: "it changes the protocol, and nobody has asked for that".to_owned(),
+        });
+    }
+    let upgrade = switches.then(|| (on_client, hyper::upgrade::on(&mut response)));
+    Ok(Answer {
+        response,
+        lease,
+        upgrade,
+    })
+}
+
+fn route(shared: &Shared, visit: &Visit, parts: &Parts) -> Result<Route, Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::NotARequest("CONNECT"));
+    }
+    if parts
+        .uri
+        .scheme()
+        .is_some_and(|scheme| *scheme != Scheme::HTTP)
+    {
+        return Err(Refusal::NotARequest("URL of another protocol than http"));
+    }
+    let host = only(&parts.headers, &HOST, "Host")?;
+    let asked = Asked {
+        // Of a proxy's client: RFC 9112, 3.2.2 says that it counts, not Host.
+        authority: parts.uri.authority().map(Authority::as_str).or(host),
+        proxy_host: only(
+            &parts.headers,
+            &HeaderName::from_static(PROXY_HOST),
+            "X-Tunnel-Proxy-Host",
+        )?,
+        proxy_dest: only(
+            &parts.headers,
+            &HeaderName::from_static(PROXY_DEST),
+            "X-Tunnel-Proxy-Dest",
+        )?,
+    };
+    let route = Route::find(asked, &shared.snapshots.borrow())?;
+    let may_use_loopback = !shared.guards_loopback_ports || visit.client == Client::Machine;
+    route.allow_loopback(may_use_loopback)
+}
+
+/// The header's value, if it is there once.
+fn only<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    header: &'static str,
+) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(Refusal::Twice(header));
+    }
+    let read = |value: &'a HeaderValue| {
+        value.to_str().map_err(|_| Refusal::Malformed {
+            header,
+            value: printable(&String::from_utf8_lossy(value.as_bytes())),
+        })
+    };
+    value.map(read).transpose()
+}
+
+/// Makes of what the client said what its target is to hear.
+fn rewrite(parts: &mut Parts, route: &Route, visit: &Visit) -> Result<(), Refusal> {
+    headers::strip(&mut parts.headers);
+    parts.headers.remove(PROXY_HOST);
+    parts.headers.remove(PROXY_DEST);
+    add_forwarded_for(&mut parts.headers, visit.peer.0.ip().to_canonical());
+    let host = HeaderValue::from_str(&route.host).map_err(|_| Refusal::BadHead)?;
+    parts.headers.insert(HOST, host);
+    let path = parts.uri.path_and_query().cloned();
+    parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    parts.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// Asks the client for the body when the target has asked for it, or does not say.
+fn hold_back(mut request: Request<Upload>) -> Request<Upload> {
+    let (go_ahead_tx, mut go_ahead) = watch::channel(false);
+    on_informational(&mut request, move |answer| {
+        if answer.status() == StatusCode::CONTINUE {
+            go_ahead_tx.send_replace(true);
+        }
+    });
+    let asked = async move {
+        let asked = timeout(GO_AHEAD_TIME, go_ahead.wait_for(|asked| *asked));
+        if matches!(asked.await, Ok(Err(_))) {
+            // Its answer is there already, so that it does not want the body.
+            pending::<()>().await;
+        }
+    };
+    request.map(|body| body.after(Box::pin(asked)))
+}
+
+impl Answer {
+    /// What the client gets of it.
+    fn into_response(self, visit: &Visit, answering: Answering) -> Response<Body> {
+        let Self {
+            response,
+            lease,
+            upgrade,
+        } = self;
+        let (mut parts, incoming) = response.into_parts();
+        headers::strip(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let body = match upgrade {
+            Some((on_client, on_target)) => {
+                visit.upgrade(Upgrading {
+                    on_client,
+                    on_target,
+                    lease,
+                    answering,
+                });
+                Body::empty()
+            }
+            None => Body::of_target(incoming, lease).answering(answering),
+        };
+        Response::from_parts(parts, body)
+    }
+}
+
+impl Line {
+    fn of(request: &Request<Incoming>) -> Self {
+        let uri = request.uri();
+        let host = request.headers().get(HOST);
+        let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()));
+        let host = uri
+            .authority()
+            .map_or(host, |authority| Some(authority.as_str().into()));
+        Self {
+            method: request.method().clone(),
+            host: printable(&host.unwrap_or_default()),
+            path: printable(uri.path()),
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method, self.host, self.path)
+    }
+}

@@ -1,0 +1,250 @@
+//! A frontend of a server with one agent, and the two ends that speak to it byte by byte.
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use prometheus_client::{encoding::text, registry::Registry};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    frontend::{
+        Stops,
+        http::{AllowedSources, HttpFrontend, HttpOptions},
+    },
+    model::{Admits, IdentityKey, Node, PortSet, Snapshot, TunnelPort},
+    observability::metrics::ServerMetrics,
+    tunnel::{
+        Dialer, DialerOptions, Settings,
+        testing::{PATIENCE, TestAgent, TestServer},
+    },
+};
+
+pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> T {
+    let done = timeout(PATIENCE, future).await;
+    done.expect("it took too long")
+}
+
+/// `edge-1` has 127.0.0.1 and an agent, `edge-2` has none; HTTP is open on one port, at which a target listens, and on
+/// port 9, where nobody does.
+pub(super) struct Stage {
+    pub(super) port: u16,
+    address: SocketAddr,
+    target: TcpListener,
+    metrics: Registry,
+    stops: [CancellationToken; 2],
+    running: Option<AbortOnDropHandle<()>>,
+    _server: TestServer,
+    _agent: TestAgent,
+}
+
+/// One end that speaks HTTP as it is written.
+pub(super) struct Wire(pub(super) TcpStream);
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Stage {
+    pub(super) async fn new() -> Self {
+        Self::with("127.0.0.1", false).await
+    }
+
+    /// `edge-1` has another address, and the target's port is one of its loopback.
+    pub(super) async fn on_loopback() -> Self {
+        Self::with("192.0.2.1", true).await
+    }
+
+    async fn with(edge_1: &str, on_loopback: bool) -> Self {
+        let (server, agent) = TestServer::with_agent(Settings::default()).await;
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = target.local_addr().unwrap().port();
+        let node = |name: &str, address: &str| Node {
+            name: name.parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
+            extra_ports: PortSet::new(),
+            closed_gate: None,
+            admits: Some(Admits::Enrolment(IdentityKey::from("k"))),
+        };
+        let nodes = [node("edge-1", edge_1), node("edge-2", "192.0.2.2")];
+        let ports = [port, 9].map(|port| TunnelPort::new(port).unwrap());
+        let mut snapshot = Snapshot::new(nodes, ports.into());
+        if on_loopback {
+            snapshot = snapshot.with_loopback_ports([ports[0]].into());
+        }
+        let snapshot = Arc::new(snapshot);
+        let snapshots = watch::Sender::new(snapshot).subscribe();
+        let mut registry = Registry::default();
+        let metrics = ServerMetrics::register(&mut registry);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = HttpOptions {
+            allowed: AllowedSources {
+                networks: watch::Sender::default().subscribe(),
+                own_addresses: watch::Sender::default().subscribe(),
+            },
+            guards_loopback_ports: true,
+            dialer: Dialer::new(DialerOptions {
+                relay: None,
+                snapshots: snapshots.clone(),
+                sessions: server.sessions.clone(),
+                timeout: PATIENCE,
+                patient_until: Instant::now(),
+                on_no_session: Arc::new(|_| {}),
+                metrics: metrics.dials,
+            }),
+            snapshots,
+            connections: metrics.connections,
+            requests: metrics.http_requests,
+        };
+        let [accepting, abort] = [CancellationToken::new(), CancellationToken::new()];
+        let frontend = HttpFrontend::new(listener, options).unwrap();
+        let running = tokio::spawn(frontend.run(Stops {
+            accepting: accepting.clone(),
+            handed_over: CancellationToken::new(),
+            abort: abort.clone(),
+        }));
+        Self {
+            port,
+            address,
+            target,
+            metrics: registry,
+            stops: [accepting, abort],
+            running: Some(AbortOnDropHandle::new(running)),
+            _server: server,
+            _agent: agent,
+        }
+    }
+
+    /// The target, as `Host` names it.
+    pub(super) fn host(&self) -> String {
+        format!("edge-1:{}", self.port)
+    }
+
+    pub(super) async fn client(&self) -> Wire {
+        Wire(patiently(TcpStream::connect(self.address)).await.unwrap())
+    }
+
+    /// The target's end of the next connection to it.
+    pub(super) async fn accept(&self) -> Wire {
+        Wire(patiently(self.target.accept()).await.unwrap().0)
+    }
+
+    /// Whether anybody has connected to the target.
+    pub(super) async fn is_untouched(&self) -> bool {
+        let soon = std::time::Duration::from_millis(50);
+        timeout(soon, self.target.accept()).await.is_err()
+    }
+
+    /// A client with its target, which has read the head of the request.
+    pub(super) async fn asked(&self, request: &str) -> (Wire, Wire, String) {
+        let mut client = self.client().await;
+        client.say(&request.replace("HOST", &self.host())).await;
+        let mut target = self.accept().await;
+        let head = target.head().await;
+        (client, target, head)
+    }
+
+    /// How many requests were counted so.
+    pub(super) fn counted(&self, code: &str, reason: &str) -> Option<u32> {
+        let mut all = String::new();
+        text::encode(&mut all, &self.metrics).unwrap();
+        let wanted = format!("http_requests_total{{code=\"{code}\",reason=\"{reason}\"}} ");
+        let mut lines = all.lines();
+        lines.find_map(|line| line.split_once(&wanted)?.1.parse().ok())
+    }
+
+    pub(super) fn stop(&self) {
+        self.stops[0].cancel();
+    }
+
+    pub(super) fn abort(&self) {
+        self.stops[1].cancel();
+    }
+
+    pub(super) async fn ended(&mut self) {
+        patiently(self.running.take().unwrap()).await.unwrap();
+    }
+}
+
+impl Wire {
+    pub(super) async fn say(&mut self, text: &str) {
+        patiently(self.0.write_all(text.as_bytes())).await.unwrap();
+    }
+
+    pub(super) async fn get(&mut self, host: &str) {
+        self.say(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+    }
+
+    /// All that comes up to that, and not a byte more.
+    pub(super) async fn until(&mut self, end: &str) -> String {
+        let mut heard = Vec::new();
+        while !heard.ends_with(end.as_bytes()) {
+            let read = patiently(self.0.read_u8()).await;
+            let so_far = String::from_utf8_lossy(&heard).into_owned();
+            heard.push(read.unwrap_or_else(|error| panic!("{error} after {so_far:?}")));
+        }
+        String::from_utf8(heard).unwrap()
+    }
+
+    pub(super) async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
+    }
+
+    /// An answer whose head says how long it is.
+    pub(super) async fn answer(&mut self) -> Answer {
+        let head = self.head().await;
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer {
+            code,
+            head,
+            body: String::new(),
+        };
+        let length = answer.header("content-length").expect("a length");
+        let mut body = vec![0; length.parse().unwrap()];
+        patiently(self.0.read_exact(&mut body)).await.unwrap();
+        answer.body = String::from_utf8(body).unwrap();
+        answer
+    }
+
+    /// A `Status`: its code, and its message.
+    pub(super) async fn status(&mut self) -> (u16, String) {
+        let answer = self.answer().await;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(status["kind"], "Status");
+        assert_eq!(status["code"], answer.code);
+        (answer.code, status["message"].as_str().unwrap().to_owned())
+    }
+
+    /// What comes until the end, be that in order or not.
+    pub(super) async fn rest_or_reset(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = patiently(self.0.read_to_end(&mut rest)).await;
+        String::from_utf8(rest).unwrap()
+    }
+
+    pub(super) async fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        patiently(self.0.read_to_string(&mut rest)).await.unwrap();
+        rest
+    }
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines();
+        lines.find_map(|line| {
+            let (one, value) = line.split_once(": ")?;
+            one.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}

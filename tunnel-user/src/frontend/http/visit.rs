@@ -1,0 +1,243 @@
+//! What is known of one client's connection by all that work on it: whose turn it is, and the place that it takes.
+//!
+//! ```text
+//!  waiting for a head: a place in the waiting room, which another source may take
+//!  being answered:     a place among the requests under way, which nobody takes
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
+use crate::{
+    model::PeerAddr,
+    strangers::{Holder, Permit, Source, Stage, Turn},
+    tunnel::{Client, Places},
+};
+
+/// One client's connection.
+pub(super) struct Visit {
+    pub(super) peer: PeerAddr,
+    pub(super) client: Client,
+    room: Stage,
+    state: Mutex<State>,
+    /// Told when it is somebody else's turn.
+    changed: Notify,
+}
+
+struct State {
+    clock: HeadClock,
+    /// While a head is waited for.
+    waiting: Option<Permit>,
+    /// Whether what is written is an answer; else it is hyper's own word on a head that it cannot read.
+    owes_answer: bool,
+    /// An answer is not whole: its end must not look like one.
+    is_cut: bool,
+    upgrading: Option<Box<Upgrading>>,
+}
+
+/// How long a connection may be waited for, and whose place it has.
+pub(super) struct Wait {
+    pub(super) until: Option<Instant>,
+    pub(super) eviction: Option<CancellationToken>,
+}
+
+/// The requests under way, in number.
+#[derive(Clone)]
+pub(super) struct Active(Arc<Mutex<Places>>);
+
+/// A request under way: lives until its answer, or what it was upgraded to, has ended.
+pub(super) struct Answering {
+    visit: Arc<Visit>,
+    active: Option<Active>,
+}
+
+impl Active {
+    /// So many.
+    pub(super) fn new(most: u32) -> Self {
+        Self(Arc::new(Mutex::new(Places::new(most))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        // Counted whole between any two operations, whatever panicked meanwhile.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Visit {
+    pub(super) fn new(peer: PeerAddr, client: Client, room: Stage) -> Self {
+        let state = State {
+            clock: HeadClock::new(Instant::now()),
+            waiting: Some(enter(&room, peer)),
+            owes_answer: false,
+            is_cut: false,
+            upgrading: None,
+        };
+        Self {
+            peer,
+            client,
+            room,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A head has come: our turn, whether there is a place or not.
+    pub(super) fn begin(self: &Arc<Self>, active: &Active) -> (Answering, Result<(), Refusal>) {
+        let taken = active.lock().take(self.client);
+        let mut state = self.state();
+        state.clock.asked();
+        state.waiting = None;
+        state.owes_answer = true;
+        drop(state);
+        self.changed.notify_one();
+        let answering = Answering {
+            visit: Arc::clone(self),
+            active: taken.is_ok().then(|| active.clone()),
+        };
+        let too_many = |_| Refusal::TooMany(self.peer.0.ip());
+        (answering, taken.map_err(too_many))
+    }
+
+    /// Bytes have come.
+    pub(super) fn heard(&self) {
+        let mut state = self.state();
+        let before = state.clock.deadline();
+        state.clock.heard(Instant::now());
+        let moved = state.clock.deadline() != before;
+        drop(state);
+        if moved {
+            self.changed.notify_one();
+        }
+    }
+
+    /// All that was written has left.
+    pub(super) fn flushed(&self) {
+        let mut state = self.state();
+        if !matches!(state.clock, HeadClock::Answering) {
+            state.owes_answer = false;
+        }
+    }
+
+    pub(super) fn owes_answer(&self) -> bool {
+        self.state().owes_answer
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.state().is_cut
+    }
+
+    pub(super) fn wait(&self) -> Wait {
+        let state = self.state();
+        Wait {
+            until: state.clock.deadline(),
+            eviction: state.waiting.as_ref().map(Permit::eviction),
+        }
+    }
+
+    /// Resolves when the wait may be another one.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The connection is to become something else once its answer has left.
+    pub(super) fn upgrade(&self, upgrading: Upgrading) {
+        self.state().upgrading = Some(Box::new(upgrading));
+    }
+
+    pub(super) fn take_upgrading(&self) -> Option<Box<Upgrading>> {
+        self.state().upgrading.take()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole between any two operations, whatever panicked meanwhile.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answering {
+    /// The answer cannot be ended as it should be.
+    pub(super) fn cut(&self) {
+        self.visit.state().is_cut = true;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(active) = &self.active {
+            active.lock().leave(self.visit.client);
+        }
+        let waiting = enter(&self.visit.room, self.visit.peer);
+        let mut state = self.visit.state();
+        state.clock.answered(Instant::now());
+        state.waiting = Some(waiting);
+        drop(state);
+        self.visit.changed.notify_one();
+    }
+}
+
+/// A place of those that are waited for, if need be that of another.
+fn enter(room: &Stage, peer: PeerAddr) -> Permit {
+    room.enter(Holder::Source(Source::of(peer.0.ip())), Turn::Peers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit(last: u8, room: &Stage) -> Arc<Visit> {
+        let ip = [10, 244, 0, last].into();
+        let peer = PeerAddr((ip, 1).into());
+        Arc::new(Visit::new(peer, Client::Address(ip), room.clone()))
+    }
+
+    fn is_evicted(visit: &Visit) -> bool {
+        let eviction = visit.wait().eviction;
+        eviction.is_some_and(|eviction| eviction.is_cancelled())
+    }
+
+    #[test]
+    fn who_is_waited_for_makes_room_and_who_is_answered_does_not() {
+        let (room, active) = (Stage::new(1), Active::new(8));
+        let (first, second) = (visit(1, &room), visit(2, &room));
+        assert!(is_evicted(&first) && !is_evicted(&second));
+        let (answering, place) = second.begin(&active);
+        place.unwrap();
+        let third = visit(3, &room);
+        assert!(second.wait().eviction.is_none() && second.wait().until.is_none());
+        assert!(!is_evicted(&third));
+        // Its answer over, it is waited for again.
+        drop(answering);
+        assert!(second.wait().until.is_some() && is_evicted(&third));
+    }
+
+    #[test]
+    fn one_client_has_half_of_the_requests_under_way_and_gets_its_places_back() {
+        let (room, active) = (Stage::new(8), Active::new(4));
+        let visits = [1, 1, 1, 2].map(|last| visit(last, &room));
+        let [one, two, three, of_another] = visits.each_ref().map(|visit| visit.begin(&active));
+        assert!(one.1.is_ok() && two.1.is_ok() && of_another.1.is_ok());
+        assert_eq!(three.1, Err(Refusal::TooMany([10, 244, 0, 1].into())));
+        drop((three.0, one.0));
+        assert_eq!(visits[0].begin(&active).1, Ok(()));
+    }
+
+    #[test]
+    fn what_is_written_before_a_head_or_after_its_answer_is_none() {
+        let (room, active) = (Stage::new(8), Active::new(8));
+        let visit = visit(1, &room);
+        assert!(!visit.owes_answer());
+        let (answering, _) = visit.begin(&active);
+        visit.flushed();
+        assert!(visit.owes_answer(), "a piece of the answer");
+        drop(answering);
+        assert!(
+            visit.owes_answer(),
+            "its last piece may still have to leave"
+        );
+        visit.flushed();
+        assert!(!visit.owes_answer());
+    }
+}
