@@ -26,6 +26,7 @@ mod outages;
 mod pods;
 mod ports;
 mod reach;
+mod relays;
 mod requests;
 mod restarts;
 mod rollouts;

@@ -247,3 +247,36 @@ fn alerts_fire_for_what_they_are_about_and_for_nothing_else() {
         assert!(said.contains("SUCCESS"), "{said}");
     }
 }
+
+#[test]
+fn cloud_workers_get_a_server_that_takes_no_agents_and_the_control_plane_its_own() {
+    let workers = taken("overlays/cloud-workers");
+    let names = names(&workers);
+    for name in [
+        "DaemonSet/culvert-server",
+        "DaemonSet/culvert-relay",
+        "DaemonSet/culvert-agent",
+    ] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+    let args = &container(&workers, "culvert-relay")["args"];
+    assert_eq!(
+        *args,
+        serde_json::json!(["server", "--kubernetes", "--relay-only"])
+    );
+    // But for what is told of the server alone, they are the same.
+    let [server, relay] = ["culvert-server", "culvert-relay"].map(|name| container(&workers, name));
+    for same in [
+        "image",
+        "securityContext",
+        "readinessProbe",
+        "livenessProbe",
+        "volumeMounts",
+    ] {
+        assert_eq!(server[same], relay[same], "{same}");
+    }
+    assert_eq!(
+        pod(&workers, "culvert-server")["volumes"],
+        pod(&workers, "culvert-relay")["volumes"]
+    );
+}

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
 use culvert_tests::{Cgroup, Daemon, Launch, PinRoot, programs};
-use serde_json::{Value, json};
 use tunnel_user::observability::status::StatusReport;
 
+use crate::requests::Identity;
 use crate::stage::{PATIENCE, culvert, kill, metric};
 use crate::tidying::tidied;
 
@@ -21,8 +21,11 @@ const ANNOTATION: &str = "x-tunnel-server-external-addr";
 /// Sends agents to either server in turn, and tells them of it by the Service's annotation.
 struct Balancer<'a>(&'a Cluster);
 
-struct Second<'a> {
+/// Another server on the control plane's machine, as if that were another.
+pub(crate) struct Second<'a> {
     cluster: &'a Cluster,
+    name: &'static str,
+    kubeconfig: PathBuf,
     cgroup: Cgroup,
     pins: PinRoot,
 }
@@ -57,38 +60,28 @@ fn annotate(cluster: &Cluster, annotation: &str) -> Result<()> {
 }
 
 impl<'a> Second<'a> {
+    /// It has the servers' service account.
     fn new(cluster: &'a Cluster) -> Self {
+        let server =
+            Identity::service_account(cluster, (CULVERT_NAMESPACE, "culvert-server"), None);
+        Self::named(cluster, "second", server.kubeconfig())
+    }
+
+    /// It is who that kubeconfig says.
+    pub(crate) fn named(cluster: &'a Cluster, name: &'static str, kubeconfig: &Path) -> Self {
         let this = Self {
             cluster,
-            cgroup: Cgroup::new("second").unwrap(),
+            name,
+            kubeconfig: kubeconfig.to_owned(),
+            cgroup: Cgroup::new(name).unwrap(),
             pins: PinRoot::new().unwrap(),
         };
         fs::create_dir_all(this.path("")).unwrap();
-        fs::write(this.path("kubeconfig"), this.kubeconfig().to_string()).unwrap();
         this
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.cluster.directory().root().join("second").join(name)
-    }
-
-    /// It is the servers' service account, on another machine.
-    fn kubeconfig(&self) -> Value {
-        let token = ["create", "token", "culvert-server", "-n", CULVERT_NAMESPACE];
-        let token = self.cluster.kubectl(token).unwrap();
-        json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": "https://10.77.0.1:6443",
-                "certificate-authority": self.cluster.directory().pki().join("ca.crt"),
-            }}],
-            "users": [{ "name": "server", "user": { "token": token.trim() } }],
-            "contexts": [{ "name": "lab", "context": {
-                "cluster": "lab", "user": "server", "namespace": CULVERT_NAMESPACE,
-            }}],
-            "current-context": "lab",
-        })
+        self.cluster.directory().root().join(self.name).join(name)
     }
 
     fn launch(&self, program: PathBuf) -> Launch {
@@ -96,16 +89,21 @@ impl<'a> Second<'a> {
     }
 
     fn start(&self) -> Daemon {
+        self.start_as("--node-name second")
+    }
+
+    /// Its slots stand for nodes beside those of the server of the same network.
+    pub(crate) fn start_as(&self, flags: &str) -> Daemon {
         let server = self
             .launch(programs::culvert().unwrap())
-            .words("server --kubernetes --node-name second --redirect-address 10.77.0.1")
+            .words("server --kubernetes --redirect-address 10.77.0.1")
+            .words("--host-range 127.66.0.0/15 --pod-ranges none")
+            .words(flags)
             .words("--lease-namespace culvert")
             .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365")
             .words("--https-port 10363 --http-port 10364")
-            // Its slots stand for nodes beside those of the server of the same network.
-            .words("--host-range 127.66.0.0/15 --pod-ranges none")
             .arg("--kubeconfig")
-            .arg(self.path("kubeconfig"))
+            .arg(&self.kubeconfig)
             .arg("--state-dir")
             .arg(self.path("state"))
             .arg("--run-dir")
@@ -119,7 +117,7 @@ impl<'a> Second<'a> {
         server
     }
 
-    fn status(&self) -> Result<StatusReport> {
+    pub(crate) fn status(&self) -> Result<StatusReport> {
         let status = Launch::offline(programs::culvert()?)
             .words("status --json --run-dir")
             .arg(self.path("run"));
@@ -127,7 +125,7 @@ impl<'a> Second<'a> {
     }
 
     /// What a kubelet answers to somebody without a name, from where this server captures.
-    fn asks_a_kubelet(&self) -> String {
+    pub(crate) fn asks_a_kubelet(&self) -> String {
         let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";
         let curl = self.launch("curl".into()).words(kubelet);
         let mut curl = curl.start().unwrap();
@@ -193,14 +191,17 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     assert_eq!(sessions(&first()), before);
 }
 
+/// How many connections the control plane's own server has relayed, at that side.
+pub(crate) fn relayed(side: &str) -> u64 {
+    metric(&format!(
+        "culvert_server_relayed_connections_total{{side=\"{side}\"}}"
+    ))
+}
+
 #[test]
 fn a_server_that_no_agent_knows_has_its_clients_carried_by_one_that_they_know() {
     let cluster = culvert();
     until_agents_count(cluster, 1);
-    let relayed = |side: &str| {
-        let name = format!("culvert_server_relayed_connections_total{{side=\"{side}\"}}");
-        metric(&name)
-    };
     let before = relayed("answered");
     let second = Second::new(cluster);
     let mut server = second.start();

@@ -112,7 +112,7 @@ impl ClientIo {
                         IoEnd::ConnectionFailed
                     }
                 }.into(),
-                served = &mut serving => return served,
+                done = &mut serving => return done,
                 lost = &mut silent => return IoEnd::Lost(lost).into(),
                 size = window.due() => {
                     window.tell(size, &connection.set_initial_window_size(size));

@@ -16,10 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     Client, answer::dial_failure, places::NoPlace, transport::http2::OfferedStream, wire::DialId,
 };
-use crate::{
-    model::{NodeName, ServerAddr},
-    observability::metrics::DialFailure,
-};
+use crate::{model::NodeName, observability::metrics::DialFailure};
 
 /// Why a client's connection could not be carried to its target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,16 +86,16 @@ pub enum DialError {
     /// Another server has the node's session, and could not connect.
     #[error("server {server} answered: {message}")]
     Relayed {
-        /// That server.
-        server: ServerAddr,
+        /// Its address.
+        server: Box<str>,
         /// Why, as metrics count it.
         failure: DialFailure,
         /// Why, in its words.
-        message: String,
+        message: Box<str>,
     },
     /// The connection to the server that has the session ended during the dial.
     #[error("the connection to server {0} ended during the dial")]
-    LinkEnded(ServerAddr),
+    LinkEnded(Box<str>),
 }
 
 impl DialError {

@@ -90,6 +90,7 @@ fn a_server_shows_exactly_this() {
     metrics.carried.to_target.inc_by(10);
     metrics.dials.succeeded(Duration::from_millis(20));
     metrics.dials.failed(DialFailure::Denied);
+    metrics.relay.answered.inc();
     metrics
         .http_requests
         .count(::http::StatusCode::BAD_GATEWAY, HttpReason::DialFailed);

@@ -198,7 +198,7 @@ impl Link {
     }
 
     fn has_gone(&self) -> DialError {
-        DialError::LinkEnded(self.server.address.clone())
+        DialError::LinkEnded(self.server.address.to_string().into())
     }
 
     async fn until_idle(&self) -> IoEnd {

@@ -145,9 +145,9 @@ impl Relay {
                 Ok(Err(NotRelayed::Elsewhere)) => {}
                 Ok(Err(NotRelayed::Failed { failure, message })) => {
                     return Err(DialError::Relayed {
-                        server: server.address,
+                        server: server.address.to_string().into(),
                         failure,
-                        message,
+                        message: message.into(),
                     });
                 }
             }

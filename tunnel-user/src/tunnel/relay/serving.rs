@@ -78,10 +78,8 @@ impl RelayService {
         request: &RelayRequest,
         offer: &mut OfferedStream,
     ) -> Option<Result<(SessionConnection, Half), NotRelayed>> {
-        let first = match timeout(FIRST_BYTES_TIME, offer.first(request.first_bytes)).await {
-            Ok(Some(first)) => first,
-            Ok(None) | Err(_) => return None,
-        };
+        let first = timeout(FIRST_BYTES_TIME, offer.first(request.first_bytes));
+        let first = first.await.ok().flatten()?;
         tokio::select! {
             dialled = self.dial_with(request, first) => Some(dialled),
             () = offer.until_reset() => None,

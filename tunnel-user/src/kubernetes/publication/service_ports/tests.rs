@@ -98,7 +98,7 @@ fn ports_have_yurt_tunnels_names_and_lead_to_their_listeners() {
     let target = IntOrString::Int;
     let expected = [
         ("dnat-9100", 9100, target(10264)),
-        ("dnat-9443", 9443, target(9443)),
+        ("dnat-9443", 9443, target(29443)),
         ("https", 10250, target(10263)),
         ("http", 10255, target(10264)),
     ];
@@ -143,7 +143,7 @@ fn a_changed_scheme_and_somebody_elses_deletion_are_put_right() {
     );
     let plan = planned(&kubelets_and(&[(9100, Scheme::Https)]), &live);
     let applied = plan.write.unwrap();
-    assert_eq!(applied[0].target, IntOrString::Int(9100));
+    assert_eq!(applied[0].target, IntOrString::Int(29100));
     assert!(plan.problems.is_empty());
 
     // Removed from the list, which takes it out of what we own as well.
