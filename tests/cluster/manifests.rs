@@ -264,6 +264,17 @@ fn cloud_workers_get_a_server_that_takes_no_agents_and_the_control_plane_its_own
         *args,
         serde_json::json!(["server", "--kubernetes", "--relay-only"])
     );
+    // Edge nodes cannot make themselves such nodes: kubelets may not set labels of this prefix.
+    let terms =
+        "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let terms = pod(&workers, "culvert-relay").pointer(terms).unwrap();
+    let by_administrators = serde_json::json!({
+        "key": "node-restriction.kubernetes.io/culvert-relay", "operator": "In", "values": ["true"],
+    });
+    for term in terms.as_array().unwrap() {
+        let expressions = term["matchExpressions"].as_array().unwrap();
+        assert!(expressions.contains(&by_administrators), "{term}");
+    }
     // But for what is told of the server alone, they are the same.
     let [server, relay] = ["culvert-server", "culvert-relay"].map(|name| container(&workers, name));
     for same in [

@@ -212,7 +212,7 @@ fn ports_of_the_service_follow_those_of_the_config_map_and_users_own_stay() {
         ("https-proxy-ports", "9443"),
         ("localhost-proxy-ports", "10266"),
     ]);
-    let (http, https) = (("dnat-9100", 9100, 10264), ("dnat-9443", 9443, 9443));
+    let (http, https) = (("dnat-9100", 9100, 10264), ("dnat-9443", 9443, 29443));
     until_ports_are(
         cluster,
         AT_ONCE,

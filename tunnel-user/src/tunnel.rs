@@ -43,7 +43,7 @@ pub use memory::{Memory, Overflow};
 pub use places::Client;
 pub(crate) use places::Places;
 pub use registration::Refusal;
-pub use relay::{Relay, RelayOptions, RelayServer, RelayedConnection};
+pub use relay::{Relay, RelayCallers, RelayOptions, RelayServer, RelayedConnection};
 pub use route::Destination;
 pub use settings::Settings;
 pub(crate) use transport::http2::{SharedSocket, grpc};

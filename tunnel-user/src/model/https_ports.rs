@@ -40,11 +40,12 @@ pub struct HttpsPorts {
 }
 
 /// Why clients that speak TLS cannot be taken for a listed port.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum NoHttpsPort {
     /// Its last four digits are those of another.
     #[error(
-        "port {listening} is taken by port {other}, which ends alike: list one of the two, or let its clients dial the node's address"
+        "port {listening} is taken by port {other}, which ends alike: list one of the two, or let its clients dial the \
+         node's address"
     )]
     Alike {
         /// The port at which clients would arrive.
@@ -54,7 +55,8 @@ pub enum NoHttpsPort {
     },
     /// The server itself listens there.
     #[error(
-        "port {0} is one of the server's own: give the server others (--agent-port, --redirect-port, --meta-port, --https-port)"
+        "port {0} is one of the server's own: give the server others (--agent-port, --redirect-port, --meta-port, \
+         --https-port, --http-port)"
     )]
     Own(TunnelPort),
     /// There are too many.

@@ -43,6 +43,8 @@ pub struct FirstBytes<'a> {
     have_left: bool,
     /// Whoever has given them sends what no dial has taken along.
     are_kept: bool,
+    /// The dial that is under way goes without them.
+    stay: bool,
 }
 
 /// Counts the first bytes that wait on the control stream of one session. Clones are the same.
@@ -51,7 +53,7 @@ pub(super) struct Waiting(Arc<AtomicUsize>);
 
 /// Some bytes, for as long as anybody has them.
 struct Read {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     waiting: Waiting,
     _memory: ReadMemory,
 }
@@ -84,6 +86,9 @@ impl<'a> FirstBytes<'a> {
         waiting: &Waiting,
         round_trip: Option<Duration>,
     ) -> Bytes {
+        if self.are_kept {
+            return self.kept(share, waiting);
+        }
         if let (Some(client), None) = (self.client, &self.read) {
             if let Some(wait) = round_trip.and_then(wait) {
                 // Late ones follow by themselves.
@@ -94,10 +99,23 @@ impl<'a> FirstBytes<'a> {
         self.read.clone().unwrap_or_default()
     }
 
+    /// Those that were given, if there is room for them: they may as well come later.
+    fn kept(&mut self, share: &ConnectionShare, waiting: &Waiting) -> Bytes {
+        let bytes = self.read.clone().unwrap_or_default();
+        self.stay = bytes.len() > waiting.room();
+        if self.stay || bytes.is_empty() {
+            return Bytes::new();
+        }
+        let (_, memory) = share.read_of(bytes.len());
+        waiting.counted(bytes, memory)
+    }
+
     /// The dial is about to leave with them.
     pub(super) fn leave(&mut self) {
-        // From here on they are the control stream's.
-        self.have_left = self.read.take().is_some();
+        if !self.stay {
+            // From here on they are the control stream's.
+            self.have_left = self.read.take().is_some();
+        }
     }
 
     /// Whether they have been taken from the client: who cannot send them may not serve it.
@@ -143,19 +161,22 @@ fn read(client: &TcpStream, share: &ConnectionShare, waiting: &Waiting) -> Optio
     reset(client);
     let mut bytes = Vec::with_capacity(most);
     let (count, _) = recv(client, spare_capacity(&mut bytes), RecvFlags::DONTWAIT).ok()?;
-    (count > 0).then(|| {
-        waiting.0.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Read {
-            bytes,
-            waiting: waiting.clone(),
-            _memory: memory,
-        })
-    })
+    (count > 0).then(|| waiting.counted(bytes.into(), memory))
 }
 
 impl Waiting {
     fn room(&self) -> usize {
         MOST_WAITING.saturating_sub(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The bytes, counted for as long as anybody has them.
+    fn counted(&self, bytes: Bytes, memory: ReadMemory) -> Bytes {
+        self.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Read {
+            bytes,
+            waiting: self.clone(),
+            _memory: memory,
+        })
     }
 }
 
@@ -209,6 +230,30 @@ mod tests {
             "their clients have gone"
         );
         sent.clear();
+        assert_eq!((memory.held(), waiting.room()), (0, MOST_WAITING));
+    }
+
+    #[tokio::test]
+    async fn given_bytes_wait_as_others_do_or_stay_with_who_has_given_them() {
+        let memory = Memory::new(1 << 30, 1 << 18);
+        let share = memory.admit(Client::Address([10, 0, 0, 1].into())).unwrap();
+        let waiting = Waiting::default();
+        let said = Bytes::from(vec![7; FirstBytes::MOST]);
+        let mut sent = Vec::new();
+        for _ in 0..MOST_WAITING / FirstBytes::MOST {
+            let mut first = FirstBytes::given(said.clone());
+            sent.push(first.read(&share, &waiting, None).await);
+            first.leave();
+            assert!(!first.may_be_sent() && first.left().is_empty());
+        }
+        assert!(sent.iter().all(|sent| *sent == said));
+        let mut first = FirstBytes::given(said.clone());
+        assert!(first.read(&share, &waiting, None).await.is_empty());
+        first.leave();
+        assert!(first.may_be_sent());
+        sent.clear();
+        assert_eq!(first.read(&share, &waiting, None).await, said);
+        assert_eq!(first.left(), said);
         assert_eq!((memory.held(), waiting.room()), (0, MOST_WAITING));
     }
 

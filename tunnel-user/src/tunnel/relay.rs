@@ -10,12 +10,14 @@
 //! - Who relays says where its client wants to go, not what is to be dialled: the other server looks that up in its own
 //!   snapshot, so that a stolen relay certificate opens what a client on that machine could open, and nothing else.
 
+mod callers;
 mod link;
 mod request;
 mod servers;
 mod serving;
 
 pub use self::{
+    callers::RelayCallers,
     link::RelayedConnection,
     servers::{Relay, RelayOptions, RelayServer},
 };

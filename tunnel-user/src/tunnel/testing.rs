@@ -21,7 +21,7 @@ use tokio_util::{
 use tonic::{Status, body::Body};
 
 use super::{
-    Client, Connection, DialError, FirstBytes, Memory, Settings, Transfer,
+    Client, Connection, DialError, FirstBytes, Memory, RelayCallers, Settings, Transfer,
     agent::{Policy, Servers, SessionManager, SessionManagerOptions},
     server::{AgentListener, ListenerOptions, Sessions, TunnelMetrics},
 };
@@ -45,6 +45,7 @@ pub(super) const LIFE: Duration = Duration::from_hours(1);
 pub(crate) struct TestServer {
     pub(super) address: SocketAddr,
     pub(crate) sessions: Sessions,
+    pub(super) relay_callers: RelayCallers,
     pub(super) snapshots: SnapshotWriter,
     pub(super) settings: Settings,
     /// What the connections of this server may hold.
@@ -157,6 +158,7 @@ impl TestServer {
         let (snapshots, reader) = watch::channel(snapshot(&[("edge-1", "k")]));
         let metrics = ServerMetrics::register(&mut Registry::default());
         let sessions = Sessions::default();
+        let relay_callers = RelayCallers::default();
         let (server_count, counts) = watch::channel(1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -172,6 +174,7 @@ impl TestServer {
                 server_count: counts,
                 sessions: sessions.clone(),
                 snapshots: reader,
+                relay_callers: relay_callers.clone(),
                 unary: Arc::new(|_| Box::pin(async { unimplemented_call() })),
                 metrics: TunnelMetrics {
                     carried: metrics.carried.clone(),
@@ -186,6 +189,7 @@ impl TestServer {
         Self {
             address,
             sessions,
+            relay_callers,
             snapshots,
             settings,
             memory,

@@ -48,6 +48,7 @@ impl Server {
         let gone = Arc::new(self.awaited.guard(Event::ClientsGone));
         self.accept_clients(accepting, arrival.arrivals.clone(), &gone)?;
         self.accept_https_clients(Arc::clone(&gone))?;
+        self.drain_relayed_clients(Arc::clone(&gone));
         self.serve_http(gone)?;
         let end = self.ends.service.clone();
         self.tasks.spawn("probing the redirect", arrival.run(end));
@@ -55,6 +56,19 @@ impl Server {
         self.follow_addresses();
         self.clients.ready();
         Ok(())
+    }
+
+    /// Other servers' clients are this one's where it has the session.
+    fn drain_relayed_clients(&mut self, gone: Arc<Guard>) {
+        let callers = self.components.relay_callers.clone();
+        let Stops {
+            accepting, abort, ..
+        } = self.stops();
+        self.tasks
+            .spawn("draining other servers' clients", async move {
+                callers.run(accepting, abort).await;
+                drop(gone);
+            });
     }
 
     /// Tells the kernel what to capture, and keeps it told.

@@ -23,7 +23,7 @@ use crate::{
     },
     settings::ServerArgs,
     tunnel::{
-        Memory, Relay, RelayOptions,
+        Memory, Relay, RelayCallers, RelayOptions,
         server::{ListenerOptions, Sessions, TunnelMetrics},
     },
     wait::changed_before,
@@ -42,6 +42,8 @@ pub(super) struct Components {
     memory: Memory,
     /// Reaches the nodes whose session another server has.
     pub(super) relay: Option<Relay>,
+    /// The other servers that have this one reach nodes.
+    pub(super) relay_callers: RelayCallers,
     registry: Option<Registry>,
     watches: Option<Watches>,
 }
@@ -107,6 +109,7 @@ impl Components {
             server_id,
             memory,
             relay,
+            relay_callers: RelayCallers::default(),
             registry: Some(registry),
             watches: Some(Watches {
                 addresses,
@@ -191,6 +194,7 @@ impl Components {
             proof: self.platform.proof,
             sessions: self.sessions.clone(),
             snapshots: self.platform.snapshots.clone(),
+            relay_callers: self.relay_callers.clone(),
             unary: Arc::clone(&self.platform.unary),
             metrics: TunnelMetrics {
                 carried: self.metrics.carried.clone(),

@@ -50,7 +50,12 @@ impl Upkeep for Ports {
         let listing = self.listings.borrow().clone();
         let schemes = listing.as_ref().and_then(|listing| listing.ports.as_ref());
         match (schemes, self.live.get()) {
-            (Some(schemes), Some(service)) => plan(&wanted(schemes), service),
+            (Some(schemes), Some(service)) => {
+                let (wanted, left_out) = wanted(schemes);
+                let mut plan = plan(&wanted, service);
+                plan.problems.extend(left_out);
+                plan
+            }
             (Some(_), None) if self.live.is_known() => {
                 Plan::nothing_but([Problem::NoService(self.name.clone())])
             }

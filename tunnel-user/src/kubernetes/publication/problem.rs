@@ -10,7 +10,7 @@ use crate::{
         ObjectName,
         events::{EventRecord, Events},
     },
-    model::{NodeName, TunnelPort, printable_up_to},
+    model::{NoHttpsPort, NodeName, TunnelPort, printable_up_to},
 };
 
 /// How many nodes a message names.
@@ -58,6 +58,8 @@ pub(super) enum Problem {
          the ports' ConfigMap"
     )]
     NameTaken { port: TunnelPort, name: String },
+    #[error("it has no port {port}, for servers take no TLS clients of that: {why}")]
+    NotTaken { port: TunnelPort, why: NoHttpsPort },
     #[error("it is left as it is, for {0} cannot be read: {1}")]
     Unreadable(ObjectName, String),
     #[error("it cannot be written: {0}")]
@@ -71,7 +73,9 @@ impl Problem {
             Self::ReservedNames(_) => "UnfitNodeName",
             Self::NearlyFull { .. } => "NamesNearlyFull",
             Self::TooLarge { .. } => "NamesTooLarge",
-            Self::PortTaken { .. } | Self::NameTaken { .. } => "ServicePortTaken",
+            Self::PortTaken { .. } | Self::NameTaken { .. } | Self::NotTaken { .. } => {
+                "ServicePortTaken"
+            }
             Self::Unreadable(..) | Self::NotWritten(_) => "NotWritten",
         }
     }

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 
 use super::{keeper::Plan, ownership::Ownership, problem::Problem};
-use crate::model::{Scheme, SchemedPorts, TunnelPort, listening_port};
+use crate::model::{HttpsPorts, PortSet, Scheme, SchemedPorts, TunnelPort, listening_port};
 
 /// One TCP port of the Service, as far as we say what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub(super) struct AppliedPort {
     pub(super) target: IntOrString,
 }
 
-/// The kubelet's ports, and those with a scheme.
-pub(super) fn wanted(schemes: &SchemedPorts) -> Vec<AppliedPort> {
+/// The kubelet's ports, and those with a scheme; and of which none can be.
+pub(super) fn wanted(schemes: &SchemedPorts) -> (Vec<AppliedPort>, Vec<Problem>) {
     let kubelet = [
         (TunnelPort::KUBELET, Scheme::Https),
         (TunnelPort::KUBELET_READ_ONLY, Scheme::Http),
@@ -31,9 +31,22 @@ pub(super) fn wanted(schemes: &SchemedPorts) -> Vec<AppliedPort> {
     let mut all = schemes.clone();
     // Whatever is listed for them: they are built in.
     all.extend(kubelet);
-    all.into_iter()
+    let https = all
+        .iter()
+        .filter_map(|(port, scheme)| (*scheme == Scheme::Https).then_some(*port))
+        .collect();
+    // What listens there would take their clients to another port.
+    let left_out = HttpsPorts::of(&https, &PortSet::new()).left_out;
+    all.retain(|port, _| !left_out.contains_key(port));
+    let applied = all
+        .into_iter()
         .map(|(port, scheme)| AppliedPort::new(port, scheme))
-        .collect()
+        .collect();
+    let problems = left_out
+        .into_iter()
+        .map(|(port, why)| Problem::NotTaken { port, why })
+        .collect();
+    (applied, problems)
 }
 
 /// What to apply to the Service that is there. Whatever is applied is all that we own in it: what we own now

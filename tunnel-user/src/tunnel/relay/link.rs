@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::StatusCode;
+use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +44,14 @@ pub(super) struct Link {
     opener: Opener,
     flow: SessionFlow,
     first_bytes_waiting: Waiting,
-    use_: Mutex<Use>,
+    usage: Mutex<Usage>,
+    /// What proved this server when it was opened.
+    tls: Arc<ClientConfig>,
     ended: CancellationToken,
 }
 
 /// What it is used for.
-struct Use {
+struct Usage {
     places: Places,
     last: Instant,
 }
@@ -107,7 +110,7 @@ impl Link {
             ClientIoOptions {
                 server: address,
                 server_name,
-                tls,
+                tls: Arc::clone(&tls),
                 settings: &options.settings,
                 memory: &options.memory,
                 counters: ByteCounters::new(carried.to_target.clone(), carried.to_client.clone()),
@@ -121,10 +124,11 @@ impl Link {
             opener,
             flow: io.flow.clone(),
             first_bytes_waiting: Waiting::default(),
-            use_: Mutex::new(Use {
+            usage: Mutex::new(Usage {
                 places: Places::new(options.settings.max_connections),
                 last: Instant::now(),
             }),
+            tls,
             ended: CancellationToken::new(),
         };
         Ok((Arc::new(link), io))
@@ -138,16 +142,19 @@ impl Link {
         end: CancellationToken,
     ) {
         let address = &self.server.address;
-        tracing::info!(server = %address, id = self.server.id, "link to another server opened");
+        tracing::info!(server = %address, id = self.server.id, "relay link opened");
         let patience = Patience::of_agent(&options.settings);
         let ended = io.drive(self.until_idle(), patience, &end, address).await;
         self.ended.cancel();
-        tracing::info!(server = %address, id = self.server.id, reason = reason(ended), "link closed");
+        tracing::info!(server = %address, id = self.server.id, reason = reason(ended), "relay link closed");
     }
 
-    /// Whether nothing new can go through it.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.is_cancelled()
+    /// Whether something new may go through it: until it is over, or there is a newer certificate. What the other server
+    /// lets an older one's connections do ends by itself.
+    pub(super) fn takes_dials(&self, options: &RelayOptions) -> bool {
+        let tls = options.tls.borrow();
+        let is_current = tls.as_ref().is_none_or(|tls| Arc::ptr_eq(tls, &self.tls));
+        is_current && !self.ended.is_cancelled()
     }
 
     /// Asks for a connection to the destination.
@@ -156,10 +163,10 @@ impl Link {
         node: &NodeName,
         destination: &Destination,
         client: Client,
+        share: ConnectionShare,
         first: &mut FirstBytes<'_>,
-        options: &RelayOptions,
     ) -> Result<Result<RelayedConnection, NotRelayed>, DialError> {
-        let place = Place::take(self, node, client, options)?;
+        let place = Place::take(self, node, client, share)?;
         let bytes = first
             .read(&place.share, &self.first_bytes_waiting, None)
             .await;
@@ -174,7 +181,8 @@ impl Link {
         };
         let answer = answer?;
         let (head, stream) = answer.into_parts();
-        if head.status != StatusCode::OK {
+        // gRPC refuses with a status of its own, and the head of a success.
+        if head.status != StatusCode::OK || head.headers.contains_key("grpc-status") {
             return Ok(Err(NotRelayed::read(head.status, &head.headers)));
         }
         first.leave();
@@ -211,13 +219,13 @@ impl Link {
         }
     }
 
-    fn usage(&self) -> MutexGuard<'_, Use> {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
         // Places are counted whole between any two operations, whatever panicked meanwhile.
-        self.use_.lock().unwrap_or_else(PoisonError::into_inner)
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Use {
+impl Usage {
     /// When it has been idle for long enough; `None` while it is not idle.
     fn idle_at(&self) -> Option<Instant> {
         (self.places.taken() == 0).then(|| self.last + IDLE)
@@ -249,10 +257,8 @@ impl Place {
         link: &Arc<Link>,
         node: &NodeName,
         client: Client,
-        options: &RelayOptions,
+        share: ConnectionShare,
     ) -> Result<Self, DialError> {
-        let share = options.memory.admit(client);
-        let share = share.map_err(|refused| DialError::without_memory(refused, client))?;
         let taken = link.usage().places.take(client);
         taken.map_err(|refused| match refused {
             NoPlace::Full(limit) => DialError::SessionFull {

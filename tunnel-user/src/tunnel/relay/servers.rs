@@ -104,8 +104,9 @@ impl Relay {
         let mut servers = options.servers.clone();
         loop {
             let present = servers.borrow_and_update().clone();
-            self.links()
-                .retain(|id, _| present.iter().any(|server| server.id == *id));
+            let is_present = |id: &String| present.iter().any(|server| server.id == *id);
+            self.links().retain(|id, _| is_present(id));
+            self.holders().retain(|_, id| is_present(id));
             tokio::select! {
                 Ok(()) = servers.changed() => {}
                 () = shutdown.cancelled() => break,
@@ -127,12 +128,15 @@ impl Relay {
         client: Client,
         first: &mut FirstBytes<'_>,
     ) -> Result<RelayedConnection, DialError> {
+        let options = &self.0.options;
         for server in self.in_order(node) {
+            // Before the link: whoever waits for that is bounded, too.
+            let share = options.memory.admit(client);
+            let share = share.map_err(|refused| DialError::without_memory(refused, client))?;
             let Some(link) = self.link(&server).await else {
                 continue;
             };
-            let options = &self.0.options;
-            let dialled = link.dial(node, destination, client, first, options).await;
+            let dialled = link.dial(node, destination, client, share, first).await;
             match dialled {
                 // It may have dialled already, and what the client said is not said twice.
                 Err(DialError::LinkEnded(_)) if !first.were_read() => {}
@@ -169,7 +173,11 @@ impl Relay {
     async fn link(&self, server: &RelayServer) -> Option<Arc<Link>> {
         let slot = Arc::clone(self.links().entry(server.id.clone()).or_default());
         let mut state = slot.0.lock().await;
-        if let Some(link) = state.link.as_ref().filter(|link| !link.has_ended()) {
+        if let Some(link) = state
+            .link
+            .as_ref()
+            .filter(|link| link.takes_dials(&self.0.options))
+        {
             return Some(Arc::clone(link));
         }
         let left_alone = state

@@ -3,18 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::{Response, StatusCode};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
-use super::request::{NotRelayed, RelayRequest};
+use super::{
+    callers::LinkPlace,
+    request::{NotRelayed, RelayRequest},
+};
 use crate::{
     model::{NodeName, PeerAddr},
     observability::metrics::DialFailure,
     tunnel::{
-        Client, DialError, FirstBytes,
+        DialError, FirstBytes,
         carry::{Backlog, Early, SessionFlow, carry, splice},
-        memory::ConnectionShare,
+        memory::{ConnectionShare, Received},
         route::Route,
         server::{ListenerOptions, SessionConnection},
         transport::http2::{Call, OfferedStream},
@@ -30,6 +33,7 @@ const FIRST_BYTES_TIME: Duration = Duration::from_secs(5);
 pub(in crate::tunnel) struct RelayService {
     /// The machine that it runs on, as its certificate has it.
     pub(in crate::tunnel) machine: NodeName,
+    pub(in crate::tunnel) place: LinkPlace,
     pub(in crate::tunnel) peer: PeerAddr,
     pub(in crate::tunnel) options: Arc<ListenerOptions>,
     pub(in crate::tunnel) flow: SessionFlow,
@@ -48,11 +52,15 @@ pub(in crate::tunnel) async fn serve(service: Arc<RelayService>, call: Call) {
     let request = match RelayRequest::read(call.headers(), FirstBytes::MOST) {
         Ok(request) => request,
         Err(error) => {
-            tracing::warn!(machine = %service.machine, peer = %service.peer, %error, "refused");
-            return call.refuse(Status::invalid_argument(error.to_string()));
+            tracing::warn!(machine = %service.machine, peer = %service.peer, %error, "refused a relayed dial");
+            return call.into_offer().refuse(not_understood());
         }
     };
     let mut offer = call.into_offer();
+    let Some(_relayed) = service.options.relay_callers.relayed() else {
+        // It is about to stop: another server has the session, or will have.
+        return offer.refuse(NotRelayed::Elsewhere.to_http());
+    };
     let dialled = tokio::select! {
         dialled = service.dial(&request, &mut offer) => dialled,
         () = service.ended.cancelled() => return,
@@ -78,18 +86,40 @@ impl RelayService {
         request: &RelayRequest,
         offer: &mut OfferedStream,
     ) -> Option<Result<(SessionConnection, Half), NotRelayed>> {
+        let (share, counted) = match self.admit(request.first_bytes) {
+            Ok(admitted) => admitted,
+            Err(refused) => return Some(Err(refused.into())),
+        };
         let first = timeout(FIRST_BYTES_TIME, offer.first(request.first_bytes));
         let first = first.await.ok().flatten()?;
         tokio::select! {
-            dialled = self.dial_with(request, first) => Some(dialled),
+            dialled = self.dial_with(request, first, share, counted) => Some(dialled),
             () = offer.until_reset() => None,
         }
+    }
+
+    /// Memory for a connection, and for its first bytes before any is taken.
+    fn admit(&self, first_bytes: usize) -> Result<(ConnectionShare, Received), DialError> {
+        // Whoever its clients are, the other server is one, and cannot take the places of all others.
+        let client = self.place.client();
+        let memory = &self.options.memory;
+        let share = memory.admit(client);
+        let share = share.map_err(|refused| DialError::without_memory(refused, client))?;
+        let mut counted = share.received();
+        counted
+            .grow(first_bytes)
+            .map_err(|_overflow| DialError::OutOfMemory {
+                limit: memory.most_connections(),
+            })?;
+        Ok((share, counted))
     }
 
     async fn dial_with(
         &self,
         request: &RelayRequest,
         first: Bytes,
+        share: ConnectionShare,
+        counted: Received,
     ) -> Result<(SessionConnection, Half), NotRelayed> {
         let ListenerOptions {
             sessions,
@@ -105,22 +135,20 @@ impl RelayService {
                 message: format!("{} is on no tunnelled port", request.destination),
             });
         }
-        // Whoever its clients are, the other server is one, and cannot take the places of all others.
-        let client = Client::Address(self.peer.0.ip());
-        let share = memory.admit(client);
-        let share = share.map_err(|refused| DialError::without_memory(refused, client))?;
         let mut first = FirstBytes::given(first);
         // No patience: the other server may have another one to ask.
         let dialling = sessions.dial(
             &route.node,
             &route.target,
-            client,
+            self.place.client(),
             &mut first,
             Duration::ZERO,
         );
         let allowed = settings.dial_timeout;
         let dialled = timeout(allowed, dialling).await;
         let connection = dialled.map_err(|_elapsed| DialError::TimedOut(allowed))??;
+        // The backlog counts what no dial has taken along.
+        drop(counted);
         let mut arrived = Backlog::new(share.received());
         if arrived
             .push(&first.left(), share.window().max(FirstBytes::MOST as u64))
@@ -170,4 +198,11 @@ impl RelayService {
             end = ?of_node.end, link_end = ?of_client.end, "relayed connection ended",
         );
     }
+}
+
+/// As a head, and not as gRPC has it: that would be a success to whoever reads the status alone.
+fn not_understood() -> Response<()> {
+    let mut head = Response::new(());
+    *head.status_mut() = StatusCode::BAD_REQUEST;
+    head
 }

@@ -10,7 +10,8 @@
 //!
 //! Who has no session has a permit of the [limiter](super::preauth), and leaves when its time is over or
 //! its place is taken. Who has one leaves when the certificate is over, unless the agent has a newer
-//! one: then what is carried may end by itself, within a day.
+//! one: then what is carried may end by itself, within a day. So it is with a relaying server, which
+//! needs no session.
 
 use std::{
     future::Future,
@@ -158,7 +159,10 @@ impl Serving {
                 tasks: tasks.clone(),
             })),
             Some(Proved::Relay(RelayIdentity { machine, .. })) => {
+                let from = caller.peer.0.ip();
+                let callers = &options.relay_callers;
                 Role::Relay(Arc::new(RelayService {
+                    place: callers.admit(&machine, from, ended.clone()),
                     machine,
                     peer: caller.peer,
                     options: Arc::clone(&options),
@@ -285,6 +289,10 @@ impl Serving {
     fn expire(&self) {
         let session = match &self.role {
             Role::Agent(control) => control.session.get(),
+            Role::Relay(service) if !service.place.is_newest() => {
+                // New dials take the other link.
+                return;
+            }
             Role::Stranger | Role::Relay(_) => None,
         };
         let Some(session) = session else {

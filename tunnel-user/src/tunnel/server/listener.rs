@@ -26,7 +26,7 @@ use crate::{
     pki::{AgentProof, UnprovedIdentity},
     strangers::{Permit, within},
     tunnel::{
-        Memory, Settings,
+        Memory, RelayCallers, Settings,
         carry::ByteCounters,
         transport::http2::{ReadAhead, Segments, SharedSocket},
     },
@@ -54,6 +54,8 @@ pub struct ListenerOptions {
     pub sessions: Sessions,
     /// Who may register.
     pub snapshots: SnapshotReader,
+    /// Servers that have connections relayed here.
+    pub relay_callers: RelayCallers,
     /// Enrolment and renewal.
     pub unary: UnaryService,
     /// What to count.

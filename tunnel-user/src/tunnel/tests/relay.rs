@@ -31,6 +31,8 @@ struct Stage {
     near: TestServer,
     agent: TestAgent,
     servers: watch::Sender<Vec<RelayServer>>,
+    /// What proves the server that relays.
+    tls: watch::Sender<Option<Arc<ClientConfig>>>,
     relay: Relay,
     dialer: Dialer,
     shutdown: CancellationToken,
@@ -73,9 +75,10 @@ impl Stage {
         let agent = holder.agent("edge-1", "k", Policy::new(Vec::new(), Vec::new()));
         holder.until_session("edge-1").await;
         let (servers, listed) = watch::channel(vec![entry("holder", &holder)]);
+        let (tls, proof) = watch::channel(Some(relaying(&holder)));
         let relay = Relay::new(RelayOptions {
             servers: listed,
-            tls: watch::channel(Some(relaying(&holder))).1,
+            tls: proof,
             server_name: Some(SERVER_NAME.try_into().unwrap()),
             settings: near.settings,
             memory: near.memory.clone(),
@@ -100,6 +103,7 @@ impl Stage {
             near,
             agent,
             servers,
+            tls,
             relay,
             dialer,
             shutdown,
@@ -309,6 +313,61 @@ async fn a_link_that_is_lost_takes_its_connections_along_and_is_opened_anew() {
     let to = Destination::Node(name("edge-1"), target.local_addr().unwrap().port());
     let dialled = patiently(dialer.dial(&to, by, FirstBytes::default())).await;
     assert_eq!(dialled.unwrap().node().as_str(), "edge-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_about_to_stop_lets_relayed_clients_finish_and_takes_no_more() {
+    let stage = Stage::new().await;
+    let (mut client, mut target, carrying) = stage.carried().await;
+    let (stopping, abort) = (CancellationToken::new(), CancellationToken::new());
+    let callers = stage.holder.relay_callers.clone();
+    let mut draining = tokio::spawn(callers.run(stopping.clone(), abort.clone()));
+    stopping.cancel();
+    until_refused(&stage).await;
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = String::new();
+    patiently(target.read_to_string(&mut heard)).await.unwrap();
+    assert!(!draining.is_finished() && heard == "question");
+    drop(target);
+    assert!(patiently(carrying).await.unwrap().end.is_ok());
+    patiently(&mut draining).await.unwrap();
+
+    let stage = Stage::new().await;
+    let (mut client, _target, _carrying) = stage.carried().await;
+    let callers = stage.holder.relay_callers.clone();
+    let draining = tokio::spawn(callers.run(stopping, abort.clone()));
+    until_refused(&stage).await;
+    abort.cancel();
+    assert!(is_reset(patiently(client.read_u8()).await));
+    patiently(draining).await.unwrap();
+}
+
+async fn until_refused(stage: &Stage) {
+    let dial = || Box::pin(stage.dial(stage.port(), FirstBytes::default()));
+    while dial().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_used_at_once_and_the_links_of_the_one_before_end_by_themselves() {
+    let stage = Stage::new().await;
+    let (mut client, mut target, carrying) = stage.carried().await;
+    let opened = || stage.holder.relay_callers.links(&name("worker-1"));
+    assert_eq!(opened(), 1);
+    let _second = stage.carried().await;
+    assert_eq!(opened(), 1);
+    stage.tls.send_replace(Some(relaying(&stage.holder)));
+    let _third = stage.carried().await;
+    assert_eq!(opened(), 2);
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut heard = String::new();
+    patiently(target.read_to_string(&mut heard)).await.unwrap();
+    assert_eq!(heard, "question");
+    drop(target);
+    assert!(patiently(carrying).await.unwrap().end.is_ok());
 }
 
 /// The status of a request that is made with that certificate.

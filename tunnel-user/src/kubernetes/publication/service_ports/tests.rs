@@ -15,7 +15,9 @@ fn schemes(ports: &[(u16, Scheme)]) -> SchemedPorts {
 }
 
 fn kubelets_and(ports: &[(u16, Scheme)]) -> Vec<AppliedPort> {
-    wanted(&schemes(ports))
+    let (wanted, left_out) = wanted(&schemes(ports));
+    assert_eq!(left_out, []);
+    wanted
 }
 
 /// A port with its owners: which manager has written which fields.
@@ -258,4 +260,24 @@ fn ports_of_other_protocols_are_other_ports() {
         .unwrap()
         .push(udp);
     assert_eq!(names(&planned(&kubelets_and(&[]), &live)), None);
+}
+
+#[test]
+fn of_https_ports_that_end_alike_the_service_has_the_one_that_servers_take() {
+    let listed = schemes(&[
+        (9443, Scheme::Https),
+        (19443, Scheme::Https),
+        (29443, Scheme::Http),
+    ]);
+    let (wanted, left_out) = wanted(&listed);
+    let ports: Vec<u16> = wanted.iter().map(|wanted| wanted.port.number()).collect();
+    assert_eq!(ports, [9443, 10250, 10255, 29443]);
+    let [problem] = &left_out[..] else {
+        panic!("{left_out:?}");
+    };
+    let said = problem.to_string();
+    assert!(
+        said.contains("no port 19443") && said.contains("port 9443"),
+        "{said}"
+    );
 }

@@ -1,7 +1,7 @@
 //! How a server of a cluster has connections carried by the others: where they are, and what proves it to them. One that
 //! takes no agents has nothing else.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
@@ -23,6 +23,9 @@ use crate::{
     tunnel::RelayServer,
     wait::wait_for,
 };
+
+/// Nothing but its end takes a relay's certificate back: see SECURITY.md, "Revoke".
+const LIFE: Duration = Duration::from_hours(7 * 24);
 
 type Validities = watch::Receiver<Option<Validity>>;
 
@@ -70,7 +73,7 @@ impl Member<'_> {
             relay: Some(relay),
             proof: AgentProof::ClusterSubject,
             unary: Arc::new(|_| Box::pin(async { no_enrolment() })),
-            // Servers that take agents tell of nodes without one.
+            // It may not write Events; its log has it.
             on_no_session: Arc::new(|_| {}),
             cluster: Some(Arc::new(move || view.status())),
             tasks: self.tasks,
@@ -98,7 +101,7 @@ impl Member<'_> {
             cas: self.access.cas.clone(),
             cert_dir: cluster.cert_dir(&args.state_dir),
             names: watch::channel(Some(names)).1,
-            life: Some(args.agent_certificate_ttl),
+            life: Some(args.agent_certificate_ttl.min(LIFE)),
         };
         let certificate = RelayCertificate::new(self.machine.clone(), options)
             .context("cannot keep the relay's certificate in --cert-dir")?;
