@@ -30,8 +30,6 @@ use crate::{
     },
 };
 
-/// Reads how long the server's certificate lives; `None` until there is one.
-pub(super) type ReadValidity = Arc<dyn Fn() -> Option<Validity> + Send + Sync>;
 /// Hears of each client that asked for a node without a session.
 pub(super) type OnNoSession = Arc<dyn Fn(&NodeName) + Send + Sync>;
 
@@ -50,9 +48,8 @@ pub(super) struct Platform {
     pub(super) certified: Moment,
     /// The identity of the agent port.
     pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
-    /// Whom the server's certificate names.
-    pub(super) subject: String,
-    pub(super) validity: ReadValidity,
+    /// What proves this server to others.
+    pub(super) certificates: Vec<HeldCertificate>,
     /// The life of the CA, where the server keeps it.
     pub(super) authority: Option<Validity>,
     /// How many servers there are.
@@ -68,6 +65,16 @@ pub(super) struct Platform {
     pub(super) cluster: Option<ReadCluster>,
     /// What has to run, by name.
     pub(super) tasks: Vec<(&'static str, BoxFuture<'static, ()>)>,
+}
+
+/// A certificate that is kept and renewed.
+#[derive(Clone)]
+pub(super) struct HeldCertificate {
+    pub(super) name: &'static str,
+    /// Whom it names.
+    pub(super) subject: String,
+    /// `None` until there is one.
+    pub(super) validity: watch::Receiver<Option<Validity>>,
 }
 
 /// The other servers, and what proves this one to them.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{Components, client_sockets::ClientSockets, platform::ReadValidity};
+use super::{Components, client_sockets::ClientSockets, platform::HeldCertificate};
 use crate::{
     app::{certificates::certificate_status, node_table::SharedRedirect},
     model::{GatePolicy, SnapshotReader},
@@ -30,8 +30,7 @@ pub(super) struct Reporter {
     redirect: SharedRedirect,
     clients: ClientSockets,
     readiness: Readiness,
-    subject: String,
-    validity: ReadValidity,
+    certificates: Vec<HeldCertificate>,
     authority: Option<Validity>,
     cluster: Option<ReadCluster>,
 }
@@ -51,8 +50,7 @@ impl Reporter {
             redirect: redirect.clone(),
             clients: clients.clone(),
             readiness: components.readiness.clone(),
-            subject: components.platform.subject.clone(),
-            validity: Arc::clone(&components.platform.validity),
+            certificates: components.platform.certificates.clone(),
             authority: components.platform.authority,
             cluster: components.platform.cluster.clone(),
         }
@@ -84,10 +82,16 @@ impl Reporter {
             .collect();
         report.sessions = self.sessions.reports().into_iter().map(session).collect();
         report.redirect = self.redirect();
-        let subject = || Some(self.subject.clone());
-        let server = (self.validity)().map(|life| certificate_status("server", subject(), life));
+        let held = self.certificates.iter().filter_map(|held| {
+            let life = (*held.validity.borrow())?;
+            Some(certificate_status(
+                held.name,
+                Some(held.subject.clone()),
+                life,
+            ))
+        });
         let ca = self.authority.map(|ca| certificate_status("ca", None, ca));
-        report.certificates = ca.into_iter().chain(server).collect();
+        report.certificates = ca.into_iter().chain(held).collect();
         report.cluster = self.cluster.as_ref().map(|read| read());
         report
     }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
 use self::cluster_status::ClusterView;
-use super::{Platform, PlatformContext};
+use super::{HeldCertificate, Platform, PlatformContext};
 use crate::{
     app::certificates::follow_expiry,
     kubernetes::{
@@ -75,7 +75,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     let certificate = member.certificate(names.clone())?;
     let members = member.members(certificate.validities()).await?;
     let server_count = members.count;
-    let (relay, _) = member.relay(members.others)?;
+    let (relay, relays) = member.relay(members.others)?;
     let approvals = member.approvals(snapshots.clone(), names, leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
     member.keep_certificate(certificate);
@@ -97,8 +97,14 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         known: known.boxed().shared(),
         certified: certified.boxed().shared(),
         tls,
-        subject: SERVER_SUBJECT.to_string(),
-        validity: Arc::new(move || *validities.borrow()),
+        certificates: vec![
+            HeldCertificate {
+                name: "server",
+                subject: SERVER_SUBJECT.to_string(),
+                validity: validities,
+            },
+            relays,
+        ],
         authority: None,
         server_count,
         relay: Some(relay),

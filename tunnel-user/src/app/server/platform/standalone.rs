@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tower_service::Service as _;
 
-use super::{Platform, PlatformContext, authority};
+use super::{HeldCertificate, Platform, PlatformContext, authority};
 use crate::{
     app::certificates::follow_expiry,
     model::SnapshotReader,
@@ -39,11 +39,11 @@ pub(super) async fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Pl
     )?;
     Ok(Platform {
         tls: certificate.configs(),
-        subject: format!("CN={SERVER_NAME}"),
-        validity: {
-            let validities = certificate.validities();
-            Arc::new(move || *validities.borrow())
-        },
+        certificates: vec![HeldCertificate {
+            name: "server",
+            subject: format!("CN={SERVER_NAME}"),
+            validity: certificate.validities(),
+        }],
         authority: Some(state.ca().validity()),
         // Each standalone server stands for itself.
         server_count: watch::channel(1).1,

@@ -11,14 +11,14 @@ use super::{Followed, Member, cluster_status::ClusterView, no_enrolment, until_c
 use crate::{
     app::{
         certificates::follow_expiry,
-        server::platform::{Platform, RelayAccess},
+        server::platform::{HeldCertificate, Platform, RelayAccess},
     },
     kubernetes::{
         CertificateNames, CertificateOptions, Members, Membership, MembershipOptions,
         RelayCertificate,
     },
     model::ServerAddr,
-    pki::{AgentProof, RELAY_SUBJECT, Validity, server_config_without_certificate},
+    pki::{AgentProof, RELAY_SUBJECT, server_config_without_certificate},
     redirect::addresses::Surroundings,
     tunnel::RelayServer,
     wait::wait_for,
@@ -26,8 +26,6 @@ use crate::{
 
 /// Nothing but its end takes a relay's certificate back: see SECURITY.md, "Revoke".
 const LIFE: Duration = Duration::from_hours(7 * 24);
-
-type Validities = watch::Receiver<Option<Validity>>;
 
 impl Member<'_> {
     /// A server that takes no agents. It never leads, and is not counted.
@@ -41,14 +39,15 @@ impl Member<'_> {
             ..
         } = self.nodes(&events, leading.clone())?;
         let members = self.other_members();
-        let (relay, validities) = self.relay(members.others)?;
+        let (relay, held) = self.relay(members.others)?;
+        let validities = held.validity.clone();
         let certified = Arc::new(self.context.readiness.register("certificate"));
         certified.not_ready("the cluster has not signed the relay's certificate yet");
         let has_one = validities.clone();
         self.run("watching whether there is a certificate", |end| {
             until_certified(has_one, certified, end)
         });
-        let (mut followed, mut awaited) = (health.clone(), validities.clone());
+        let (mut followed, mut awaited) = (health.clone(), validities);
         let known = async move { wait_for(&mut followed, |health| health.ready().is_ok()).await };
         let certified = async move { wait_for(&mut awaited, Option::is_some).await };
         let view = ClusterView {
@@ -66,8 +65,7 @@ impl Member<'_> {
             known: known.boxed().shared(),
             certified: certified.boxed().shared(),
             tls: watch::channel(Arc::new(server_config_without_certificate()?)).1,
-            subject: RELAY_SUBJECT.to_string(),
-            validity: Arc::new(move || *validities.borrow()),
+            certificates: vec![held],
             authority: None,
             server_count: members.count,
             relay: Some(relay),
@@ -93,7 +91,7 @@ impl Member<'_> {
     pub(super) fn relay(
         &mut self,
         servers: watch::Receiver<Vec<RelayServer>>,
-    ) -> anyhow::Result<(RelayAccess, Validities)> {
+    ) -> anyhow::Result<(RelayAccess, HeldCertificate)> {
         let (args, cluster) = (self.context.args, &self.settings.cluster);
         let names = CertificateNames::of_node(&self.machine, []);
         let options = CertificateOptions {
@@ -120,7 +118,12 @@ impl Member<'_> {
         self.run_in_service("keeping the relay's certificate", |end| {
             certificate.run(trouble, end)
         });
-        Ok((RelayAccess { servers, tls }, validities))
+        let held = HeldCertificate {
+            name: "relay",
+            subject: RELAY_SUBJECT.to_string(),
+            validity: validities,
+        };
+        Ok((RelayAccess { servers, tls }, held))
     }
 
     /// The servers that take agents, as seen by one that does not.
