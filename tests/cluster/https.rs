@@ -35,7 +35,8 @@ fn curl(cluster: &Cluster, user: Option<&str>, node: &str, path: &str) -> Launch
 }
 
 fn answer(launch: &Launch) -> String {
-    launch.start().unwrap().succeed(PATIENCE).unwrap()
+    let said = launch.start().unwrap().succeed(PATIENCE).unwrap();
+    said.trim_end().to_owned()
 }
 
 #[test]
