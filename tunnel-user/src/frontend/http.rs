@@ -24,12 +24,10 @@ mod upgrade;
 mod upstream;
 mod visit;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::TcpListener, sync::Arc, time::Duration};
 
-use axum::serve::Listener;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,9 +42,8 @@ use self::{
     upstream::Upstreams,
     visit::{Active, Visit},
 };
-use super::accept::{self, accept_queued};
+use super::accept::{self, Acceptor, Accepts, Listeners};
 use crate::{
-    bind::into_tokio,
     model::{PeerAddr, SnapshotReader},
     observability::metrics::{Connections, HttpRequests},
     strangers::Stage,
@@ -74,7 +71,7 @@ pub struct HttpOptions {
 
 /// Accepts clients that speak HTTP.
 pub struct HttpFrontend {
-    listener: TcpListener,
+    acceptor: Acceptor<(), Arc<TcpListener>>,
     options: HttpOptions,
 }
 
@@ -95,17 +92,18 @@ impl HttpFrontend {
     ///
     /// # Errors
     /// When the socket cannot be watched.
-    pub fn new(listener: std::net::TcpListener, options: HttpOptions) -> io::Result<Self> {
-        let listener = into_tokio(listener)?;
-        Ok(Self { listener, options })
+    pub fn new(listener: TcpListener, options: HttpOptions) -> io::Result<Self> {
+        let listening = watch::Sender::new(BTreeMap::from([((), Arc::new(listener))]));
+        let listeners = Listeners::new(listening.subscribe(), Duration::ZERO)?;
+        Ok(Self {
+            acceptor: Acceptor::new(listeners, None),
+            options,
+        })
     }
 
     /// Accepts until it is told to stop, then answers what is under way.
     pub async fn run(self, stops: accept::Stops) {
-        let Self {
-            mut listener,
-            options,
-        } = self;
+        let Self { acceptor, options } = self;
         let places = places();
         let shared = Arc::new(Shared::new(options, places, &stops.abort));
         // Beside those that wait and those that are answered, some that are about to be closed.
@@ -115,39 +113,24 @@ impl HttpFrontend {
             drain: stops.accepting.clone(),
             abort: stops.abort.clone(),
         };
-        let serve = |(socket, peer): (TcpStream, SocketAddr)| {
-            connection::serve(
-                socket,
-                PeerAddr::of(peer),
-                Arc::clone(&shared),
-                ends.clone(),
-            )
+        let accepts = Accepts {
+            // Never closed. The one who accepts is the only one who waits.
+            room: || async { drop(open.acquire().await) },
+            heartbeat: || {},
+            take: |(), socket, peer| {
+                let permit = Arc::clone(&open).try_acquire_owned().ok();
+                let (peer, shared) = (PeerAddr::of(peer), Arc::clone(&shared));
+                let serving = connection::serve(socket, peer, shared, ends.clone());
+                clients.spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            },
         };
-        let mut sweep = interval(SWEEP);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let next = async {
-                let permit = Arc::clone(&open).acquire_owned().await;
-                (Listener::accept(&mut listener).await, permit)
-            };
-            tokio::select! {
-                (accepted, permit) = next => {
-                    let serving = serve(accepted);
-                    clients.spawn(async move {
-                        serving.await;
-                        drop(permit);
-                    });
-                }
-                _ = sweep.tick() => shared.upstreams.let_go(),
-                () = stops.accepting.cancelled() => break,
-            }
+        tokio::select! {
+            () = acceptor.run(&stops, accepts) => {}
+            () = shared.sweep() => {}
         }
-        while !stops.handed_over.is_cancelled()
-            && let Some(accepted) = accept_queued(&listener).await
-        {
-            clients.spawn(serve(accepted));
-        }
-        drop(listener);
         clients.close();
         clients.wait().await;
         shared.upstreams.end().await;
@@ -165,6 +148,16 @@ impl Shared {
             active: Active::new(places),
             connections: options.connections,
             requests: options.requests,
+        }
+    }
+
+    /// Lets go of idle connections to nodes, for ever.
+    async fn sweep(&self) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            sweep.tick().await;
+            self.upstreams.let_go();
         }
     }
 
