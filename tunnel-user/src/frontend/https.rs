@@ -51,8 +51,8 @@ pub struct HttpsOptions {
     pub snapshots: SnapshotReader,
     /// Carries clients.
     pub carrier: Carrier,
-    /// Whether everybody may use ports that lead to a node's loopback, or this machine's own processes alone.
-    pub loopback_ports_for_all: bool,
+    /// Whether ports that lead to a node's loopback are for this machine's own processes.
+    pub guards_loopback_ports: bool,
     /// Counts those that were not carried.
     pub refusals: HttpsRefusals,
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::ServerArgs;
+use super::{LoopbackPortClients, ServerArgs};
 use crate::model::{HTTP_PORT, HTTPS_PORT, PortSet, TunnelPort};
 
 impl ServerArgs {
@@ -27,6 +27,11 @@ impl ServerArgs {
         } else {
             None
         }
+    }
+
+    /// Whether ports that lead to a node's loopback are for this machine's own processes.
+    pub fn guards_loopback_ports(&self) -> bool {
+        self.loopback_port_clients == LoopbackPortClients::Host
     }
 
     /// The ports that the server listens on, by the flag that names each.

@@ -19,7 +19,6 @@ use crate::{
     },
     model::{Family, OriginalDst},
     redirect::OriginalDestinations,
-    settings::LoopbackPortClients,
     tunnel::{Dialer, DialerOptions},
 };
 
@@ -68,7 +67,7 @@ impl Server {
             snapshots: self.components.platform.snapshots.clone(),
             own_addresses: self.components.own_addresses.clone(),
             surroundings: self.components.surroundings.clone(),
-            guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
+            guards_loopback_ports: self.args.guards_loopback_ports(),
             sessions: self.components.sessions.clone(),
             offline_nodes: self.args.offline_nodes,
             patient_until: self.patient_until,

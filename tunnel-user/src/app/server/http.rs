@@ -9,7 +9,6 @@ use super::{Server, awaited::Guard};
 use crate::{
     frontend::http::{AllowedSources, HttpFrontend, HttpOptions},
     model::AddressRanges,
-    settings::LoopbackPortClients,
 };
 
 impl Server {
@@ -22,7 +21,7 @@ impl Server {
             listener,
             HttpOptions {
                 allowed: self.allowed_sources(),
-                guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
+                guards_loopback_ports: self.args.guards_loopback_ports(),
                 snapshots: self.components.platform.snapshots.clone(),
                 dialer: self.dialer(),
                 connections: self.components.metrics.connections.clone(),

@@ -17,7 +17,7 @@ use crate::{
     app::socket_takeover::Offer,
     frontend::https::{Https, HttpsListening, HttpsOptions, HttpsSocket},
     model::{HttpsTarget, PortSet, is_https_listening_port},
-    settings::{LoopbackPortClients, ServerArgs},
+    settings::ServerArgs,
 };
 
 /// The sockets of this moment. Clones share them.
@@ -92,7 +92,7 @@ impl Server {
         let options = HttpsOptions {
             snapshots,
             carrier: self.carrier(),
-            loopback_ports_for_all: self.args.loopback_port_clients == LoopbackPortClients::All,
+            guards_loopback_ports: self.args.guards_loopback_ports(),
             refusals: self.components.metrics.https_refusals.clone(),
         };
         let https = Https::new(sockets.0.listening.subscribe(), options);

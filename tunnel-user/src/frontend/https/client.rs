@@ -97,13 +97,13 @@ impl Serving {
         let HttpsOptions {
             snapshots,
             carrier,
-            loopback_ports_for_all,
+            guards_loopback_ports,
             ..
         } = &self.options;
         let asked = Asked {
             server_name: server_name.as_deref(),
             target,
-            may_use_loopback_ports: *loopback_ports_for_all
+            may_use_loopback_ports: !guards_loopback_ports
                 || carrier.clients.is_this_machine(client.peer),
         };
         asked.destination(&snapshots.borrow())

@@ -72,7 +72,7 @@ impl Stage {
             HttpsOptions {
                 snapshots,
                 carrier,
-                loopback_ports_for_all: false,
+                guards_loopback_ports: true,
                 refusals: metrics.https_refusals,
             },
         );
