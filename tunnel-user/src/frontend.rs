@@ -16,5 +16,5 @@ pub mod transparent;
 pub use self::{
     accept::{Accepting, Stops},
     carrier::Carrier,
-    networks::ClientNetworks,
+    networks::{ClientNetworks, OwnAddresses},
 };

@@ -14,7 +14,7 @@ use crate::{
         node_table::{LogDedup, NodeTable},
     },
     frontend::{
-        Accepting, Carrier, ClientNetworks, Stops,
+        Accepting, Carrier, ClientNetworks, OwnAddresses, Stops,
         transparent::{AcceptSigns, Arrivals, OriginalDsts, Transparent, TransparentOptions},
     },
     model::{Family, OriginalDst},
@@ -172,7 +172,7 @@ impl Server {
         Carrier {
             clients: ClientNetworks {
                 networks: self.args.client_networks(),
-                own_addresses: self.components.own_addresses.clone(),
+                own_addresses: OwnAddresses(self.components.own_addresses.clone()),
             },
             dialer: self.dialer(),
             connections: self.components.metrics.connections.clone(),

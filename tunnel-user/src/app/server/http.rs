@@ -7,7 +7,10 @@ use tokio::sync::watch;
 
 use super::{Server, awaited::Guard};
 use crate::{
-    frontend::http::{AllowedSources, HttpFrontend, HttpOptions},
+    frontend::{
+        OwnAddresses,
+        http::{AllowedSources, HttpFrontend, HttpOptions},
+    },
     model::AddressRanges,
 };
 
@@ -47,7 +50,7 @@ impl Server {
         };
         AllowedSources {
             networks,
-            own_addresses: self.components.own_addresses.clone(),
+            own_addresses: OwnAddresses(self.components.own_addresses.clone()),
         }
     }
 }

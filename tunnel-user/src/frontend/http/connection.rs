@@ -57,7 +57,7 @@ pub(super) struct Stops {
 /// Serves a client until it, or one of the limits, has had enough.
 pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>, stops: Stops) {
     let counted = shared.connections.open(Frontend::Http);
-    let client = shared.allowed.client(peer);
+    let client = shared.allowed.own_addresses.client_of(peer);
     let visit = Arc::new(Visit::new(peer, client, shared.room.clone()));
     let on_unread = Arc::clone(&shared).on_unread(peer);
     let io = ClientIo::new(socket, Arc::clone(&visit), on_unread);

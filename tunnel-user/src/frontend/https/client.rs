@@ -104,7 +104,7 @@ impl Serving {
             server_name: server_name.as_deref(),
             target,
             may_use_loopback_ports: !guards_loopback_ports
-                || carrier.clients.is_this_machine(client.peer),
+                || carrier.clients.own_addresses.is_this_machine(client.peer),
         };
         asked.destination(&snapshots.borrow())
     }

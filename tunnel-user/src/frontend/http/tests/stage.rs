@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     frontend::{
-        Stops,
+        OwnAddresses, Stops,
         http::{AllowedSources, HttpFrontend, HttpOptions},
     },
     model::{Admits, IdentityKey, Node, PortSet, Snapshot, TunnelPort},
@@ -89,7 +89,7 @@ impl Stage {
         let options = HttpOptions {
             allowed: AllowedSources {
                 networks: watch::Sender::default().subscribe(),
-                own_addresses: watch::Sender::default().subscribe(),
+                own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
             },
             guards_loopback_ports: true,
             dialer: Dialer::new(DialerOptions {
