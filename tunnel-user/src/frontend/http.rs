@@ -35,14 +35,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::allowed::AllowedSources;
 use self::{
     client_io::OnUnread,
-    connection::Stops,
     limits::places,
     proxy::Line,
     refusal::Refusal,
     upstream::Upstreams,
     visit::{Active, Visit},
 };
-use super::accept::{self, Acceptor, Accepts, Listeners};
+use super::{
+    Stops,
+    accept::{Acceptor, Accepts, Listeners},
+};
 use crate::{
     model::{PeerAddr, SnapshotReader},
     observability::metrics::{Connections, HttpRequests},
@@ -102,17 +104,13 @@ impl HttpFrontend {
     }
 
     /// Accepts until it is told to stop, then answers what is under way.
-    pub async fn run(self, stops: accept::Stops) {
+    pub async fn run(self, stops: Stops) {
         let Self { acceptor, options } = self;
         let places = places();
         let shared = Arc::new(Shared::new(options, places, &stops.abort));
         // Beside those that wait and those that are answered, some that are about to be closed.
         let open = Arc::new(Semaphore::new(places as usize * 5 / 2));
         let clients = TaskTracker::new();
-        let ends = Stops {
-            drain: stops.accepting.clone(),
-            abort: stops.abort.clone(),
-        };
         let accepts = Accepts {
             // Never closed. The one who accepts is the only one who waits.
             room: || async { drop(open.acquire().await) },
@@ -120,7 +118,7 @@ impl HttpFrontend {
             take: |(), socket, peer| {
                 let permit = Arc::clone(&open).try_acquire_owned().ok();
                 let (peer, shared) = (PeerAddr::of(peer), Arc::clone(&shared));
-                let serving = connection::serve(socket, peer, shared, ends.clone());
+                let serving = connection::serve(socket, peer, shared, stops.clone());
                 clients.spawn(async move {
                     serving.await;
                     drop(permit);

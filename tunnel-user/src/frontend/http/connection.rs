@@ -10,7 +10,6 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
@@ -20,6 +19,7 @@ use super::{
     visit::{Visit, Wait},
 };
 use crate::{
+    frontend::Stops,
     model::PeerAddr,
     observability::metrics::{Frontend, Outcome},
     tunnel::{LocalEnd as _, until_reset},
@@ -43,15 +43,6 @@ pub(super) enum End {
     GivenUp,
     Reset,
     Drained,
-}
-
-/// How a connection is told to end.
-#[derive(Clone)]
-pub(super) struct Stops {
-    /// Answer what is under way, and close.
-    pub(super) drain: CancellationToken,
-    /// Reset it.
-    pub(super) abort: CancellationToken,
 }
 
 /// Serves a client until it, or one of the limits, has had enough.
@@ -112,7 +103,7 @@ async fn talk(
             () = sleep_until_opt(until) => return End::GivenUp,
             () = evicted => return End::GivenUp,
             _ = until_reset(socket) => return End::Reset,
-            () = stops.drain.cancelled(), if drained_by.is_none() => {
+            () = stops.accepting.cancelled(), if drained_by.is_none() => {
                 drained_by = Some(Instant::now() + DRAIN_TIME);
                 connection.as_mut().graceful_shutdown();
             }
