@@ -6,6 +6,10 @@
 //! ```
 //! Nothing is kept of a message: bytes go on as they come, both ways. Whoever may not use the port, or asks for what
 //! is not open to HTTP, gets no connection to a node.
+//!
+//! A connection that is waited for holds a task and what it has sent of a head. A request under way holds at most a
+//! buffer of [`HEAD_SIZE`] in each direction at each of its two ends, besides what its connection through the tunnel
+//! draws from the process's budget.
 
 mod allowed;
 mod body;
@@ -14,7 +18,6 @@ mod connection;
 mod head_clock;
 mod headers;
 mod idle;
-mod limits;
 mod proxy;
 mod refusal;
 mod route;
@@ -27,7 +30,7 @@ mod visit;
 use std::{collections::BTreeMap, io, net::TcpListener, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,7 +38,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::allowed::AllowedSources;
 use self::{
     client_io::OnUnread,
-    limits::places,
     proxy::Line,
     refusal::Refusal,
     upstream::Upstreams,
@@ -48,10 +50,19 @@ use super::{
 use crate::{
     model::{PeerAddr, SnapshotReader},
     observability::metrics::{Connections, HttpRequests},
-    strangers::Stage,
+    strangers::{Lobby, share_of_descriptors},
     tunnel::Dialer,
 };
 
+/// The longest head, of requests and of answers; also what hyper buffers in one direction.
+const HEAD_SIZE: usize = 32 * 1024;
+/// The most header fields.
+const HEAD_FIELDS: usize = 100;
+/// The most connections that are waited for, and the most requests under way; fewer where the process may have few
+/// descriptors.
+const MOST: usize = 2048;
+/// The share of all descriptors that each of the two may take: one in this many.
+const SHARE: u64 = 8;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -83,7 +94,7 @@ struct Shared {
     guards_loopback_ports: bool,
     snapshots: SnapshotReader,
     upstreams: Upstreams,
-    room: Stage,
+    lobby: Lobby,
     active: Active,
     connections: Connections,
     requests: HttpRequests,
@@ -106,22 +117,18 @@ impl HttpFrontend {
     /// Accepts until it is told to stop, then answers what is under way.
     pub async fn run(self, stops: Stops) {
         let Self { acceptor, options } = self;
-        let places = places();
-        let shared = Arc::new(Shared::new(options, places, &stops.abort));
-        // Beside those that wait and those that are answered, some that are about to be closed.
-        let open = Arc::new(Semaphore::new(places as usize * 5 / 2));
+        let shared = Arc::new(Shared::new(options, &stops.abort));
         let clients = TaskTracker::new();
         let accepts = Accepts {
-            // Never closed. The one who accepts is the only one who waits.
-            room: || async { drop(open.acquire().await) },
+            room: || shared.lobby.room(),
             heartbeat: || {},
             take: |(), socket, peer| {
-                let permit = Arc::clone(&open).try_acquire_owned().ok();
+                let present = shared.lobby.arrive();
                 let (peer, shared) = (PeerAddr::of(peer), Arc::clone(&shared));
                 let serving = connection::serve(socket, peer, shared, stops.clone());
                 clients.spawn(async move {
                     serving.await;
-                    drop(permit);
+                    drop(present);
                 });
             },
         };
@@ -136,14 +143,16 @@ impl HttpFrontend {
 }
 
 impl Shared {
-    fn new(options: HttpOptions, places: u32, abort: &CancellationToken) -> Self {
+    fn new(options: HttpOptions, abort: &CancellationToken) -> Self {
+        let places = share_of_descriptors(SHARE).clamp(4, MOST);
         Self {
             allowed: options.allowed,
             guards_loopback_ports: options.guards_loopback_ports,
             snapshots: options.snapshots,
             upstreams: Upstreams::new(options.dialer, abort.child_token()),
-            room: Stage::new(places as usize),
-            active: Active::new(places),
+            // Besides those that wait and those that are answered, some that are about to be closed.
+            lobby: Lobby::new(places, places * 5 / 2),
+            active: Active::new(u32::try_from(places).unwrap_or(u32::MAX)),
             connections: options.connections,
             requests: options.requests,
         }

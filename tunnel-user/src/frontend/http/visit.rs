@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
 use crate::{
     model::PeerAddr,
-    strangers::{Holder, Permit, Source, Stage, Turn},
+    strangers::{Lobby, Permit, Turn},
     tunnel::{Client, Places},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Visit {
     pub(super) peer: PeerAddr,
     pub(super) client: Client,
-    room: Stage,
+    lobby: Lobby,
     state: Mutex<State>,
     /// Told when it is somebody else's turn.
     changed: Notify,
@@ -67,10 +67,10 @@ impl Active {
 }
 
 impl Visit {
-    pub(super) fn new(peer: PeerAddr, client: Client, room: Stage) -> Self {
+    pub(super) fn new(peer: PeerAddr, client: Client, lobby: Lobby) -> Self {
         let state = State {
             clock: HeadClock::new(Instant::now()),
-            waiting: Some(enter(&room, peer)),
+            waiting: Some(enter(&lobby, peer)),
             owes_answer: false,
             is_cut: false,
             upgrading: None,
@@ -78,7 +78,7 @@ impl Visit {
         Self {
             peer,
             client,
-            room,
+            lobby,
             state: Mutex::new(state),
             changed: Notify::new(),
         }
@@ -169,7 +169,7 @@ impl Drop for Answering {
         if let Some(active) = &self.active {
             active.lock().leave(self.visit.client);
         }
-        let waiting = enter(&self.visit.room, self.visit.peer);
+        let waiting = enter(&self.visit.lobby, self.visit.peer);
         let mut state = self.visit.state();
         state.clock.answered(Instant::now());
         state.waiting = Some(waiting);
@@ -179,18 +179,18 @@ impl Drop for Answering {
 }
 
 /// A place of those that are waited for, if need be that of another.
-fn enter(room: &Stage, peer: PeerAddr) -> Permit {
-    room.enter(Holder::Source(Source::of(peer.0.ip())), Turn::Peers)
+fn enter(lobby: &Lobby, peer: PeerAddr) -> Permit {
+    lobby.enter(peer, Turn::Peers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn visit(last: u8, room: &Stage) -> Arc<Visit> {
+    fn visit(last: u8, lobby: &Lobby) -> Arc<Visit> {
         let ip = [10, 244, 0, last].into();
         let peer = PeerAddr((ip, 1).into());
-        Arc::new(Visit::new(peer, Client::Address(ip), room.clone()))
+        Arc::new(Visit::new(peer, Client::Address(ip), lobby.clone()))
     }
 
     fn is_evicted(visit: &Visit) -> bool {
@@ -200,12 +200,12 @@ mod tests {
 
     #[test]
     fn who_is_waited_for_makes_room_and_who_is_answered_does_not() {
-        let (room, active) = (Stage::new(1), Active::new(8));
-        let (first, second) = (visit(1, &room), visit(2, &room));
+        let (lobby, active) = (Lobby::new(1, 1), Active::new(8));
+        let (first, second) = (visit(1, &lobby), visit(2, &lobby));
         assert!(is_evicted(&first) && !is_evicted(&second));
         let (answering, place) = second.begin(&active);
         place.unwrap();
-        let third = visit(3, &room);
+        let third = visit(3, &lobby);
         assert!(second.wait().eviction.is_none() && second.wait().until.is_none());
         assert!(!is_evicted(&third));
         // Its answer over, it is waited for again.
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn one_client_has_half_of_the_requests_under_way_and_gets_its_places_back() {
-        let (room, active) = (Stage::new(8), Active::new(4));
-        let visits = [1, 1, 1, 2].map(|last| visit(last, &room));
+        let (lobby, active) = (Lobby::new(8, 8), Active::new(4));
+        let visits = [1, 1, 1, 2].map(|last| visit(last, &lobby));
         let [one, two, three, of_another] = visits.each_ref().map(|visit| visit.begin(&active));
         assert!(one.1.is_ok() && two.1.is_ok() && of_another.1.is_ok());
         assert_eq!(three.1, Err(Refusal::TooMany([10, 244, 0, 1].into())));
@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn what_is_written_before_a_head_or_after_its_answer_is_none() {
-        let (room, active) = (Stage::new(8), Active::new(8));
-        let visit = visit(1, &room);
+        let (lobby, active) = (Lobby::new(8, 8), Active::new(8));
+        let visit = visit(1, &lobby);
         assert!(!visit.owes_answer());
         let (answering, _) = visit.begin(&active);
         visit.flushed();

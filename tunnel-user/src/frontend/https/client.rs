@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HttpsOptions, Serving,
     client_hello::{self, ClientHello, HelloError, MOST_BYTES, Progress},
-    places::Place,
     refusal::{Alert, Refusal},
     route::Asked,
 };
@@ -24,7 +23,7 @@ use crate::{
     frontend::carrier::{Accepted, NotCarried},
     model::{HttpsTarget, PeerAddr},
     observability::metrics::{Frontend, Outcome},
-    strangers::{Permit, within},
+    strangers::{Permit, Place, Turn, within},
     tunnel::{Destination, reset},
 };
 
@@ -74,9 +73,10 @@ impl Client {
                 stream,
                 outcome: Outcome::DialFailed,
             }) => {
-                let permit = &serving.places.say_farewell(peer).permit;
+                // It only has to take the refusal.
+                let place = serving.lobby.place(peer, Turn::Peers);
                 let refusal = Refusal::DialFailed;
-                serving.refuse(stream, peer, &refusal, permit).await;
+                serving.refuse(stream, peer, &refusal, &place.permit).await;
             }
             Err(NotCarried { stream, .. }) => reset(&stream),
             Ok(()) => {}
