@@ -10,6 +10,7 @@ mod accept;
 mod carrier;
 pub mod http;
 pub mod https;
+mod linger;
 mod networks;
 pub mod transparent;
 

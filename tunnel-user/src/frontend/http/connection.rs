@@ -5,7 +5,6 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rustix::io::Errno;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -18,18 +17,12 @@ use super::{
     visit::{Visit, Wait},
 };
 use crate::{
-    frontend::Stops,
+    frontend::{Stops, linger},
     model::PeerAddr,
     observability::metrics::{Frontend, Outcome},
     tunnel::{LocalEnd as _, until_reset},
     wait::sleep_until_opt,
 };
-
-/// How long a client may take to read our last words and close: without the wait what it still sends would make the
-/// kernel throw them away.
-const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
-/// What is read of that meanwhile, and thrown away.
-const MOST_THROWN_AWAY: usize = 256 * 1024;
 
 /// How long a connection may take to send what has been waited for already when the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -59,7 +52,7 @@ pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>
         end = upgrading.run(&stops.abort).await;
     }
     if matches!(end, End::Over) {
-        let _ = timeout(LAST_WORDS_TIME, until_closed(&socket)).await;
+        let _ = timeout(linger::TIME, linger::until_closed(&socket)).await;
     }
     if matches!(end, End::Over | End::GivenUp) && !visit.is_cut() {
         socket.close_orderly();
@@ -128,23 +121,6 @@ impl From<End> for Outcome {
             End::Over | End::GivenUp => Self::Completed,
             End::Reset => Self::Reset,
             End::Drained => Self::Drained,
-        }
-    }
-}
-
-/// Reads what still comes of a client that is told nothing more.
-async fn until_closed(socket: &TcpStream) {
-    if rustix::net::shutdown(socket, rustix::net::Shutdown::Write) == Err(Errno::NOTCONN) {
-        return;
-    }
-    let mut thrown_away = 0;
-    let mut buffer = [0; 4096];
-    while thrown_away < MOST_THROWN_AWAY && socket.readable().await.is_ok() {
-        match socket.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(read) => thrown_away += read,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
         }
     }
 }

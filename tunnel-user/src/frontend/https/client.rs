@@ -8,7 +8,7 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    io::{AsyncWriteExt as _, Interest},
     net::TcpStream,
 };
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,10 @@ use super::{
     route::Asked,
 };
 use crate::{
-    frontend::carrier::{Accepted, NotCarried},
+    frontend::{
+        carrier::{Accepted, NotCarried},
+        linger,
+    },
     model::{HttpsTarget, PeerAddr},
     observability::metrics::{Frontend, Outcome},
     strangers::{Permit, Place, Turn, within},
@@ -29,10 +32,6 @@ use crate::{
 
 /// The longest wait for the hello. A client sends it with the packet that connects, or in the next one.
 const HELLO_TIME: Duration = Duration::from_secs(3);
-/// The longest wait for a client that is refused to take that.
-const FAREWELL_TIME: Duration = Duration::from_secs(1);
-/// What it may have said until then.
-const MOST_UNREAD: u64 = 64 * 1024;
 
 /// A client, and which port of a node it means.
 pub(super) struct Client {
@@ -156,15 +155,12 @@ fn look(stream: &TcpStream, needed: usize) -> io::Result<Result<Progress, HelloE
     Ok(client_hello::read(&bytes))
 }
 
-/// Says why, and closes so that it arrives: bytes that nobody has read would make it a reset, by which some clients lose
-/// what came before.
+/// Says why, and closes so that it arrives.
 async fn say(mut stream: TcpStream, alert: Alert, permit: &Permit) {
     let farewell = async {
         stream.write_all(&alert.record()).await?;
-        stream.shutdown().await?;
-        let mut unread = (&mut stream).take(MOST_UNREAD);
-        tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
+        linger::until_closed(&stream).await
     };
     // Whether it listens is its own affair.
-    let _ = within(FAREWELL_TIME, permit, farewell).await;
+    let _ = within(linger::TIME, permit, farewell).await;
 }
