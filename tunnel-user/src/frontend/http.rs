@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     model::{PeerAddr, SnapshotReader},
-    observability::metrics::{Connections, HttpRequests},
+    observability::metrics::{Connections, Frontend, HttpRequests},
     strangers::{Lobby, share_of_descriptors},
     tunnel::Dialer,
 };
@@ -109,7 +109,7 @@ impl HttpFrontend {
         let listening = watch::Sender::new(BTreeMap::from([((), Arc::new(listener))]));
         let listeners = Listeners::new(listening.subscribe(), Duration::ZERO)?;
         Ok(Self {
-            acceptor: Acceptor::new(listeners, None),
+            acceptor: Acceptor::new(Frontend::Http, listeners, None),
             options,
         })
     }
@@ -188,7 +188,8 @@ impl Shared {
 fn tell(refusal: &Refusal, peer: PeerAddr, request: Option<&Line>) {
     if !refusal.is_logged() {
         let request = request.map(tracing::field::display);
-        let reason = refusal.reason().as_str();
-        tracing::info!(%peer, request, reason, cause = %refusal, "request refused");
+        // Counted apart by the log limiter.
+        let about = refusal.reason().as_str();
+        tracing::info!(%peer, request, about, cause = %refusal, "request refused");
     }
 }

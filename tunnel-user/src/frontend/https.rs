@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     model::{HttpsTarget, PeerAddr, SnapshotReader},
-    observability::metrics::HttpsRefusals,
+    observability::metrics::{Frontend, HttpsRefusals},
     strangers::{Lobby, Turn, share_of_descriptors},
 };
 
@@ -82,7 +82,7 @@ impl Https {
         let listeners = Listeners::new(listening, Duration::ZERO)?;
         let places = share_of_descriptors(SHARE).clamp(8, MOST);
         Ok(Self {
-            acceptor: Acceptor::new(listeners, None),
+            acceptor: Acceptor::new(Frontend::Https, listeners, None),
             serving: Arc::new(Serving {
                 options,
                 // An eighth as many have lost their place and are about to be closed.

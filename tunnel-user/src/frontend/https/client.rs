@@ -113,6 +113,7 @@ impl Serving {
         let reason = refusal.reason();
         self.options.refusals.count(reason);
         if refusal.is_news() {
+            // Counted apart by the log limiter.
             let about = reason.as_str();
             tracing::info!(%peer, about, %refusal, "refused a client of an HTTPS port");
         } else {

@@ -138,11 +138,11 @@ impl Link {
         end: CancellationToken,
     ) {
         let address = &self.server.address;
-        tracing::info!(server = %address, id = self.server.id, "link to another server opened");
+        tracing::info!(server = %address, id = self.server.id, "relay link opened");
         let patience = Patience::of_agent(&options.settings);
         let ended = io.drive(self.until_idle(), patience, &end, address).await;
         self.ended.cancel();
-        tracing::info!(server = %address, id = self.server.id, reason = reason(ended), "link closed");
+        tracing::info!(server = %address, id = self.server.id, reason = reason(ended), "relay link closed");
     }
 
     /// Whether nothing new can go through it.

@@ -48,7 +48,7 @@ pub(in crate::tunnel) async fn serve(service: Arc<RelayService>, call: Call) {
     let request = match RelayRequest::read(call.headers(), FirstBytes::MOST) {
         Ok(request) => request,
         Err(error) => {
-            tracing::warn!(machine = %service.machine, peer = %service.peer, %error, "refused");
+            tracing::warn!(machine = %service.machine, peer = %service.peer, %error, "refused a relayed dial");
             return call.refuse(Status::invalid_argument(error.to_string()));
         }
     };
