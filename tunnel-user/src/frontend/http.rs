@@ -176,7 +176,7 @@ impl Shared {
             .ok_or(Refusal::SourceNotAllowed(ip))
     }
 
-    /// For what a client says that is no request.
+    /// Counts and logs bytes that are no HTTP request.
     fn on_unread(self: Arc<Self>, peer: PeerAddr) -> OnUnread {
         Arc::new(move |refusal| {
             self.requests.count(refusal.code(), refusal.reason());

@@ -155,7 +155,7 @@ impl<K: Copy + Ord, S: Listens> Acceptor<K, S> {
         told.condition.ready();
     }
 
-    /// From the first failure on: whom this loop turns away has not lost his way.
+    /// From the first failure on: a probe that this loop resets is not lost on its way.
     fn tell_others(&self) {
         let works = self.health.is_well();
         if let Some(told) = &self.told {

@@ -37,7 +37,7 @@ pub(super) enum End {
     Drained,
 }
 
-/// Serves a client until it, or one of the limits, has had enough.
+/// Serves a client until it closes or a limit is reached.
 pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>, stops: Stops) {
     let counted = shared.connections.open(Frontend::Http);
     let client = shared.allowed.own_addresses.client_of(peer);

@@ -144,7 +144,7 @@ async fn hello(stream: &TcpStream) -> io::Result<Result<ClientHello, HelloError>
     }
 }
 
-/// What is there amounts to, once it is as much as is needed.
+/// Peeks and parses; `WouldBlock` until `needed` bytes are there.
 fn look(stream: &TcpStream, needed: usize) -> io::Result<Result<Progress, HelloError>> {
     let there = usize::try_from(ioctl_fionread(stream)?).unwrap_or(usize::MAX);
     if there < needed {
@@ -162,6 +162,6 @@ async fn say(mut stream: TcpStream, alert: Alert, permit: &Permit) {
         stream.write_all(&alert.record()).await?;
         linger::until_closed(&stream).await
     };
-    // Whether it listens is its own affair.
+    // Best effort.
     let _ = within(linger::TIME, permit, farewell).await;
 }
