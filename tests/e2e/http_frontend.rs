@@ -189,6 +189,13 @@ fn only_this_machine_may_use_it_and_whom_the_operator_lets_in() {
             "{}",
             answer.body
         );
+        // However much it asks at once: it takes nothing but a place that others may take, and has to leave.
+        let mut stranger = stage.connect_from(namespace, HTTP);
+        let many = "GET / HTTP/1.1\r\nHost: edge-1:9100\r\n\r\n".repeat(500);
+        stranger.write_all(many.as_bytes()).unwrap();
+        let mut heard = String::new();
+        stranger.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard.matches("HTTP/1.1 ").count(), 1, "{heard}");
     }
     assert_eq!(service.connections.load(Ordering::Relaxed), 0);
     assert!(server.stop(PATIENCE).unwrap().success());

@@ -10,11 +10,12 @@ mod accept;
 mod carrier;
 pub mod http;
 pub mod https;
+mod linger;
 mod networks;
 pub mod transparent;
 
 pub use self::{
     accept::{Accepting, Stops},
     carrier::Carrier,
-    networks::ClientNetworks,
+    networks::{ClientNetworks, OwnAddresses},
 };

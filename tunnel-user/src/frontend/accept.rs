@@ -94,6 +94,6 @@ impl<K: Copy + Ord, S: Listens> Acceptor<K, S> {
 
 /// A connection that the kernel has completed already, if there is one. The runtime hears of it
 /// within a moment.
-pub(super) async fn accept_queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+async fn accept_queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     timeout(QUEUE_PAUSE, listener.accept()).await.ok()?.ok()
 }

@@ -8,7 +8,7 @@ use super::ClientNetworks;
 use crate::{
     model::PeerAddr,
     observability::metrics::{Connections, Frontend, OpenConnection, Outcome},
-    tunnel::{self, Connection, Destination, Dialer, DialledBy, FirstBytes, reset, until_reset},
+    tunnel::{Connection, Destination, Dialer, DialledBy, FirstBytes, reset, until_reset},
 };
 
 /// Carries clients to nodes.
@@ -98,11 +98,7 @@ impl Carrier {
     }
 
     fn dialled_by(&self, peer: PeerAddr) -> DialledBy {
-        let client = if self.clients.is_this_machine(peer) {
-            tunnel::Client::Machine
-        } else {
-            tunnel::Client::Address(peer.0.ip())
-        };
+        let client = self.clients.own_addresses.client_of(peer);
         DialledBy { client, peer }
     }
 }

@@ -6,6 +6,10 @@
 //! ```
 //! Nothing is kept of a message: bytes go on as they come, both ways. Whoever may not use the port, or asks for what
 //! is not open to HTTP, gets no connection to a node.
+//!
+//! A connection that is waited for holds a task and what it has sent of a head. A request under way holds at most a
+//! buffer of `HEAD_SIZE` bytes in each direction at each of its two ends, besides what its connection through the tunnel
+//! draws from the process's budget.
 
 mod allowed;
 mod body;
@@ -14,7 +18,6 @@ mod connection;
 mod head_clock;
 mod headers;
 mod idle;
-mod limits;
 mod proxy;
 mod refusal;
 mod route;
@@ -24,12 +27,10 @@ mod upgrade;
 mod upstream;
 mod visit;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::TcpListener, sync::Arc, time::Duration};
 
-use axum::serve::Listener;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::watch,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,22 +38,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::allowed::AllowedSources;
 use self::{
     client_io::OnUnread,
-    connection::Stops,
-    limits::places,
     proxy::Line,
     refusal::Refusal,
     upstream::Upstreams,
     visit::{Active, Visit},
 };
-use super::accept::{self, accept_queued};
+use super::{
+    Stops,
+    accept::{Acceptor, Accepts, Listeners},
+};
 use crate::{
-    bind::into_tokio,
     model::{PeerAddr, SnapshotReader},
-    observability::metrics::{Connections, HttpRequests},
-    strangers::Stage,
+    observability::metrics::{Connections, Frontend, HttpRequests},
+    strangers::{Lobby, share_of_descriptors},
     tunnel::Dialer,
 };
 
+/// The longest head, of requests and of answers; also what hyper buffers in one direction.
+const HEAD_SIZE: usize = 32 * 1024;
+/// The most header fields.
+const HEAD_FIELDS: usize = 100;
+/// The most connections that are waited for, and the most requests under way; fewer where the process may have few
+/// descriptors.
+const MOST: usize = 2048;
+/// The share of all descriptors that each of the two may take: one in this many.
+const SHARE: u64 = 8;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -74,7 +84,7 @@ pub struct HttpOptions {
 
 /// Accepts clients that speak HTTP.
 pub struct HttpFrontend {
-    listener: TcpListener,
+    acceptor: Acceptor<(), Arc<TcpListener>>,
     options: HttpOptions,
 }
 
@@ -84,7 +94,7 @@ struct Shared {
     guards_loopback_ports: bool,
     snapshots: SnapshotReader,
     upstreams: Upstreams,
-    room: Stage,
+    lobby: Lobby,
     active: Active,
     connections: Connections,
     requests: HttpRequests,
@@ -95,59 +105,37 @@ impl HttpFrontend {
     ///
     /// # Errors
     /// When the socket cannot be watched.
-    pub fn new(listener: std::net::TcpListener, options: HttpOptions) -> io::Result<Self> {
-        let listener = into_tokio(listener)?;
-        Ok(Self { listener, options })
+    pub fn new(listener: TcpListener, options: HttpOptions) -> io::Result<Self> {
+        let listening = watch::Sender::new(BTreeMap::from([((), Arc::new(listener))]));
+        let listeners = Listeners::new(listening.subscribe(), Duration::ZERO)?;
+        Ok(Self {
+            acceptor: Acceptor::new(Frontend::Http, listeners, None),
+            options,
+        })
     }
 
     /// Accepts until it is told to stop, then answers what is under way.
-    pub async fn run(self, stops: accept::Stops) {
-        let Self {
-            mut listener,
-            options,
-        } = self;
-        let places = places();
-        let shared = Arc::new(Shared::new(options, places, &stops.abort));
-        // Beside those that wait and those that are answered, some that are about to be closed.
-        let open = Arc::new(Semaphore::new(places as usize * 5 / 2));
+    pub async fn run(self, stops: Stops) {
+        let Self { acceptor, options } = self;
+        let shared = Arc::new(Shared::new(options, &stops.abort));
         let clients = TaskTracker::new();
-        let ends = Stops {
-            drain: stops.accepting.clone(),
-            abort: stops.abort.clone(),
+        let accepts = Accepts {
+            room: || shared.lobby.room(),
+            heartbeat: || {},
+            take: |(), socket, peer| {
+                let present = shared.lobby.arrive();
+                let (peer, shared) = (PeerAddr::of(peer), Arc::clone(&shared));
+                let serving = connection::serve(socket, peer, shared, stops.clone());
+                clients.spawn(async move {
+                    serving.await;
+                    drop(present);
+                });
+            },
         };
-        let serve = |(socket, peer): (TcpStream, SocketAddr)| {
-            connection::serve(
-                socket,
-                PeerAddr::of(peer),
-                Arc::clone(&shared),
-                ends.clone(),
-            )
-        };
-        let mut sweep = interval(SWEEP);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let next = async {
-                let permit = Arc::clone(&open).acquire_owned().await;
-                (Listener::accept(&mut listener).await, permit)
-            };
-            tokio::select! {
-                (accepted, permit) = next => {
-                    let serving = serve(accepted);
-                    clients.spawn(async move {
-                        serving.await;
-                        drop(permit);
-                    });
-                }
-                _ = sweep.tick() => shared.upstreams.let_go(),
-                () = stops.accepting.cancelled() => break,
-            }
+        tokio::select! {
+            () = acceptor.run(&stops, accepts) => {}
+            () = shared.sweep() => {}
         }
-        while !stops.handed_over.is_cancelled()
-            && let Some(accepted) = accept_queued(&listener).await
-        {
-            clients.spawn(serve(accepted));
-        }
-        drop(listener);
         clients.close();
         clients.wait().await;
         shared.upstreams.end().await;
@@ -155,16 +143,28 @@ impl HttpFrontend {
 }
 
 impl Shared {
-    fn new(options: HttpOptions, places: u32, abort: &CancellationToken) -> Self {
+    fn new(options: HttpOptions, abort: &CancellationToken) -> Self {
+        let places = share_of_descriptors(SHARE).clamp(4, MOST);
         Self {
             allowed: options.allowed,
             guards_loopback_ports: options.guards_loopback_ports,
             snapshots: options.snapshots,
             upstreams: Upstreams::new(options.dialer, abort.child_token()),
-            room: Stage::new(places as usize),
-            active: Active::new(places),
+            // Besides those that wait and those that are answered, some that are about to be closed.
+            lobby: Lobby::new(places, places * 5 / 2),
+            active: Active::new(u32::try_from(places).unwrap_or(u32::MAX)),
             connections: options.connections,
             requests: options.requests,
+        }
+    }
+
+    /// Lets go of idle connections to nodes, for ever.
+    async fn sweep(&self) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            sweep.tick().await;
+            self.upstreams.let_go();
         }
     }
 
@@ -176,7 +176,7 @@ impl Shared {
             .ok_or(Refusal::SourceNotAllowed(ip))
     }
 
-    /// For what a client says that is no request.
+    /// Counts and logs bytes that are no HTTP request.
     fn on_unread(self: Arc<Self>, peer: PeerAddr) -> OnUnread {
         Arc::new(move |refusal| {
             self.requests.count(refusal.code(), refusal.reason());
@@ -188,7 +188,8 @@ impl Shared {
 fn tell(refusal: &Refusal, peer: PeerAddr, request: Option<&Line>) {
     if !refusal.is_logged() {
         let request = request.map(tracing::field::display);
-        let reason = refusal.reason().as_str();
-        tracing::info!(%peer, request, reason, cause = %refusal, "request refused");
+        // Counted apart by the log limiter.
+        let about = refusal.reason().as_str();
+        tracing::info!(%peer, request, about, cause = %refusal, "request refused");
     }
 }

@@ -11,7 +11,6 @@
 
 mod client;
 mod client_hello;
-mod places;
 mod refusal;
 mod route;
 mod server_name;
@@ -21,7 +20,7 @@ use std::{collections::BTreeMap, io, net::TcpListener, sync::Arc, time::Duration
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use self::{client::Client, places::Places};
+use self::client::Client;
 use super::{
     Carrier, Stops,
     accept::{Acceptor, Accepts, Listeners, Listens},
@@ -29,8 +28,14 @@ use super::{
 };
 use crate::{
     model::{HttpsTarget, PeerAddr, SnapshotReader},
-    observability::metrics::HttpsRefusals,
+    observability::metrics::{Frontend, HttpsRefusals},
+    strangers::{Lobby, Turn, share_of_descriptors},
 };
+
+/// The most clients that have not said yet which node they mean; fewer where the process may have few descriptors.
+const MOST: usize = 2048;
+/// The share of all file descriptors that they may hold: one in this many.
+const SHARE: u64 = 8;
 
 /// The listening sockets of this moment, by what their clients mean.
 pub type HttpsListening = BTreeMap<HttpsTarget, HttpsSocket>;
@@ -51,8 +56,8 @@ pub struct HttpsOptions {
     pub snapshots: SnapshotReader,
     /// Carries clients.
     pub carrier: Carrier,
-    /// Whether everybody may use ports that lead to a node's loopback, or this machine's own processes alone.
-    pub loopback_ports_for_all: bool,
+    /// Whether ports that lead to a node's loopback are for this machine's own processes.
+    pub guards_loopback_ports: bool,
     /// Counts those that were not carried.
     pub refusals: HttpsRefusals,
 }
@@ -61,7 +66,7 @@ pub struct HttpsOptions {
 struct Serving {
     options: HttpsOptions,
     /// For clients that have not said yet which node they mean.
-    places: Places,
+    lobby: Lobby,
 }
 
 impl Https {
@@ -75,11 +80,13 @@ impl Https {
     ) -> io::Result<Self> {
         // A port that is listed no longer takes nobody: its number may be another's at once.
         let listeners = Listeners::new(listening, Duration::ZERO)?;
+        let places = share_of_descriptors(SHARE).clamp(8, MOST);
         Ok(Self {
-            acceptor: Acceptor::new(listeners, None),
+            acceptor: Acceptor::new(Frontend::Https, listeners, None),
             serving: Arc::new(Serving {
                 options,
-                places: Places::default(),
+                // An eighth as many have lost their place and are about to be closed.
+                lobby: Lobby::new(places, places + places / 8),
             }),
         })
     }
@@ -87,9 +94,9 @@ impl Https {
     /// Accepts until it is told to stop, then waits for the clients it has.
     pub async fn run(self, stops: Stops) {
         let Self { acceptor, serving } = self;
-        let (clients, places) = (TaskTracker::new(), &serving.places);
+        let (clients, lobby) = (TaskTracker::new(), &serving.lobby);
         let accepts = Accepts {
-            room: || places.room(),
+            room: || lobby.room(),
             heartbeat: || {},
             take: |target, stream, peer| {
                 let peer = PeerAddr::of(peer);
@@ -98,7 +105,8 @@ impl Https {
                     target,
                     serving: Arc::clone(&serving),
                 };
-                clients.spawn(client.serve(places.enter(peer), stops.abort.clone()));
+                let place = lobby.place(peer, Turn::Ours);
+                clients.spawn(client.serve(place, stops.abort.clone()));
             },
         };
         acceptor.run(&stops, accepts).await;

@@ -1,20 +1,24 @@
-//! Who may use the redirect, by address.
+//! Who may use the redirect, by address, and who is of this machine.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use crate::model::PeerAddr;
+use crate::{model::PeerAddr, tunnel::Client};
 
 /// The networks of clients. This machine's own addresses are always among them.
 #[derive(Clone)]
 pub struct ClientNetworks {
     /// Empty: any.
     pub networks: Vec<IpNet>,
-    /// This machine's addresses.
-    pub own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    /// Tells who is of this machine.
+    pub own_addresses: OwnAddresses,
 }
+
+/// This machine's addresses, by which its own processes are known.
+#[derive(Clone)]
+pub struct OwnAddresses(pub watch::Receiver<Arc<BTreeSet<IpAddr>>>);
 
 impl ClientNetworks {
     /// Whether a client is let through.
@@ -22,13 +26,24 @@ impl ClientNetworks {
         let ip = peer.0.ip().to_canonical();
         self.networks.is_empty()
             || self.networks.iter().any(|net| net.contains(&ip))
-            || self.is_this_machine(peer)
+            || self.own_addresses.is_this_machine(peer)
     }
+}
 
+impl OwnAddresses {
     /// Whether it is a process of this machine, in its own network namespace.
     pub(super) fn is_this_machine(&self, peer: PeerAddr) -> bool {
         let ip = peer.0.ip().to_canonical();
-        ip.is_loopback() || self.own_addresses.borrow().contains(&ip)
+        ip.is_loopback() || self.0.borrow().contains(&ip)
+    }
+
+    /// Whose places it takes.
+    pub(super) fn client_of(&self, peer: PeerAddr) -> Client {
+        if self.is_this_machine(peer) {
+            Client::Machine
+        } else {
+            Client::Address(peer.0.ip().to_canonical())
+        }
     }
 }
 
@@ -41,7 +56,7 @@ mod tests {
         let own = BTreeSet::from(["10.77.0.1".parse().unwrap()]);
         let networks = |networks: &[&str]| ClientNetworks {
             networks: networks.iter().map(|net| net.parse().unwrap()).collect(),
-            own_addresses: watch::Sender::new(Arc::new(own.clone())).subscribe(),
+            own_addresses: OwnAddresses(watch::Sender::new(Arc::new(own.clone())).subscribe()),
         };
         let admits = |clients: &ClientNetworks, peer: &str| {
             clients.admit(PeerAddr::of(peer.parse().unwrap()))

@@ -28,7 +28,10 @@ use super::{
     accept::{Acceptor, Accepts, Listeners, Listens},
     carrier::Accepted,
 };
-use crate::model::{Family, OriginalDst, PeerAddr};
+use crate::{
+    model::{Family, OriginalDst, PeerAddr},
+    observability::metrics::Frontend,
+};
 
 /// How long a socket that was replaced is still accepted from: clients were on their way to it.
 const ON_THE_WAY: Duration = Duration::from_secs(10);
@@ -121,6 +124,7 @@ impl Transparent {
     ) -> io::Result<Self> {
         Ok(Self {
             acceptor: Acceptor::new(
+                Frontend::Transparent,
                 Listeners::new(listening, ON_THE_WAY)?,
                 Some(signs.accepting),
             ),

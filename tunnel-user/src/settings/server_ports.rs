@@ -1,16 +1,15 @@
 //! The ports of a server: those at which it listens, and those that it tunnels.
 
-use std::num::NonZeroU16;
-
 use ipnet::IpNet;
 
-use super::ServerArgs;
+use super::{LoopbackPortClients, ServerArgs};
 use crate::model::{HTTP_PORT, HTTPS_PORT, PortSet, TunnelPort};
 
 impl ServerArgs {
     /// The port for clients that name a node's kubelet by TLS, where there is one.
-    pub fn https_port(&self) -> Option<NonZeroU16> {
-        NonZeroU16::new(self.https_port.unwrap_or(self.by_name(HTTPS_PORT)))
+    pub fn https_port(&self) -> Option<u16> {
+        let port = self.https_port.unwrap_or(self.by_name(HTTPS_PORT));
+        (port != 0).then_some(port)
     }
 
     /// Where HTTP requests are received, if they are.
@@ -30,19 +29,29 @@ impl ServerArgs {
         }
     }
 
+    /// Whether ports that lead to a node's loopback are for this machine's own processes.
+    pub fn guards_loopback_ports(&self) -> bool {
+        self.loopback_port_clients == LoopbackPortClients::Host
+    }
+
     /// The ports that the server listens on, by the flag that names each.
     pub fn own_ports(&self) -> Vec<(&'static str, u16)> {
         let agents = (!self.kubernetes.relay_only).then_some(self.agent_port);
-        let https = self.https_port().map(NonZeroU16::get);
         let own = [
             ("--agent-port", agents),
             ("--redirect-port", Some(self.redirect_port.get())),
             ("--meta-port", Some(self.meta_port)),
-            ("--https-port", https),
+            ("--https-port", self.https_port()),
             ("--http-port", self.http_port()),
         ];
         let own = own.into_iter();
         own.filter_map(|(flag, port)| Some((flag, port?))).collect()
+    }
+
+    /// The same, as ports that are never tunnelled.
+    pub fn own_port_set(&self) -> PortSet {
+        let own = self.own_ports().into_iter();
+        own.filter_map(|(_, port)| TunnelPort::new(port)).collect()
     }
 
     /// All tunnelled ports: the kubelet's two and those that were asked for.

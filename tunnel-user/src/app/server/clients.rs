@@ -14,12 +14,11 @@ use crate::{
         node_table::{LogDedup, NodeTable},
     },
     frontend::{
-        Accepting, Carrier, ClientNetworks, Stops,
+        Accepting, Carrier, ClientNetworks, OwnAddresses, Stops,
         transparent::{AcceptSigns, Arrivals, OriginalDsts, Transparent, TransparentOptions},
     },
     model::{Family, OriginalDst},
     redirect::OriginalDestinations,
-    settings::LoopbackPortClients,
     tunnel::{Dialer, DialerOptions},
 };
 
@@ -82,7 +81,7 @@ impl Server {
             snapshots: self.components.platform.snapshots.clone(),
             own_addresses: self.components.own_addresses.clone(),
             surroundings: self.components.surroundings.clone(),
-            guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
+            guards_loopback_ports: self.args.guards_loopback_ports(),
             sessions: self.components.sessions.clone(),
             offline_nodes: self.args.offline_nodes,
             patient_until: self.patient_until,
@@ -187,7 +186,7 @@ impl Server {
         Carrier {
             clients: ClientNetworks {
                 networks: self.args.client_networks(),
-                own_addresses: self.components.own_addresses.clone(),
+                own_addresses: OwnAddresses(self.components.own_addresses.clone()),
             },
             dialer: self.dialer(),
             connections: self.components.metrics.connections.clone(),

@@ -7,9 +7,11 @@ use tokio::sync::watch;
 
 use super::{Server, awaited::Guard};
 use crate::{
-    frontend::http::{AllowedSources, HttpFrontend, HttpOptions},
+    frontend::{
+        OwnAddresses,
+        http::{AllowedSources, HttpFrontend, HttpOptions},
+    },
     model::AddressRanges,
-    settings::LoopbackPortClients,
 };
 
 impl Server {
@@ -22,7 +24,7 @@ impl Server {
             listener,
             HttpOptions {
                 allowed: self.allowed_sources(),
-                guards_loopback_ports: self.args.loopback_port_clients == LoopbackPortClients::Host,
+                guards_loopback_ports: self.args.guards_loopback_ports(),
                 snapshots: self.components.platform.snapshots.clone(),
                 dialer: self.dialer(),
                 connections: self.components.metrics.connections.clone(),
@@ -48,7 +50,7 @@ impl Server {
         };
         AllowedSources {
             networks,
-            own_addresses: self.components.own_addresses.clone(),
+            own_addresses: OwnAddresses(self.components.own_addresses.clone()),
         }
     }
 }

@@ -12,17 +12,13 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use self::listed::ListedPorts;
-use super::{Server, awaited::Guard};
+use super::{Server, awaited::Guard, sockets::at_bind_address};
 use crate::{
     app::socket_takeover::Offer,
-    bind,
     frontend::https::{Https, HttpsListening, HttpsOptions, HttpsSocket},
-    model::{HttpsTarget, PortSet, TunnelPort, is_https_listening_port},
-    settings::{LoopbackPortClients, ServerArgs},
+    model::{HttpsTarget, PortSet, is_https_listening_port},
+    settings::ServerArgs,
 };
-
-/// What to change where the port of kubelets' clients cannot be bound.
-const SETTING: &str = "--bind-address or --https-port";
 
 /// The sockets of this moment. Clones share them.
 #[derive(Clone)]
@@ -46,19 +42,14 @@ impl HttpsSockets {
         let (Some(port), ip) = (args.https_port(), args.bind_address) else {
             return Ok(None);
         };
-        let own = args.own_ports().into_iter();
-        let own = own.filter_map(|(_, port)| TunnelPort::new(port)).collect();
-        let kubelets = match offer.take_on(ip, port.get()) {
-            Some(socket) => socket,
-            None => bind::listen_on(ip, port.get(), SETTING)?,
-        };
+        let kubelets = at_bind_address(args, offer, port, "--https-port")?;
         let kubelets = (HttpsTarget::Kubelet, HttpsSocket(Arc::new(kubelets)));
         let is_listed = |address: SocketAddr| {
             is_https_listening_port(address.port()) && ip.is_none_or(|ip| ip == address.ip())
         };
         Ok(Some(Self(Arc::new(Shared {
             ip,
-            own,
+            own: args.own_port_set(),
             offered: Mutex::new(offer.take_all(is_listed)),
             listening: watch::Sender::new([kubelets].into()),
         }))))
@@ -101,7 +92,7 @@ impl Server {
         let options = HttpsOptions {
             snapshots,
             carrier: self.carrier(),
-            loopback_ports_for_all: self.args.loopback_port_clients == LoopbackPortClients::All,
+            guards_loopback_ports: self.args.guards_loopback_ports(),
             refusals: self.components.metrics.https_refusals.clone(),
         };
         let https = Https::new(sockets.0.listening.subscribe(), options);

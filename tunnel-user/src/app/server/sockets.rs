@@ -148,7 +148,7 @@ fn log(ports: &Ports, clients: &ClientSockets) {
 }
 
 /// A port where others come to this machine.
-fn at_bind_address(
+pub(super) fn at_bind_address(
     args: &ServerArgs,
     offer: &mut Offer,
     port: u16,

@@ -21,7 +21,10 @@ use super::{
     health::{AcceptHealth, Change},
     listeners::{Listeners, Listens},
 };
-use crate::{observability::readiness::Condition, tunnel::reset};
+use crate::{
+    observability::{metrics::Frontend, readiness::Condition},
+    tunnel::reset,
+};
 
 /// The pause after an accept that failed with nobody turned away.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +39,7 @@ pub struct Accepting {
 
 /// The accepting half of a frontend.
 pub(in crate::frontend) struct Acceptor<K, S> {
+    frontend: Frontend,
     listeners: Listeners<K, S>,
     reserve: Option<OwnedFd>,
     health: AcceptHealth,
@@ -45,11 +49,16 @@ pub(in crate::frontend) struct Acceptor<K, S> {
 
 impl<K: Copy + Ord, S: Listens> Acceptor<K, S> {
     /// Whoever is `told` hears whether clients can be accepted.
-    pub(in crate::frontend) fn new(listeners: Listeners<K, S>, told: Option<Accepting>) -> Self {
+    pub(in crate::frontend) fn new(
+        frontend: Frontend,
+        listeners: Listeners<K, S>,
+        told: Option<Accepting>,
+    ) -> Self {
         if let Some(told) = &told {
             told.condition.ready();
         }
         Self {
+            frontend,
             listeners,
             reserve: spare().ok(),
             health: AcceptHealth::default(),
@@ -124,25 +133,29 @@ impl<K: Copy + Ord, S: Listens> Acceptor<K, S> {
     }
 
     fn stopped(&self) {
-        let reason = cause(self.last_error.as_ref());
+        let (frontend, reason) = (self.frontend.as_str(), cause(self.last_error.as_ref()));
         let Some(told) = &self.told else {
-            tracing::warn!(reason, "clients are turned away");
+            tracing::warn!(frontend, reason, "clients are turned away");
             return;
         };
-        tracing::warn!(reason, "connects are no longer redirected");
+        tracing::warn!(frontend, reason, "connects are no longer redirected");
         told.condition.not_ready(reason);
     }
 
     fn resumed(&self) {
+        let frontend = self.frontend.as_str();
         let Some(told) = &self.told else {
-            tracing::info!("clients can be accepted again");
+            tracing::info!(frontend, "clients can be accepted again");
             return;
         };
-        tracing::info!("clients can be accepted again: connects are redirected");
+        tracing::info!(
+            frontend,
+            "clients can be accepted again: connects are redirected"
+        );
         told.condition.ready();
     }
 
-    /// From the first failure on: whom this loop turns away has not lost his way.
+    /// From the first failure on: a probe that this loop resets is not lost on its way.
     fn tell_others(&self) {
         let works = self.health.is_well();
         if let Some(told) = &self.told {

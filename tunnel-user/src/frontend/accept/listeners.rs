@@ -39,6 +39,12 @@ struct Listener<K> {
     until: Option<Instant>,
 }
 
+impl Listens for Arc<net::TcpListener> {
+    fn socket(&self) -> &Self {
+        self
+    }
+}
+
 impl<K: Copy + Ord, S: Listens> Listeners<K, S> {
     pub(in crate::frontend) fn new(
         published: watch::Receiver<BTreeMap<K, S>>,

@@ -1,12 +1,12 @@
 //! Who may use the port, by address.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::{
+    frontend::OwnAddresses,
     model::{AddressRanges, PeerAddr},
-    tunnel::Client,
 };
 
 /// The networks of clients. This machine's own processes always may: they reach the same ports by the redirect.
@@ -14,28 +14,20 @@ use crate::{
 pub struct AllowedSources {
     /// Besides this machine.
     pub networks: watch::Receiver<Arc<AddressRanges>>,
-    /// This machine's addresses.
-    pub own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    /// Tells who is of this machine.
+    pub own_addresses: OwnAddresses,
 }
 
 impl AllowedSources {
     pub(super) fn admit(&self, peer: PeerAddr) -> bool {
-        self.client(peer) == Client::Machine || self.networks.borrow().contains(peer.0.ip())
-    }
-
-    /// Whose places its requests take.
-    pub(super) fn client(&self, peer: PeerAddr) -> Client {
-        let ip = peer.0.ip().to_canonical();
-        if ip.is_loopback() || self.own_addresses.borrow().contains(&ip) {
-            Client::Machine
-        } else {
-            Client::Address(ip)
-        }
+        self.own_addresses.is_this_machine(peer) || self.networks.borrow().contains(peer.0.ip())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -45,7 +37,7 @@ mod tests {
         let networks = watch::Sender::new(Arc::new(networks));
         let allowed = AllowedSources {
             networks: networks.subscribe(),
-            own_addresses: watch::Sender::new(Arc::new(own)).subscribe(),
+            own_addresses: OwnAddresses(watch::Sender::new(Arc::new(own)).subscribe()),
         };
         let admits = |peer: &str| allowed.admit(PeerAddr::of(peer.parse().unwrap()));
         for peer in [

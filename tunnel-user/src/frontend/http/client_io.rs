@@ -17,11 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{
-    limits::{HEAD_FIELDS, HEAD_SIZE},
-    refusal::Refusal,
-    visit::Visit,
-};
+use super::{HEAD_FIELDS, HEAD_SIZE, refusal::Refusal, visit::Visit};
 use crate::tunnel::SharedSocket;
 
 /// Hears of what could not be read.

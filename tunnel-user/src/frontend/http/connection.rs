@@ -5,32 +5,24 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rustix::io::Errno;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    HEAD_FIELDS, HEAD_SIZE, Shared,
     client_io::ClientIo,
-    limits::{HEAD_FIELDS, HEAD_SIZE},
     proxy,
     visit::{Visit, Wait},
 };
 use crate::{
+    frontend::{Stops, linger},
     model::PeerAddr,
     observability::metrics::{Frontend, Outcome},
     tunnel::{LocalEnd as _, until_reset},
     wait::sleep_until_opt,
 };
-
-/// How long a client may take to read our last words and close: without the wait what it still sends would make the
-/// kernel throw them away.
-const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
-/// What is read of that meanwhile, and thrown away.
-const MOST_THROWN_AWAY: usize = 256 * 1024;
 
 /// How long a connection may take to send what has been waited for already when the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -45,20 +37,11 @@ pub(super) enum End {
     Drained,
 }
 
-/// How a connection is told to end.
-#[derive(Clone)]
-pub(super) struct Stops {
-    /// Answer what is under way, and close.
-    pub(super) drain: CancellationToken,
-    /// Reset it.
-    pub(super) abort: CancellationToken,
-}
-
-/// Serves a client until it, or one of the limits, has had enough.
+/// Serves a client until it closes or a limit is reached.
 pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>, stops: Stops) {
     let counted = shared.connections.open(Frontend::Http);
-    let client = shared.allowed.client(peer);
-    let visit = Arc::new(Visit::new(peer, client, shared.room.clone()));
+    let client = shared.allowed.own_addresses.client_of(peer);
+    let visit = Arc::new(Visit::new(peer, client, shared.lobby.clone()));
     let on_unread = Arc::clone(&shared).on_unread(peer);
     let io = ClientIo::new(socket, Arc::clone(&visit), on_unread);
     let socket = io.share();
@@ -69,7 +52,7 @@ pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>
         end = upgrading.run(&stops.abort).await;
     }
     if matches!(end, End::Over) {
-        let _ = timeout(LAST_WORDS_TIME, until_closed(&socket)).await;
+        let _ = timeout(linger::TIME, linger::until_closed(&socket)).await;
     }
     if matches!(end, End::Over | End::GivenUp) && !visit.is_cut() {
         socket.close_orderly();
@@ -112,7 +95,7 @@ async fn talk(
             () = sleep_until_opt(until) => return End::GivenUp,
             () = evicted => return End::GivenUp,
             _ = until_reset(socket) => return End::Reset,
-            () = stops.drain.cancelled(), if drained_by.is_none() => {
+            () = stops.accepting.cancelled(), if drained_by.is_none() => {
                 drained_by = Some(Instant::now() + DRAIN_TIME);
                 connection.as_mut().graceful_shutdown();
             }
@@ -138,23 +121,6 @@ impl From<End> for Outcome {
             End::Over | End::GivenUp => Self::Completed,
             End::Reset => Self::Reset,
             End::Drained => Self::Drained,
-        }
-    }
-}
-
-/// Reads what still comes of a client that is told nothing more.
-async fn until_closed(socket: &TcpStream) {
-    if rustix::net::shutdown(socket, rustix::net::Shutdown::Write) == Err(Errno::NOTCONN) {
-        return;
-    }
-    let mut thrown_away = 0;
-    let mut buffer = [0; 4096];
-    while thrown_away < MOST_THROWN_AWAY && socket.readable().await.is_ok() {
-        match socket.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(read) => thrown_away += read,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
         }
     }
 }

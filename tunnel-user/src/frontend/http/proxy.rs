@@ -4,7 +4,7 @@ use std::{fmt, future::pending, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::HOST,
+    header::{CONNECTION, HOST, TRANSFER_ENCODING},
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -56,17 +56,27 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (started, line) = (Instant::now(), Line::of(&request));
-    let (answering, place) = visit.begin(&shared.active);
-    let answered = match shared.admit(visit).and(place) {
-        Ok(()) => forward(shared, visit, request).await,
-        Err(refusal) => Err(refusal),
+    let refuse = |refusal: Refusal| {
+        tell(&refusal, visit.peer, Some(&line));
+        (refusal.response(), refusal.reason())
     };
-    let (response, reason) = match answered {
-        Ok(answer) => (answer.into_response(visit, answering), HttpReason::Answered),
+    let place = shared
+        .admit(visit)
+        .and_then(|()| visit.begin(&shared.active));
+    let (response, reason) = match place {
+        Ok(answering) => match forward(shared, visit, request).await {
+            Ok(answer) => (answer.into_response(visit, answering), HttpReason::Answered),
+            Err(refusal) => {
+                let (response, reason) = refuse(refusal);
+                (response.map(|body| body.answering(answering)), reason)
+            }
+        },
         Err(refusal) => {
-            tell(&refusal, visit.peer, Some(&line));
-            let response = refusal.response().map(|body| body.answering(answering));
-            (response, refusal.reason())
+            visit.turn_away();
+            let (mut response, reason) = refuse(refusal);
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            (response, reason)
         }
     };
     shared.requests.count(response.status(), reason);
@@ -128,6 +138,11 @@ fn route(shared: &Shared, visit: &Visit, parts: &Parts) -> Result<Route, Refusal
         .is_some_and(|scheme| *scheme != Scheme::HTTP)
     {
         return Err(Refusal::NotARequest("URL of another protocol than http"));
+    }
+    let coding = only(&parts.headers, &TRANSFER_ENCODING, "Transfer-Encoding")?;
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+        // It ends here with the chunks, and the target would not know that there was one.
+        return Err(Refusal::NotARequest("transfer coding but chunked"));
     }
     let host = only(&parts.headers, &HOST, "Host")?;
     let asked = Asked {

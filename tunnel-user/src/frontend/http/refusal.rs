@@ -51,7 +51,7 @@ pub(super) enum Refusal {
     #[error("this port takes requests, no {0}: send the request itself, with Host: NODE:PORT")]
     NotARequest(&'static str),
     #[error(
-        "no node that is tunnelled has the name or address {0}: see `culvert status` for those there are"
+        "no tunnelled node has the name or address {0}: see `kubectl get nodes`, or `culvert status` on the server"
     )]
     UnknownNode(String),
     #[error("{} is the address of several nodes ({}): name one in X-Tunnel-Proxy-Host", .0.address, names(.0))]

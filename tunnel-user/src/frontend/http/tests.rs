@@ -160,6 +160,17 @@ async fn at_the_stop_what_is_under_way_is_answered_and_idle_connections_are_clos
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_connecting_does_not_keep_the_server_from_ending() {
+    let mut stage = Stage::new().await;
+    // It is being accepted from.
+    stage.client().await.get("edge-9:80").await;
+    let crowd = stage.crowd();
+    stage.stop();
+    stage.ended().await;
+    patiently(crowd).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_outlives_the_drain_is_reset() {
     let mut stage = Stage::new().await;
     let mut client = stage.client().await;

@@ -25,12 +25,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    body::Upload,
-    idle::Idle,
-    limits::{HEAD_FIELDS, HEAD_SIZE},
-    refusal::Refusal,
-};
+use super::{HEAD_FIELDS, HEAD_SIZE, body::Upload, idle::Idle, refusal::Refusal};
 use crate::{
     model::{NodeName, OriginalDst},
     observability::chain,

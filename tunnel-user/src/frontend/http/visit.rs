@@ -4,6 +4,7 @@
 //!  waiting for a head: a place in the waiting room, which another source may take
 //!  being answered:     a place among the requests under way, which nobody takes
 //! ```
+//! Who may have no place of the second kind is told so in the first: whoever does not read that keeps nothing from others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
 use crate::{
     model::PeerAddr,
-    strangers::{Holder, Permit, Source, Stage, Turn},
+    strangers::{Lobby, Permit, Turn},
     tunnel::{Client, Places},
 };
 
@@ -21,7 +22,7 @@ use crate::{
 pub(super) struct Visit {
     pub(super) peer: PeerAddr,
     pub(super) client: Client,
-    room: Stage,
+    lobby: Lobby,
     state: Mutex<State>,
     /// Told when it is somebody else's turn.
     changed: Notify,
@@ -51,7 +52,7 @@ pub(super) struct Active(Arc<Mutex<Places>>);
 /// A request under way: lives until its answer, or what it was upgraded to, has ended.
 pub(super) struct Answering {
     visit: Arc<Visit>,
-    active: Option<Active>,
+    active: Active,
 }
 
 impl Active {
@@ -67,10 +68,10 @@ impl Active {
 }
 
 impl Visit {
-    pub(super) fn new(peer: PeerAddr, client: Client, room: Stage) -> Self {
+    pub(super) fn new(peer: PeerAddr, client: Client, lobby: Lobby) -> Self {
         let state = State {
             clock: HeadClock::new(Instant::now()),
-            waiting: Some(enter(&room, peer)),
+            waiting: Some(enter(&lobby, peer)),
             owes_answer: false,
             is_cut: false,
             upgrading: None,
@@ -78,27 +79,31 @@ impl Visit {
         Self {
             peer,
             client,
-            room,
+            lobby,
             state: Mutex::new(state),
             changed: Notify::new(),
         }
     }
 
-    /// A head has come: our turn, whether there is a place or not.
-    pub(super) fn begin(self: &Arc<Self>, active: &Active) -> (Answering, Result<(), Refusal>) {
+    /// A head has come: our turn, if there is a place.
+    pub(super) fn begin(self: &Arc<Self>, active: &Active) -> Result<Answering, Refusal> {
         let taken = active.lock().take(self.client);
+        taken.map_err(|_| Refusal::TooMany(self.peer.0.ip()))?;
         let mut state = self.state();
         state.clock.asked();
         state.waiting = None;
         state.owes_answer = true;
         drop(state);
         self.changed.notify_one();
-        let answering = Answering {
+        Ok(Answering {
             visit: Arc::clone(self),
-            active: taken.is_ok().then(|| active.clone()),
-        };
-        let too_many = |_| Refusal::TooMany(self.peer.0.ip());
-        (answering, taken.map_err(too_many))
+            active: active.clone(),
+        })
+    }
+
+    /// A head has come for which there is nothing but a last word: the time for the head is time for that, too.
+    pub(super) fn turn_away(&self) {
+        self.state().owes_answer = true;
     }
 
     /// Bytes have come.
@@ -166,10 +171,8 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(active) = &self.active {
-            active.lock().leave(self.visit.client);
-        }
-        let waiting = enter(&self.visit.room, self.visit.peer);
+        self.active.lock().leave(self.visit.client);
+        let waiting = enter(&self.visit.lobby, self.visit.peer);
         let mut state = self.visit.state();
         state.clock.answered(Instant::now());
         state.waiting = Some(waiting);
@@ -179,18 +182,18 @@ impl Drop for Answering {
 }
 
 /// A place of those that are waited for, if need be that of another.
-fn enter(room: &Stage, peer: PeerAddr) -> Permit {
-    room.enter(Holder::Source(Source::of(peer.0.ip())), Turn::Peers)
+fn enter(lobby: &Lobby, peer: PeerAddr) -> Permit {
+    lobby.enter(peer, Turn::Peers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn visit(last: u8, room: &Stage) -> Arc<Visit> {
+    fn visit(last: u8, lobby: &Lobby) -> Arc<Visit> {
         let ip = [10, 244, 0, last].into();
         let peer = PeerAddr((ip, 1).into());
-        Arc::new(Visit::new(peer, Client::Address(ip), room.clone()))
+        Arc::new(Visit::new(peer, Client::Address(ip), lobby.clone()))
     }
 
     fn is_evicted(visit: &Visit) -> bool {
@@ -200,12 +203,11 @@ mod tests {
 
     #[test]
     fn who_is_waited_for_makes_room_and_who_is_answered_does_not() {
-        let (room, active) = (Stage::new(1), Active::new(8));
-        let (first, second) = (visit(1, &room), visit(2, &room));
+        let (lobby, active) = (Lobby::new(1, 1), Active::new(8));
+        let (first, second) = (visit(1, &lobby), visit(2, &lobby));
         assert!(is_evicted(&first) && !is_evicted(&second));
-        let (answering, place) = second.begin(&active);
-        place.unwrap();
-        let third = visit(3, &room);
+        let answering = second.begin(&active).unwrap();
+        let third = visit(3, &lobby);
         assert!(second.wait().eviction.is_none() && second.wait().until.is_none());
         assert!(!is_evicted(&third));
         // Its answer over, it is waited for again.
@@ -215,21 +217,21 @@ mod tests {
 
     #[test]
     fn one_client_has_half_of_the_requests_under_way_and_gets_its_places_back() {
-        let (room, active) = (Stage::new(8), Active::new(4));
-        let visits = [1, 1, 1, 2].map(|last| visit(last, &room));
+        let (lobby, active) = (Lobby::new(8, 8), Active::new(4));
+        let visits = [1, 1, 1, 2].map(|last| visit(last, &lobby));
         let [one, two, three, of_another] = visits.each_ref().map(|visit| visit.begin(&active));
-        assert!(one.1.is_ok() && two.1.is_ok() && of_another.1.is_ok());
-        assert_eq!(three.1, Err(Refusal::TooMany([10, 244, 0, 1].into())));
-        drop((three.0, one.0));
-        assert_eq!(visits[0].begin(&active).1, Ok(()));
+        assert!(one.is_ok() && two.is_ok() && of_another.is_ok());
+        assert_eq!(three.err(), Some(Refusal::TooMany([10, 244, 0, 1].into())));
+        drop(one);
+        assert!(visits[0].begin(&active).is_ok());
     }
 
     #[test]
     fn what_is_written_before_a_head_or_after_its_answer_is_none() {
-        let (room, active) = (Stage::new(8), Active::new(8));
-        let visit = visit(1, &room);
+        let (lobby, active) = (Lobby::new(8, 8), Active::new(8));
+        let visit = visit(1, &lobby);
         assert!(!visit.owes_answer());
-        let (answering, _) = visit.begin(&active);
+        let answering = visit.begin(&active).unwrap();
         visit.flushed();
         assert!(visit.owes_answer(), "a piece of the answer");
         drop(answering);
@@ -239,5 +241,18 @@ mod tests {
         );
         visit.flushed();
         assert!(!visit.owes_answer());
+    }
+
+    #[test]
+    fn who_is_turned_away_still_makes_room_and_has_no_more_time() {
+        let lobby = Lobby::new(1, 1);
+        let first = visit(1, &lobby);
+        let until = first.wait().until;
+        first.turn_away();
+        assert!(first.owes_answer() && first.wait().until == until);
+        let _second = visit(2, &lobby);
+        assert!(is_evicted(&first));
+        first.flushed();
+        assert!(!first.owes_answer());
     }
 }

@@ -8,7 +8,7 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
+    io::{AsyncWriteExt as _, Interest},
     net::TcpStream,
 };
 use tokio_util::sync::CancellationToken;
@@ -16,24 +16,22 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HttpsOptions, Serving,
     client_hello::{self, ClientHello, HelloError, MOST_BYTES, Progress},
-    places::Place,
     refusal::{Alert, Refusal},
     route::Asked,
 };
 use crate::{
-    frontend::carrier::{Accepted, NotCarried},
+    frontend::{
+        carrier::{Accepted, NotCarried},
+        linger,
+    },
     model::{HttpsTarget, PeerAddr},
     observability::metrics::{Frontend, Outcome},
-    strangers::{Permit, within},
+    strangers::{Permit, Place, Turn, within},
     tunnel::{Destination, reset},
 };
 
 /// The longest wait for the hello. A client sends it with the packet that connects, or in the next one.
 const HELLO_TIME: Duration = Duration::from_secs(3);
-/// The longest wait for a client that is refused to take that.
-const FAREWELL_TIME: Duration = Duration::from_secs(1);
-/// What it may have said until then.
-const MOST_UNREAD: u64 = 64 * 1024;
 
 /// A client, and which port of a node it means.
 pub(super) struct Client {
@@ -74,9 +72,10 @@ impl Client {
                 stream,
                 outcome: Outcome::DialFailed,
             }) => {
-                let permit = &serving.places.say_farewell(peer).permit;
+                // It only has to take the refusal.
+                let place = serving.lobby.place(peer, Turn::Peers);
                 let refusal = Refusal::DialFailed;
-                serving.refuse(stream, peer, &refusal, permit).await;
+                serving.refuse(stream, peer, &refusal, &place.permit).await;
             }
             Err(NotCarried { stream, .. }) => reset(&stream),
             Ok(()) => {}
@@ -97,14 +96,14 @@ impl Serving {
         let HttpsOptions {
             snapshots,
             carrier,
-            loopback_ports_for_all,
+            guards_loopback_ports,
             ..
         } = &self.options;
         let asked = Asked {
             server_name: server_name.as_deref(),
             target,
-            may_use_loopback_ports: *loopback_ports_for_all
-                || carrier.clients.is_this_machine(client.peer),
+            may_use_loopback_ports: !guards_loopback_ports
+                || carrier.clients.own_addresses.is_this_machine(client.peer),
         };
         asked.destination(&snapshots.borrow())
     }
@@ -114,6 +113,7 @@ impl Serving {
         let reason = refusal.reason();
         self.options.refusals.count(reason);
         if refusal.is_news() {
+            // Counted apart by the log limiter.
             let about = reason.as_str();
             tracing::info!(%peer, about, %refusal, "refused a client of an HTTPS port");
         } else {
@@ -144,7 +144,7 @@ async fn hello(stream: &TcpStream) -> io::Result<Result<ClientHello, HelloError>
     }
 }
 
-/// What is there amounts to, once it is as much as is needed.
+/// Peeks and parses; `WouldBlock` until `needed` bytes are there.
 fn look(stream: &TcpStream, needed: usize) -> io::Result<Result<Progress, HelloError>> {
     let there = usize::try_from(ioctl_fionread(stream)?).unwrap_or(usize::MAX);
     if there < needed {
@@ -156,15 +156,12 @@ fn look(stream: &TcpStream, needed: usize) -> io::Result<Result<Progress, HelloE
     Ok(client_hello::read(&bytes))
 }
 
-/// Says why, and closes so that it arrives: bytes that nobody has read would make it a reset, by which some clients lose
-/// what came before.
+/// Says why, and closes so that it arrives.
 async fn say(mut stream: TcpStream, alert: Alert, permit: &Permit) {
     let farewell = async {
         stream.write_all(&alert.record()).await?;
-        stream.shutdown().await?;
-        let mut unread = (&mut stream).take(MOST_UNREAD);
-        tokio::io::copy(&mut unread, &mut tokio::io::sink()).await
+        linger::until_closed(&stream).await
     };
-    // Whether it listens is its own affair.
-    let _ = within(FAREWELL_TIME, permit, farewell).await;
+    // Best effort.
+    let _ = within(linger::TIME, permit, farewell).await;
 }

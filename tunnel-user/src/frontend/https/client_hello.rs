@@ -13,7 +13,7 @@ use self::fields::{Fields, TooShort};
 
 /// The longest hello: one with post-quantum keys has about 2 KiB, and no record holds more than this.
 const LONGEST: usize = 16 * 1024;
-/// In more pieces than these nobody sends one but to be a nuisance.
+/// No real client splits it further.
 const MOST_RECORDS: usize = 64;
 const RECORD_HEADER: usize = 5;
 /// The most bytes that are ever needed.

@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::*;
 use crate::{
-    frontend::ClientNetworks,
+    frontend::{ClientNetworks, OwnAddresses},
     model::{Admits, IdentityKey, Node, Snapshot, TunnelPort},
     observability::metrics::ServerMetrics,
     pki::provider,
@@ -50,7 +50,7 @@ impl Stage {
         let carrier = Carrier {
             clients: ClientNetworks {
                 networks: Vec::new(),
-                own_addresses: watch::Sender::default().subscribe(),
+                own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
             },
             dialer: Dialer::new(DialerOptions {
                 relay: None,
@@ -72,7 +72,7 @@ impl Stage {
             HttpsOptions {
                 snapshots,
                 carrier,
-                loopback_ports_for_all: false,
+                guards_loopback_ports: true,
                 refusals: metrics.https_refusals,
             },
         );

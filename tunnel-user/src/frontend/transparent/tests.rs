@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::*;
 use crate::{
-    frontend::ClientNetworks,
+    frontend::{ClientNetworks, OwnAddresses},
     model::{ARRIVED, Admits, IdentityKey, Node, PortSet, Snapshot},
     observability::{metrics::ServerMetrics, readiness::Readiness},
     tunnel::{
@@ -82,7 +82,7 @@ impl Frontend {
                 carrier: Carrier {
                     clients: ClientNetworks {
                         networks: Vec::new(),
-                        own_addresses: watch::Sender::default().subscribe(),
+                        own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
                     },
                     dialer,
                     connections: metrics.connections,

@@ -33,10 +33,10 @@ use crate::{
         events::Events,
         source::{Listing, LiveSessions, Source, SourceHealth, SourceOptions},
     },
-    model::{AddressRanges, NodeName, PortSet, SnapshotReader, TunnelPort},
+    model::{AddressRanges, NodeName, SnapshotReader},
     observability::readiness::Condition,
     pki::{AgentProof, Validity},
-    settings::{ServerArgs, ServerKubernetesArgs},
+    settings::ServerKubernetesArgs,
     wait::wait_for,
 };
 
@@ -191,7 +191,7 @@ impl Member<'_> {
             selectors: self.settings.node_selector.clone(),
             ports_config: self.settings.cluster.ports_config.clone(),
             extra_ports: args.ports.iter().copied().collect(),
-            reserved_ports: own_ports(args),
+            reserved_ports: args.own_port_set(),
             node_networks: args.node_networks.iter().copied().collect(),
             kubelet_ports: self.settings.kubelet_ports.iter().copied().collect(),
             api_server,
@@ -339,15 +339,6 @@ impl Member<'_> {
         self.run_in_service("approving certificates", |end| approver.run(end));
         Some(counts)
     }
-}
-
-/// The ports that the server itself listens on are never tunnelled.
-fn own_ports(args: &ServerArgs) -> PortSet {
-    args.own_ports()
-        .into_iter()
-        .map(|(_, port)| port)
-        .filter_map(TunnelPort::new)
-        .collect()
 }
 
 /// Keeps the condition true: there is a snapshot to serve.

@@ -1,7 +1,7 @@
 //! What clients may cost.
 
 use super::stage::Stage;
-use crate::frontend::http::limits::{HEAD_FIELDS, HEAD_SIZE};
+use crate::frontend::http::{HEAD_FIELDS, HEAD_SIZE};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_are_too_large_are_refused_with_the_limit() {

@@ -130,6 +130,7 @@ async fn what_two_readers_could_take_for_two_requests_is_one_or_none() {
         "Content-Length: +4",
         "Content-Length: 0x4",
         "Transfer-Encoding: gzip",
+        "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: chunked, gzip",
         "Transfer-Encoding: xchunked",
         "Transfer-Encoding : chunked",

@@ -1,19 +1,20 @@
 //! A frontend of a server with one agent, and the two ends that speak to it byte by byte.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     frontend::{
-        Stops,
+        OwnAddresses, Stops,
         http::{AllowedSources, HttpFrontend, HttpOptions},
     },
     model::{Admits, IdentityKey, Node, PortSet, Snapshot, TunnelPort},
@@ -88,7 +89,7 @@ impl Stage {
         let options = HttpOptions {
             allowed: AllowedSources {
                 networks: watch::Sender::default().subscribe(),
-                own_addresses: watch::Sender::default().subscribe(),
+                own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
             },
             guards_loopback_ports: true,
             dialer: Dialer::new(DialerOptions {
@@ -132,6 +133,22 @@ impl Stage {
         Wire(patiently(TcpStream::connect(self.address)).await.unwrap())
     }
 
+    /// Some that connect again and again, no faster than they are accepted, for as long as anybody listens.
+    pub(super) fn crowd(&self) -> AbortOnDropHandle<()> {
+        let address = self.address;
+        let connects = move || async move {
+            while let Ok(client) = TcpStream::connect(address).await {
+                // No port waits for its end.
+                client.set_zero_linger().unwrap();
+                drop(client);
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            join_all((0..8).map(|_| connects())).await;
+        }))
+    }
+
     /// The target's end of the next connection to it.
     pub(super) async fn accept(&self) -> Wire {
         Wire(patiently(self.target.accept()).await.unwrap().0)
@@ -139,7 +156,7 @@ impl Stage {
 
     /// Whether anybody has connected to the target.
     pub(super) async fn is_untouched(&self) -> bool {
-        let soon = std::time::Duration::from_millis(50);
+        let soon = Duration::from_millis(50);
         timeout(soon, self.target.accept()).await.is_err()
     }
 
