@@ -12,8 +12,8 @@ use crate::stage::{PATIENCE, culvert};
 use crate::tunnelled::Tunnelled;
 use crate::{observers, pods};
 
-/// Less than what two edges send until metrics-server has figures (12 KB), and Prometheus one answer to each job (66 KB);
-/// more than what one of them sends.
+/// Less than what two edges send until metrics-server has figures (12 KB), and Prometheus one answer to each job (66
+/// KB); more than what one of them sends.
 const FIGURES: u64 = 8_000;
 const METRICS: u64 = 40_000;
 

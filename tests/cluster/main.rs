@@ -1,5 +1,5 @@
-//! Culvert on a real Kubernetes cluster: kube-apiserver, kubelets, containerd and kubectl as they are. One cluster serves
-//! the whole run; tests take place one after the other (`cargo xtask test --only cluster`). They need root.
+//! Culvert on a real Kubernetes cluster: kube-apiserver, kubelets, containerd and kubectl as they are. One cluster
+//! serves the whole run; tests take place one after the other (`cargo xtask test --only cluster`). They need root.
 //! They come in the order of their names: those of `bare` are about a cluster on which Culvert is not installed yet,
 //! and `uninstall`, the last, takes it away.
 

@@ -1,5 +1,5 @@
-//! A server that takes no agents, with the rights that the manifests give to one on a cloud node. It runs on the control
-//! plane's machine as if that were another, as the only pod there with that service account.
+//! A server that takes no agents, with the rights that the manifests give to one on a cloud node. It runs on the
+//! control plane's machine as if that were another, as the only pod there with that service account.
 
 use culvert_tests::Daemon;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, repository, wait_until};

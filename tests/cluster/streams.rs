@@ -58,9 +58,9 @@ fn logs_of_an_edge_pod_are_whole_and_followed_as_they_come() {
     }
 }
 
-/// Up to 1.35 the API server speaks SPDY with kubelets, whatever kubectl speaks with it. Kubelets of 1.36 and newer say that
-/// they speak WebSocket ([KEP-4006](https://github.com/kubernetes/enhancements/issues/4006)), and the other tests of this
-/// file go over that then.
+/// Up to 1.35 the API server speaks SPDY with kubelets, whatever kubectl speaks with it. Kubelets of 1.36 and newer say
+/// that they speak WebSocket ([KEP-4006](https://github.com/kubernetes/enhancements/issues/4006)), and the other tests
+/// of this file go over that then.
 #[test]
 fn the_newest_kubelets_are_spoken_websocket_with() {
     let cluster = culvert();

@@ -12,8 +12,8 @@ const LOAD: usize = 1 << 20;
 /// How long a session that stands still may take to be replaced.
 const REPLACED: Duration = Duration::from_secs(30);
 
-/// Drops what is larger than 1300 bytes and comes in through that port of the router. The ends send each segment as a packet of
-/// its own, as they do on a wire.
+/// Drops what is larger than 1300 bytes and comes in through that port of the router. The ends send each segment as a
+/// packet of its own, as they do on a wire.
 fn narrow(stage: &Stage, port: &str) {
     let drop = format!("iifname \"{port}\" meta length > 1300 drop");
     let chain = format!("chain forward {{ type filter hook forward priority -10; {drop}; }}");
@@ -33,7 +33,8 @@ fn transfer(mut from: TcpStream, mut to: TcpStream) -> bool {
     sending.join().unwrap().is_ok() && arrived
 }
 
-/// A transfer ends the session, whose successor carries the next one; which end names the cause is which end's packets are lost.
+/// A transfer ends the session, whose successor carries the next one; which end names the cause is which end's packets
+/// are lost.
 fn is_replaced(outward: bool) {
     let stage = Stage::new();
     let target = stage.listen(NODE);

@@ -1,5 +1,5 @@
-//! The control plane's own addresses come late, change and go: the redirect leads to one that is there, or the server says
-//! why it cannot.
+//! The control plane's own addresses come late, change and go: the redirect leads to one that is there, or the server
+//! says why it cannot.
 
 use std::time::{Duration, Instant};
 

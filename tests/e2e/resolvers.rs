@@ -58,8 +58,8 @@ impl Drop for Resolver {
     }
 }
 
-/// To the one question of a query ([RFC 1035](https://www.rfc-editor.org/rfc/rfc1035), section 4.1): the server's address, if
-/// it asks for addresses of IPv4, or that there is none.
+/// To the one question of a query ([RFC 1035](https://www.rfc-editor.org/rfc/rfc1035), section 4.1): the server's
+/// address, if it asks for addresses of IPv4, or that there is none.
 fn answer(query: &[u8]) -> Vec<u8> {
     const HEADER: usize = 12;
     let name = query[HEADER..].iter().position(|byte| *byte == 0).unwrap() + 1;

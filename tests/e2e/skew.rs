@@ -5,8 +5,8 @@ use culvert_tests::report::Hashes;
 
 use crate::stage::{NODE, OTHER, PATIENCE, Stage};
 
-/// What a pair of versions has to do: carry bytes unchanged in both directions, tell why a dial fails, and let an agent that
-/// stops finish.
+/// What a pair of versions has to do: carry bytes unchanged in both directions, tell why a dial fails, and let an agent
+/// that stops finish.
 fn serves(stage: &Stage, server: &mut Daemon, agent: &mut Daemon) {
     let _target = stage.target(&format!("--bind {NODE} --hash"));
     let hash = format!("hash --to {NODE} --connections 8 --min 1 --max 4194304 --seconds 60");

@@ -1,4 +1,5 @@
-//! A connection over a long link: what its client says first goes with the dial, and its window follows what its reader takes.
+//! A connection over a long link: what its client says first goes with the dial, and its window follows what its reader
+//! takes.
 
 use std::io::{Read as _, Write as _};
 use std::thread;

@@ -11,8 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// The longest that a link lasts.
 const SECONDS: &str = "3600";
 
-/// What leads from one address in a network to another that is reached from there, and takes so long each way; it accepts when
-/// this returns, and ends with the guard.
+/// What leads from one address in a network to another that is reached from there, and takes so long each way; it
+/// accepts when this returns, and ends with the guard.
 pub fn start(
     namespace: &NetNs,
     from: SocketAddr,

@@ -9,8 +9,9 @@ use tunnel_user::{
     observability::logging,
 };
 
-/// Gives back within a second what a burst has left: with the C library's a session takes 5 KiB more, and 18 KiB after all agents
-/// have come back. How it is set stands in `.cargo/config.toml`, what was compared in docs/benchmarks.md. Not where the size of pages may be another than on the machine that builds, which is built in.
+/// Gives back within a second what a burst has left: with the C library's a session takes 5 KiB more, and 18 KiB after
+/// all agents have come back. How it is set stands in `.cargo/config.toml`, what was compared in docs/benchmarks.md.
+/// Not where the size of pages may be another than on the machine that builds, which is built in.
 #[cfg(target_arch = "x86_64")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -12,8 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::model::Mark;
 
-/// Bytes of data in a small segment, in both directions: what the kernel itself falls back to where a path is found to lose large
-/// ones ([`TCP_BASE_MSS`]).
+/// Bytes of data in a small segment, in both directions: what the kernel itself falls back to where a path is found to
+/// lose large ones ([`TCP_BASE_MSS`]).
 ///
 /// [`TCP_BASE_MSS`]: https://github.com/torvalds/linux/blob/v5.10/include/net/tcp.h#L63
 pub(crate) const SMALL_SEGMENT: u32 = 1024;

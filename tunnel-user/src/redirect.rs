@@ -225,8 +225,8 @@ impl Redirect {
         Ok(())
     }
 
-    /// Sends connects to these listeners from now on, which are accepted from already. False if the gate leads there, is
-    /// closed, or is another server's.
+    /// Sends connects to these listeners from now on, which are accepted from already. False if the gate leads there,
+    /// is closed, or is another server's.
     ///
     /// # Errors
     /// When a listener is no place to redirect to, or the kernel refuses.

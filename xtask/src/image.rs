@@ -1,7 +1,7 @@
 //! `cargo xtask image`: Culvert as an OCI image archive, made without an engine.
 //!
-//! The image is one static binary and nothing else. Built for release, the binary is the same whenever and wherever it is built from the same
-//! sources with the same compilers, and so is the archive.
+//! The image is one static binary and nothing else. Built for release, the binary is the same whenever and wherever it
+//! is built from the same sources with the same compilers, and so is the archive.
 
 mod archive;
 mod common;
@@ -131,8 +131,8 @@ fn build_release() -> Result<PathBuf> {
     Ok(target.join(host).join("release").join("culvert"))
 }
 
-/// With the libraries that the tests are built with: only our own code is compiled, and libc is linked into the program. It
-/// is kept apart from the program that other tests start.
+/// With the libraries that the tests are built with: only our own code is compiled, and libc is linked into the
+/// program. It is kept apart from the program that other tests start.
 fn build_for_tests(more: &[&str]) -> Result<PathBuf> {
     let output = directory().join("build");
     let mut cargo = shell::cargo(["rustc", "--quiet", "--package", "tunnel-user"]);

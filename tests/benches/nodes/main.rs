@@ -1,5 +1,5 @@
-//! What it costs that one node of many changes, from the snapshot to the kernel's table: 100 changes a second, one after
-//! the other, as when a cluster is rolled.
+//! What it costs that one node of many changes, from the snapshot to the kernel's table: 100 changes a second, one
+//! after the other, as when a cluster is rolled.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

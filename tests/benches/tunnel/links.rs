@@ -4,9 +4,9 @@
 //! ```text
 //! client ── redirect, or konnectivity's socket ── server ── link (half a round trip each way) ── agent ── target
 //! ```
-//! The link delays, and does nothing else: it loses nothing and is as fast as the machine. It ends TCP on both sides, as a proxy
-//! would, so TCP's own windows (`tcp_rmem`, congestion control) see no delay: on a real link they bound both alike. Each cell
-//! begins with a fresh server and agent.
+//! The link delays, and does nothing else: it loses nothing and is as fast as the machine. It ends TCP on both sides,
+//! as a proxy would, so TCP's own windows (`tcp_rmem`, congestion control) see no delay: on a real link they bound both
+//! alike. Each cell begins with a fresh server and agent.
 
 mod konnectivity;
 

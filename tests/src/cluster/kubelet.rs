@@ -12,7 +12,8 @@ use super::{Directory, Machine, Role, container_runtime, kubeconfig};
 use crate::{cgroup, programs::Kubernetes};
 
 pub(super) const NAME: &str = "kubelet";
-/// Where it listens for device plugins, a [constant](https://github.com/kubernetes/kubernetes/blob/v1.34.4/staging/src/k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/constants.go#L37).
+/// Where it listens for device plugins, a
+/// [constant](https://github.com/kubernetes/kubernetes/blob/v1.34.4/staging/src/k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/constants.go#L37).
 pub(super) const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins/kubelet.sock";
 /// What makes a node Culvert's, as `OpenYurt` labels it.
 const EDGE_LABEL: &str = "openyurt.io/is-edge-worker=true";

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::kubectl::wait_until;
 use super::{BUSYBOX, Cluster};
 
-/// How long a pod may take on a machine that does much else. A kubelet that has been without the API server asks it again after up
-/// to a minute: <https://github.com/kubernetes/client-go/blob/v0.34.4/tools/cache/reflector.go#L283>.
+/// How long a pod may take on a machine that does much else. A kubelet that has been without the API server asks it
+/// again after up to a minute: <https://github.com/kubernetes/client-go/blob/v0.34.4/tools/cache/reflector.go#L283>.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Cluster {

@@ -1,5 +1,5 @@
-//! A Prometheus that scrapes kubelet and `cAdvisor` of every node by IP: on the control plane itself, or in a pod there.
-//! Debian's knows nothing of Kubernetes and is told the addresses that it would else read from the Nodes.
+//! A Prometheus that scrapes kubelet and `cAdvisor` of every node by IP: on the control plane itself, or in a pod
+//! there. Debian's knows nothing of Kubernetes and is told the addresses that it would else read from the Nodes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -120,8 +120,9 @@ impl Cluster {
     }
 }
 
-/// Kubelets of one kernel share the directory of their socket for device plugins, whatever their own is called: each clears it
-/// before it listens there, and ends if another did so in between. So the next one waits until this one listens.
+/// Kubelets of one kernel share the directory of their socket for device plugins, whatever their own is called: each
+/// clears it before it listens there, and ends if another did so in between. So the next one waits until this one
+/// listens.
 fn wait_for_kubelet(machine: &Machine) -> Result<()> {
     let sockets = machine.launch("cat").arg("/proc/net/unix");
     until("the kubelet listens for device plugins", PATIENCE, || {

@@ -1,5 +1,5 @@
-//! Collects a child's two streams line by line, and lets a test wait for a line. Each stream has a reader of its own: of
-//! what a child says on both at once, only the order within a stream is certain.
+//! Collects a child's two streams line by line, and lets a test wait for a line. Each stream has a reader of its own:
+//! of what a child says on both at once, only the order within a stream is certain.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Write as _};

@@ -1,4 +1,5 @@
-//! What a server publishes of the certificate by which other servers know it: the TLS configuration of its links to them.
+//! What a server publishes of the certificate by which other servers know it: the TLS configuration of its links to
+//! them.
 
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ pub(super) use self::{
 };
 use crate::bind::BACKLOG;
 
-/// How often the accept loop looks after its sockets and shows that it is alive. The kernel programs let connects pass when
-/// it has not for some seconds.
+/// How often the accept loop looks after its sockets and shows that it is alive. The kernel programs let connects pass
+/// when it has not for some seconds.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A queue that stays empty this long is empty.
 const QUEUE_PAUSE: Duration = Duration::from_millis(50);

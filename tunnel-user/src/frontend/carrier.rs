@@ -1,4 +1,5 @@
-//! What every frontend does with a client: lets it in or not, dials for it, carries it, counts it and tells how it ended.
+//! What every frontend does with a client: lets it in or not, dials for it, carries it, counts it and tells how it
+//! ended.
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::{net::TcpStream, time::Instant};

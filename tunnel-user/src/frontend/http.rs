@@ -8,8 +8,8 @@
 //! is not open to HTTP, gets no connection to a node.
 //!
 //! A connection that is waited for holds a task and what it has sent of a head. A request under way holds at most a
-//! buffer of `HEAD_SIZE` bytes in each direction at each of its two ends, besides what its connection through the tunnel
-//! draws from the process's budget.
+//! buffer of `HEAD_SIZE` bytes in each direction at each of its two ends, besides what its connection through the
+//! tunnel draws from the process's budget.
 
 mod allowed;
 mod body;

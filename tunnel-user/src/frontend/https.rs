@@ -1,13 +1,13 @@
-//! The HTTPS frontend: clients that know a node by its name. It reads the name from the `ClientHello`, which nothing hides,
-//! and carries the bytes to the node as they are: the client's own identity and the target's own certificate meet end to
-//! end, and nobody gets by this server what it could not get at the target itself.
+//! The HTTPS frontend: clients that know a node by its name. It reads the name from the `ClientHello`, which nothing
+//! hides, and carries the bytes to the node as they are: the client's own identity and the target's own certificate
+//! meet end to end, and nobody gets by this server what it could not get at the target itself.
 //!
 //! ```text
 //!  accept --a place--> hello --name--> node, port --Dialer--> carried
 //!                        \---- none, unknown, no hello: an alert, a counter and a line
 //! ```
-//! Anyone on the network may connect. Until its hello has come, a client has one of a bounded number of places, for three
-//! seconds; what it has said stays in the kernel's buffer.
+//! Anyone on the network may connect. Until its hello has come, a client has one of a bounded number of places, for
+//! three seconds; what it has said stays in the kernel's buffer.
 
 mod client;
 mod client_hello;

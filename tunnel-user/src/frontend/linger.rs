@@ -1,5 +1,5 @@
-//! A close that lets our last words arrive: bytes that nobody has read would make it a reset, by which some clients lose
-//! what came before.
+//! A close that lets our last words arrive: bytes that nobody has read would make it a reset, by which some clients
+//! lose what came before.
 
 use std::{
     io::{self, ErrorKind},

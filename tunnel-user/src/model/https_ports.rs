@@ -1,14 +1,14 @@
-//! At which ports a server takes clients that speak TLS. What they say is encrypted, so the port at which they arrive has to
-//! tell which port of the node they mean.
+//! At which ports a server takes clients that speak TLS. What they say is encrypted, so the port at which they arrive
+//! has to tell which port of the node they mean.
 //!
 //! | the client means | it arrives at |
 //! |---|---|
 //! | the kubelet | `--https-port` |
 //! | another port of a node, listed as one of HTTPS | 20000 and the last four digits of that port: 29443 for 9443 |
 //!
-//! Whoever routes clients here (a Service's `targetPort`) has to know the port without asking a server, and each server has
-//! to choose the same. The port itself would not do: what listens on it at an edge node usually does so on this machine as
-//! well. 20000 to 29999 are below node ports and local ports.
+//! Whoever routes clients here (a Service's `targetPort`) has to know the port without asking a server, and each server
+//! has to choose the same. The port itself would not do: what listens on it at an edge node usually does so on this
+//! machine as well. 20000 to 29999 are below node ports and local ports.
 
 use std::collections::BTreeMap;
 

@@ -61,8 +61,8 @@ pub enum AddressHolder {
 }
 
 impl Snapshot {
-    /// Builds the snapshot of these nodes, all of which are reached on `ports`. Plain HTTP may be spoken on each but the
-    /// kubelet's, unless the source knows better.
+    /// Builds the snapshot of these nodes, all of which are reached on `ports`. Plain HTTP may be spoken on each but
+    /// the kubelet's, unless the source knows better.
     pub fn new(nodes: impl IntoIterator<Item = impl Into<Arc<Node>>>, ports: PortSet) -> Self {
         let nodes: BTreeMap<_, _> = nodes
             .into_iter()

@@ -95,8 +95,8 @@ pub fn agent_identity(
     })
 }
 
-/// The machine whose server this certificate lets relay; `None` if it is no such certificate. It must have been verified
-/// before.
+/// The machine whose server this certificate lets relay; `None` if it is no such certificate. It must have been
+/// verified before.
 pub fn relay_machine(leaf: &CertificateDer<'_>) -> Result<Option<NodeName>, UnprovedIdentity> {
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_| UnprovedIdentity::Unreadable)?;

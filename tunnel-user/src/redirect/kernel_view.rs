@@ -1,5 +1,5 @@
-//! What the kernel's tables hold, remembered, so that the change of one node costs what it changes: nothing is read, and
-//! only its entries are compared and written.
+//! What the kernel's tables hold, remembered, so that the change of one node costs what it changes: nothing is read,
+//! and only its entries are compared and written.
 //!
 //! Whoever else may have written them makes it worthless: another server, or a person with `bpftool`. So it is
 //! forgotten when this server is put in charge, after every write that fails, and after a while.

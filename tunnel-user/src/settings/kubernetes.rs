@@ -120,17 +120,18 @@ pub struct ServerKubernetesArgs {
     )]
     pub agent_service_account: ObjectName,
 
-    /// Take no agents: connections of this machine's clients are carried by the cluster's servers, as on a worker of the
-    /// cloud
+    /// Take no agents: connections of this machine's clients are carried by the cluster's servers, as on a worker of
+    /// the cloud
     ///
-    /// Such a server asks for its relay's certificate and nothing else: it approves nothing, and writes nothing into the
-    /// cluster.
+    /// Such a server asks for its relay's certificate and nothing else: it approves nothing, and writes nothing into
+    /// the cluster.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",
           hide_default_value = true)]
     pub relay_only: bool,
 
-    /// Service account of servers that only relay: who may ask for a relay's certificate for the machine its pod runs on
+    /// Service account of servers that only relay: who may ask for a relay's certificate for the machine its pod runs
+    /// on
     #[arg(
         long,
         value_name = "NAMESPACE/NAME",

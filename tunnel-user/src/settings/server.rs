@@ -155,8 +155,8 @@ pub struct ServerArgs {
     )]
     pub pod_ranges: Vec<PodRange>,
 
-    /// Who may use the redirect and the HTTPS ports (repeatable, or a comma list): `host` is the network namespace of the
-    /// server, a network is that of pods, or of others at the HTTPS ports [default: everybody]
+    /// Who may use the redirect and the HTTPS ports (repeatable, or a comma list): `host` is the network namespace of
+    /// the server, a network is that of pods, or of others at the HTTPS ports [default: everybody]
     #[arg(
         long,
         value_name = "CIDR|host",

@@ -62,8 +62,8 @@ impl ServerArgs {
             .collect()
     }
 
-    /// A port for clients that name nodes, by default: they dial a Service of the cluster, which leads to servers that take
-    /// agents.
+    /// A port for clients that name nodes, by default: they dial a Service of the cluster, which leads to servers that
+    /// take agents.
     fn by_name(&self, port: u16) -> u16 {
         let kubernetes = &self.kubernetes;
         if kubernetes.cluster.kubernetes && !kubernetes.relay_only {

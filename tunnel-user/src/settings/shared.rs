@@ -39,17 +39,17 @@ pub struct SessionArgs {
 
     /// The most bytes in flight in one direction of one connection (16KiB to 64MiB)
     ///
-    /// A connection begins with 256KiB, or this if it is less, and has fewer while more are open than --memory-limit has room
-    /// for. Its window grows with what its reader takes in a round trip, as far as --session-memory reaches; one
-    /// that is not read keeps what it has. A single connection carries at most one window per round trip: 16MiB is 1 Gbit/s at
-    /// 130 ms.
+    /// A connection begins with 256KiB, or this if it is less, and has fewer while more are open than --memory-limit
+    /// has room for. Its window grows with what its reader takes in a round trip, as far as --session-memory reaches;
+    /// one that is not read keeps what it has. A single connection carries at most one window per round trip: 16MiB is
+    /// 1 Gbit/s at 130 ms.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = window)]
     pub connection_window: ByteSize,
 
     /// What the windows of a session's connections may be larger than 256KiB, all together, at this end (0B or more)
     ///
-    /// Each may take half of what the others leave. An end holds as much only for readers that have stopped after they were
-    /// fast, and altogether no more than --memory-limit has room for.
+    /// Each may take half of what the others leave. An end holds as much only for readers that have stopped after they
+    /// were fast, and altogether no more than --memory-limit has room for.
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     pub session_memory: ByteSize,
 

@@ -63,8 +63,8 @@ pub struct Transfer {
     pub end: Result<(), CarryError>,
 }
 
-/// What the connections of one session have in common. From it, each window knows how large it should be and may be. Clones are
-/// the same.
+/// What the connections of one session have in common. From it, each window knows how large it should be and may be.
+/// Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionFlow {
     pub(crate) counters: Arc<ByteCounters>,

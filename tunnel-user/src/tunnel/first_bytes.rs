@@ -1,8 +1,8 @@
-//! What a client has said before its dial leaves. It travels with the dial, so that the first flight of a TLS client costs
-//! no round trip of its own.
+//! What a client has said before its dial leaves. It travels with the dial, so that the first flight of a TLS client
+//! costs no round trip of its own.
 //!
-//! - Bytes that may have left are gone with a dial that fails: they are never sent a second time, and so such a dial is not
-//!   tried again.
+//! - Bytes that may have left are gone with a dial that fails: they are never sent a second time, and so such a dial is
+//!   not tried again.
 //! - All dials of a node share one control stream. What waits there is bounded, and counted as held until it is sent,
 //!   also when its client has gone: a client that says much and leaves costs others nothing.
 
@@ -29,7 +29,8 @@ use super::{
 
 /// The most that waits on the control stream of a session: on a slow link it is ahead of the dials that come next.
 const MOST_WAITING: usize = 32 * 1024;
-/// The part of a round trip for which a dial waits for the first bytes, which would cost a whole one if they came after it.
+/// The part of a round trip for which a dial waits for the first bytes, which would cost a whole one if they came after
+/// it.
 const WAIT: u32 = 16;
 /// Less is not waited for: timers are not that fine. More neither: some clients let the other end speak first.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
@@ -59,7 +60,8 @@ struct Read {
 }
 
 impl<'a> FirstBytes<'a> {
-    /// The most that travels with a dial: more than a `ClientHello` with post-quantum keys, and than the head of a request.
+    /// The most that travels with a dial: more than a `ClientHello` with post-quantum keys, and than the head of a
+    /// request.
     pub(super) const MOST: usize = 16 * 1024;
 
     /// What is there to be read of this client.

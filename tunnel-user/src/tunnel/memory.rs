@@ -44,7 +44,8 @@ struct Counts {
     received: AtomicU64,
     /// Of those, what is beyond the smallest windows and what these have grown.
     beyond: AtomicU64,
-    /// Of those, what is beyond the first windows and what these have grown: peers were told of it by windows that have shrunk.
+    /// Of those, what is beyond the first windows and what these have grown: peers were told of it by windows that have
+    /// shrunk.
     uncovered: AtomicU64,
     unsent: AtomicU64,
     /// Of those, what was drawn.
@@ -243,8 +244,8 @@ impl ConnectionShare {
         Some(self.read_memory(bytes, bytes))
     }
 
-    /// Memory for one read of up to `wanted` bytes, and of how many: if there is none left beyond the shares, of as many as
-    /// the connection's own share lets it.
+    /// Memory for one read of up to `wanted` bytes, and of how many: if there is none left beyond the shares, of as
+    /// many as the connection's own share lets it.
     pub(crate) fn read_of(&self, wanted: usize) -> (usize, ReadMemory) {
         let drawn = self.draw_read(wanted).map(|memory| (wanted, memory));
         drawn.unwrap_or_else(|| {
@@ -272,8 +273,8 @@ impl Drop for ConnectionShare {
 }
 
 impl Received {
-    /// The connection holds more now. Windows keep all connections together within the limit; where a peer fills more than is
-    /// drawn for its own, and there is nothing left for that, its connection is the one that cannot go on.
+    /// The connection holds more now. Windows keep all connections together within the limit; where a peer fills more
+    /// than is drawn for its own, and there is nothing left for that, its connection is the one that cannot go on.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Overflow> {
         self.count(bytes as u64, self.growth);
         let Counts {

@@ -28,9 +28,9 @@ const FIRST_WINDOW: u32 = 256 * 1024;
 
 /// Limits of one session; both ends have their own.
 ///
-/// For a connection that is not read, an end holds its first window, and of what it has taken from the socket the same and one
-/// frame; there are up to `max_connections` of these. What windows have grown by then may be held besides, `session_memory` of all
-/// together. A connection that is idle holds no buffer at all.
+/// For a connection that is not read, an end holds its first window, and of what it has taken from the socket the same
+/// and one frame; there are up to `max_connections` of these. What windows have grown by then may be held besides,
+/// `session_memory` of all together. A connection that is idle holds no buffer at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// The most bytes of one connection, in each direction, that may be under way or wait for its reader.

@@ -1,5 +1,6 @@
-//! An OCI image archive without an engine: an [image layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md)
-//! in a tar, byte for byte the same for the same input.
+//! An OCI image archive without an engine: an [image
+//! layout](https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md) in a tar, byte for byte the same
+//! for the same input.
 //!
 //! ```text
 //! oci-layout, index.json ─> blobs/sha256/manifest ─> config, layer
@@ -86,8 +87,8 @@ impl Image {
     }
 }
 
-/// This machine's, as [Go](https://go.dev/doc/install/source#environment) and so the specification call it: what is in an image was built
-/// for it.
+/// This machine's, as [Go](https://go.dev/doc/install/source#environment) and so the specification call it: what is in
+/// an image was built for it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,7 +1,8 @@
-//! Yurt-Tunnel as its users run it: in pods, with the objects of the manifests of `OpenYurt` 1.0, the last that there were.
+//! Yurt-Tunnel as its users run it: in pods, with the objects of the manifests of `OpenYurt` 1.0, the last that there
+//! were.
 //!
-//! There is no registry to pull its image from: the pods get its programs, and Debian's iptables and conntrack, from the
-//! directories of this machine.
+//! There is no registry to pull its image from: the pods get its programs, and Debian's iptables and conntrack, from
+//! the directories of this machine.
 
 mod objects;
 

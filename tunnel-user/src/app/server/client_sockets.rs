@@ -37,7 +37,8 @@ struct Shared {
     port: u16,
     named: Vec<IpAddr>,
     listening: watch::Sender<Listening>,
-    /// All that have been bound: who accepts clients keeps those that were replaced for a while, and an address may come back.
+    /// All that have been bound: who accepts clients keeps those that were replaced for a while, and an address may
+    /// come back.
     bound: Mutex<Vec<Weak<TcpListener>>>,
     service_addresses: Mutex<Vec<ServiceAddress>>,
 }

@@ -36,8 +36,8 @@ struct Shared {
 }
 
 impl HttpsSockets {
-    /// Takes a predecessor's sockets, and binds the one for clients of kubelets if it has none; `None` where there is to be
-    /// no frontend.
+    /// Takes a predecessor's sockets, and binds the one for clients of kubelets if it has none; `None` where there is
+    /// to be no frontend.
     pub(super) fn bind(args: &ServerArgs, offer: &mut Offer) -> anyhow::Result<Option<Self>> {
         let (Some(port), ip) = (args.https_port(), args.bind_address) else {
             return Ok(None);

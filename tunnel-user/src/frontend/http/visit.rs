@@ -4,7 +4,8 @@
 //!  waiting for a head: a place in the waiting room, which another source may take
 //!  being answered:     a place among the requests under way, which nobody takes
 //! ```
-//! Who may have no place of the second kind is told so in the first: whoever does not read that keeps nothing from others.
+//! Who may have no place of the second kind is told so in the first: whoever does not read that keeps nothing from
+//! others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -126,8 +126,8 @@ impl Serving {
     }
 }
 
-/// What the client says first. It is looked at where it is, in the kernel's buffer: so it costs no memory here, and goes to
-/// the node with the dial as any client's first bytes do.
+/// What the client says first. It is looked at where it is, in the kernel's buffer: so it costs no memory here, and
+/// goes to the node with the dial as any client's first bytes do.
 async fn hello(stream: &TcpStream) -> io::Result<Result<ClientHello, HelloError>> {
     let mut needed = 1;
     loop {

@@ -1,8 +1,8 @@
-//! Reads the `ClientHello` that opens a TLS connection, as far as the name of the server goes: a plain function of the bytes
-//! that have come so far, which stay where they are. ([RFC 8446], section 4.1.2; [RFC 6066], section 3)
+//! Reads the `ClientHello` that opens a TLS connection, as far as the name of the server goes: a plain function of the
+//! bytes that have come so far, which stay where they are. ([RFC 8446], section 4.1.2; [RFC 6066], section 3)
 //!
-//! It may be split over several records, each in any number of packets. Whatever a client sends, no more is looked at than
-//! [`MOST_BYTES`].
+//! It may be split over several records, each in any number of packets. Whatever a client sends, no more is looked at
+//! than [`MOST_BYTES`].
 //!
 //! [RFC 8446]: https://www.rfc-editor.org/rfc/rfc8446
 //! [RFC 6066]: https://www.rfc-editor.org/rfc/rfc6066

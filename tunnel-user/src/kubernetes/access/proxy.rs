@@ -1,7 +1,8 @@
 //! Whether the way to the API server leads through a proxy.
 //!
-//! A kubeconfig's `proxy-url` is meant for its cluster and always used, as kubectl does. That of the environment is meant for
-//! all programs: `NO_PROXY` takes targets out, by host name, address or network. (kube asks whether `NO_PROXY` has the *proxy*.)
+//! A kubeconfig's `proxy-url` is meant for its cluster and always used, as kubectl does. That of the environment is
+//! meant for all programs: `NO_PROXY` takes targets out, by host name, address or network. (kube asks whether
+//! `NO_PROXY` has the *proxy*.)
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;

@@ -1,5 +1,5 @@
-//! Follows the files that the way to the API server was read from: certificates are renewed, CAs replaced, and a process runs for
-//! months.
+//! Follows the files that the way to the API server was read from: certificates are renewed, CAs replaced, and a
+//! process runs for months.
 //!
 //! ```text
 //!   files --changed?--> read, checked --> another client, other CAs

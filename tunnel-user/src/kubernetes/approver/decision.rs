@@ -2,7 +2,8 @@
 //!
 //! Signer, usages, subject and names must be exactly right, *and* the requester must be the one
 //! whose certificate it is: a node, or a pod on it, for the agent of that node; the server itself
-//! for the server; a server on that machine for what other servers know it by. What may become right without another request is left pending.
+//! for the server; a server on that machine for what other servers know it by. What may become right without another
+//! request is left pending.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -292,8 +293,8 @@ fn server(
     }
 }
 
-/// A server, or one that does nothing but relay, on the machine that it names: the API server vouches for where a pod is.
-/// A server's own identity could approve any request, so without a pod it is taken at its word.
+/// A server, or one that does nothing but relay, on the machine that it names: the API server vouches for where a pod
+/// is. A server's own identity could approve any request, so without a pod it is taken at its word.
 fn relay(
     names: &ClaimedNames,
     requester: &Requester,

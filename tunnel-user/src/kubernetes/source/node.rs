@@ -1,6 +1,6 @@
 //! What matters of a Node object, as it says it: labels, addresses, its kubelet's port, its pods'
-//! range, and which certificates of its agent count. What of that counts is [`judgement`](super::judgement)'s business, for the rules may be
-//! others when it is read from disk again.
+//! range, and which certificates of its agent count. What of that counts is [`judgement`](super::judgement)'s business,
+//! for the rules may be others when it is read from disk again.
 //!
 //! Of ten thousand Nodes the rest (images, conditions, managed fields) would be most of the memory,
 //! so it is not even parsed.

@@ -1,6 +1,6 @@
-//! What a watch has told, held against a list from time to time. A watch may be silent for ever and look well: it resumes from a revision
-//! that the API server does not have, as after etcd was restored, or something on the way keeps the connection open and
-//! delivers nothing.
+//! What a watch has told, held against a list from time to time. A watch may be silent for ever and look well: it
+//! resumes from a revision that the API server does not have, as after etcd was restored, or something on the way keeps
+//! the connection open and delivers nothing.
 //!
 //! A difference counts if it is the same twice in a row: what was listed may be told a moment later.
 

@@ -1,9 +1,9 @@
-//! Paths to servers on which packets of full size are lost while small ones pass, and nobody says so: a router with a smaller
-//! MTU drops them, and something drops its word of it too (a path-MTU black hole).
+//! Paths to servers on which packets of full size are lost while small ones pass, and nobody says so: a router with a
+//! smaller MTU drops them, and something drops its word of it too (a path-MTU black hole).
 //!
-//! A session does not come about over such a path, its handshake has large segments; over one that becomes so, it answers
-//! keepalives, and stands still with the first transfer. TCP cannot make the segments of an open connection smaller by itself
-//! (unless `net.ipv4.tcp_mtu_probing` is set), so what follows is about the next one:
+//! A session does not come about over such a path, its handshake has large segments; over one that becomes so, it
+//! answers keepalives, and stands still with the first transfer. TCP cannot make the segments of an open connection
+//! smaller by itself (unless `net.ipv4.tcp_mtu_probing` is set), so what follows is about the next one:
 //!
 //! ```text
 //!          suspected                 suspected again
@@ -11,8 +11,8 @@
 //!                          |                              ^
 //!                          +------- after some time ------+
 //! ```
-//! Small segments cost a few per cent of the throughput at most, so one suspicion is enough. A session that stood still both
-//! ways looks as over a dead link: then it is the next handshake that tells.
+//! Small segments cost a few per cent of the throughput at most, so one suspicion is enough. A session that stood still
+//! both ways looks as over a dead link: then it is the next handshake that tells.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,8 @@ use crate::{model::ServerAddr, outgoing::SegmentSize};
 /// What speaks for the loss of large segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Suspicion {
-    /// The server said nothing, though its machine was there, or a first attempt was repeated in vain: it may hang or be busy as well.
+    /// The server said nothing, though its machine was there, or a first attempt was repeated in vain: it may hang or
+    /// be busy as well.
     Possible,
     /// The kernel sent a large segment of a session again and again in vain, to a server that was there.
     Certain,

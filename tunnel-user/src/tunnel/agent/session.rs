@@ -44,7 +44,8 @@ const CONTROL_QUEUE: usize = 256;
 /// The longest that a server may take from TLS to registration. Thousands of agents may have come with this one:
 /// whoever gives up before it is its turn starts over, and the server has worked in vain.
 const REGISTRATION_TIME: Duration = Duration::from_secs(30);
-/// A server that takes a connection and then says nothing for so long may wait for segments that were lost, or have sent some.
+/// A server that takes a connection and then says nothing for so long may wait for segments that were lost, or have
+/// sent some.
 const LATE: Duration = Duration::from_secs(5);
 /// The longest wait for the server to take our last bytes.
 const GRACEFUL_CLOSE_TIME: Duration = Duration::from_secs(30);

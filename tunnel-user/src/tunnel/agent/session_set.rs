@@ -8,7 +8,8 @@
 //! ```
 //! Two rules: an address without a session is dialled, unless it led to a server that another
 //! address has a session with; and while the sessions are fewer than the servers say there are
-//! servers, addresses are dialled for the missing ones. Both end where there are as many sessions as the agent may have.
+//! servers, addresses are dialled for the missing ones. Both end where there are as many sessions as the agent may
+//! have.
 
 mod address;
 
@@ -287,8 +288,8 @@ impl SessionSet {
         step
     }
 
-    /// Where not all are needed, the one that was dialled last comes first: a server that asks for another session means
-    /// whoever takes its place.
+    /// Where not all are needed, the one that was dialled last comes first: a server that asks for another session
+    /// means whoever takes its place.
     fn in_order(&self) -> Vec<usize> {
         let count = self.addresses.len();
         let first = self.first.checked_rem(count).unwrap_or(0);

@@ -1,5 +1,5 @@
-//! Connections that nobody will end: the peer's machine is gone without a word, or one side has closed, and the other keeps
-//! its end and forgets it. Each holds a place of its session.
+//! Connections that nobody will end: the peer's machine is gone without a word, or one side has closed, and the other
+//! keeps its end and forgets it. Each holds a place of its session.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use tokio::{
 const ASK_AFTER: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_secs(10);
 const ASK_TIMES: u32 = 3;
-/// How long a connection may stand still that one side has closed, and how often is looked whether it does. What both keep open
-/// may be silent for ever.
+/// How long a connection may stand still that one side has closed, and how often is looked whether it does. What both
+/// keep open may be silent for ever.
 const HALF_CLOSED_TIME: Duration = Duration::from_hours(1);
 const LOOK: Duration = Duration::from_mins(1);
 

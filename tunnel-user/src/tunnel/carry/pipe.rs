@@ -4,8 +4,8 @@
 //!   program --StreamIo--> lane --Pipe--> carry --> stream        stream --> carry --Pipe--> lane --Pipe--> carry --> stream
 //!           <------------ lane <-------- carry <--                      <--       <-------- lane <--------       <--
 //! ```
-//! A stream that its reader does not poll must not let frames pile up in the transport, so a task of its own carries it,
-//! as it would from a socket, and the program reads what that has put into a lane.
+//! A stream that its reader does not poll must not let frames pile up in the transport, so a task of its own carries
+//! it, as it would from a socket, and the program reads what that has put into a lane.
 
 use std::{
     future::poll_fn,

@@ -1,16 +1,16 @@
-//! How much the other end of a connection may send before this one has taken it: a few times what the socket takes in a round
-//! trip.
+//! How much the other end of a connection may send before this one has taken it: a few times what the socket takes in a
+//! round trip.
 //!
 //! ```text
 //!  |-- first --|------------ growth, drawn from memory ------------|
 //!  |-- first --|-- what it is larger than that --|------ debt -----|
 //!              told again as it is taken          not told again, paid back as it is taken
 //! ```
-//! What the reader takes is what its kernel has acknowledged: the socket's own buffer, megabytes perhaps, also fills for one that has
-//! stopped. The window grows as long as it is what holds the reader up: then a round trip takes most of it, or somewhat less where the
-//! present one is longer than the shortest, which is what is reckoned with. What the other end was told HTTP/2 cannot take
-//! back, so a window that shrinks leaves a debt. Of a connection that rests nothing stays drawn: what its other end
-//! may still send is drawn if it comes and is not taken.
+//! What the reader takes is what its kernel has acknowledged: the socket's own buffer, megabytes perhaps, also fills
+//! for one that has stopped. The window grows as long as it is what holds the reader up: then a round trip takes most
+//! of it, or somewhat less where the present one is longer than the shortest, which is what is reckoned with. What the
+//! other end was told HTTP/2 cannot take back, so a window that shrinks leaves a debt. Of a connection that rests
+//! nothing stays drawn: what its other end may still send is drawn if it comes and is not taken.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::tunnel::memory::Growth;
 
 /// A round trip next door is shorter than what it costs to look.
 const SHORTEST_TURN: Duration = Duration::from_millis(1);
-/// The window shrinks to what was taken in the best round trip of such a period, and to the first one when little was taken in
-/// all of it.
+/// The window shrinks to what was taken in the best round trip of such a period, and to the first one when little was
+/// taken in all of it.
 pub(super) const PERIOD: Duration = Duration::from_secs(10);
 /// Whoever takes less has no use for a larger window.
 const MUCH: u64 = 64 * 1024;
@@ -82,8 +82,8 @@ impl Window {
         self.growth.bytes()
     }
 
-    /// The socket has taken so many bytes, and tells how many its peer has not acknowledged. `first` is the first window,
-    /// `None` while memory is scarce.
+    /// The socket has taken so many bytes, and tells how many its peer has not acknowledged. `first` is the first
+    /// window, `None` while memory is scarce.
     pub(super) fn took(
         &mut self,
         bytes: usize,
@@ -138,8 +138,8 @@ impl Window {
         self.debt += drawn;
     }
 
-    /// Gives back all that is drawn, if little was taken since the last time; to be asked once a [`PERIOD`], and when nothing
-    /// waits to be taken.
+    /// Gives back all that is drawn, if little was taken since the last time; to be asked once a [`PERIOD`], and when
+    /// nothing waits to be taken.
     pub(super) fn rest(&mut self) -> Change {
         if std::mem::take(&mut self.taken) >= MUCH {
             return Change::default();

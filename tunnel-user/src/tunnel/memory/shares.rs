@@ -71,9 +71,9 @@ impl Shares {
         window
     }
 
-    /// What windows may grow beyond `first`, while so many are open and so much is held, where they have grown by `grown`
-    /// already: half of what there is for all of them, and nothing that would make the first windows of those smaller that are
-    /// open, or may come soon.
+    /// What windows may grow beyond `first`, while so many are open and so much is held, where they have grown by
+    /// `grown` already: half of what there is for all of them, and nothing that would make the first windows of those
+    /// smaller that are open, or may come soon.
     pub(crate) fn growth(self, open: u32, held: u64, grown: u64, first: u32) -> u64 {
         let open = open.saturating_add(open / 4);
         let windows = u64::from(open) * u64::from(first.saturating_sub(SMALLEST_WINDOW));
@@ -82,8 +82,8 @@ impl Shares {
         left.min((room / 2).saturating_sub(grown))
     }
 
-    /// The window after `now`, where windows have grown by `grown` together. A smaller one is due at once; a larger one only when
-    /// there is room to spare, or everything that comes and goes would change it.
+    /// The window after `now`, where windows have grown by `grown` together. A smaller one is due at once; a larger one
+    /// only when there is room to spare, or everything that comes and goes would change it.
     pub(crate) fn next_window(
         self,
         now: u32,

@@ -1,5 +1,5 @@
-//! Other servers, as those that have connections relayed here: how many links a machine may have, whose places it takes, and
-//! that its clients drain with this server's own.
+//! Other servers, as those that have connections relayed here: how many links a machine may have, whose places it
+//! takes, and that its clients drain with this server's own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -51,8 +51,8 @@ pub(in crate::tunnel) struct LinkPlace {
 }
 
 impl RelayCallers {
-    /// Takes relayed dials until `stopping`, and waits until the last connection has ended; those that `abort` finds are
-    /// reset.
+    /// Takes relayed dials until `stopping`, and waits until the last connection has ended; those that `abort` finds
+    /// are reset.
     pub async fn run(self, stopping: CancellationToken, abort: CancellationToken) {
         stopping.cancelled().await;
         self.0.relayed.close();

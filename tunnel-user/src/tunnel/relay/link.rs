@@ -149,8 +149,8 @@ impl Link {
         tracing::info!(server = %address, id = self.server.id, reason = reason(ended), "relay link closed");
     }
 
-    /// Whether something new may go through it: until it is over, or there is a newer certificate. What the other server
-    /// lets an older one's connections do ends by itself.
+    /// Whether something new may go through it: until it is over, or there is a newer certificate. What the other
+    /// server lets an older one's connections do ends by itself.
     pub(super) fn takes_dials(&self, options: &RelayOptions) -> bool {
         let tls = options.tls.borrow();
         let is_current = tls.as_ref().is_none_or(|tls| Arc::ptr_eq(tls, &self.tls));

@@ -49,12 +49,12 @@ const SEND_BUFFER: usize = 2 * FRAME_SIZE as usize;
 /// only a peer that means harm gets here, and loses its session. 258,000 frames of one byte.
 const SMALL_FRAMES_BUDGET: usize = 64 << 20;
 
-/// How long `h2` remembers a stream that this end has reset: frames of it that were on their way until then are dropped without
-/// an answer. On a slow link what a client leaves behind takes a while.
+/// How long `h2` remembers a stream that this end has reset: frames of it that were on their way until then are dropped
+/// without an answer. On a slow link what a client leaves behind takes a while.
 const RESET_MEMORY: Duration = Duration::from_secs(30);
-/// Frames that may come later than that, in all the life of a session: by its default `h2` ends it with the 1024th. The agent trusts
-/// its server with any number; each costs a server memory until its answer is sent, and an agent may refuse to take
-/// answers.
+/// Frames that may come later than that, in all the life of a session: by its default `h2` ends it with the 1024th. The
+/// agent trusts its server with any number; each costs a server memory until its answer is sent, and an agent may
+/// refuse to take answers.
 const LATE_FRAMES_OF_AGENT: Option<usize> = Some(1 << 13);
 const LATE_FRAMES_OF_SERVER: Option<usize> = None;
 

@@ -20,7 +20,8 @@ pub(crate) const EXTRA: Row = Row {
 };
 
 const PORTS: [u16; 3] = [9101, 9102, 9103];
-/// Before the second and the third: whoever looks once a minute is met soon after his look, in between, and soon before.
+/// Before the second and the third: whoever looks once a minute is met soon after his look, in between, and soon
+/// before.
 const PHASE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -1,4 +1,5 @@
-//! Whether the server's own CA is of use at the time that the clock says: outside of its life nobody trusts what it issues.
+//! Whether the server's own CA is of use at the time that the clock says: outside of its life nobody trusts what it
+//! issues.
 
 use time::OffsetDateTime;
 use tokio::time::sleep;

@@ -1,5 +1,5 @@
-//! Requests that can be decided, in the line of their requesters: whoever comes joins at its end, and so does whoever was served
-//! and has more. However many ask, and under whatever names, nobody is passed twice.
+//! Requests that can be decided, in the line of their requesters: whoever comes joins at its end, and so does whoever
+//! was served and has more. However many ask, and under whatever names, nobody is passed twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,9 @@
 //! Notices a peer that has gone without a word: a black-holed link, a machine that lost power.
 //!
 //! What counts is any byte heard, not the answer to our ping: on a slow link full of data that answer may queue behind
-//! seconds of it while the peer is perfectly alive. On a link that is full of *ours* the question itself queues, and where
-//! a packet was lost nothing can be read until it has come again: so what the [kernel sees](super::segments) counts as well.
+//! seconds of it while the peer is perfectly alive. On a link that is full of *ours* the question itself queues, and
+//! where a packet was lost nothing can be read until it has come again: so what the [kernel sees](super::segments)
+//! counts as well.
 //!
 //! Both ends watch. Were they to ask at the same time, each question would be asked twice, and a server has
 //! thousands of peers: the agent asks first, and its question is the sign of life that the server waits for.
@@ -21,8 +22,8 @@ use crate::tunnel::Settings;
 /// How often a peer that owes an answer is looked at: what waits to be sent must be seen to shrink.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A peer whose kernel answers, but which says nothing, hangs; or it waits for its turn to send again what a full queue on
-/// the way has dropped, which on a slow link takes longer than silence on a dead one may last.
+/// A peer whose kernel answers, but which says nothing, hangs; or it waits for its turn to send again what a full queue
+/// on the way has dropped, which on a slow link takes longer than silence on a dead one may last.
 const STUCK: u32 = 6;
 
 /// How long silence may last.
@@ -103,9 +104,9 @@ impl Patience {
     }
 }
 
-/// Returns once nothing has come for `keepalive_interval + keepalive_timeout`, the peer having been asked in between; or for
-/// [`STUCK`] times as long nothing that shows that more than its kernel is there; or as soon as large segments are seen to
-/// be lost. What answers take is noted as the round trip, and asked for when somebody wants that.
+/// Returns once nothing has come for `keepalive_interval + keepalive_timeout`, the peer having been asked in between;
+/// or for [`STUCK`] times as long nothing that shows that more than its kernel is there; or as soon as large segments
+/// are seen to be lost. What answers take is noted as the round trip, and asked for when somebody wants that.
 pub(crate) async fn until_silent(
     ping_pong: PingPong,
     activity: &mut Activity,
@@ -134,8 +135,8 @@ pub(crate) async fn until_silent(
     }
 }
 
-/// A ping, of which HTTP/2 as we have it knows one at a time: the next may be sent once somebody has taken the answer to
-/// the one before, however late that comes.
+/// A ping, of which HTTP/2 as we have it knows one at a time: the next may be sent once somebody has taken the answer
+/// to the one before, however late that comes.
 struct Question {
     ping_pong: PingPong,
     asked: Option<Instant>,
@@ -156,8 +157,8 @@ impl Question {
         }
     }
 
-    /// Waits for the answer, and says how long it took; for ever where nothing was asked, or the session is about to end.
-    /// Dropping it loses nothing.
+    /// Waits for the answer, and says how long it took; for ever where nothing was asked, or the session is about to
+    /// end. Dropping it loses nothing.
     async fn answered(&mut self) -> Duration {
         let Some(asked) = self.asked else {
             return pending().await;

@@ -4,9 +4,9 @@
 //!  connections --wanted--> the watch over the session --ping--> peer
 //!              <--shortest of the last minutes-- answer <------
 //! ```
-//! HTTP/2 is asked, and not TCP, for something on the way may end the connections of both (a proxy, a load balancer). The
-//! shortest counts: data that goes before an answer makes it late. Nobody asks on a session whose connections carry little, and
-//! a server has thousands of those.
+//! HTTP/2 is asked, and not TCP, for something on the way may end the connections of both (a proxy, a load balancer).
+//! The shortest counts: data that goes before an answer makes it late. Nobody asks on a session whose connections carry
+//! little, and a server has thousands of those.
 
 use std::{
     sync::{

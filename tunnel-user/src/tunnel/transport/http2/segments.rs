@@ -7,8 +7,9 @@
 //!  data came, but nothing that can be read yet      yes: a part is missing, and comes again
 //!  a segment without data came, or none             no; but a path on which some do is no black hole
 //! ```
-//! A sender may wait for many seconds before it sends again what a full queue has dropped; that its kernel answers ours (TCP's
-//! own keepalive sees to that) tells it from one that is gone. [`Swallowed`] tells both from a path that loses what is large.
+//! A sender may wait for many seconds before it sends again what a full queue has dropped; that its kernel answers ours
+//! (TCP's own keepalive sees to that) tells it from one that is gone. [`Swallowed`] tells both from a path that loses
+//! what is large.
 
 mod swallowed;
 
@@ -88,7 +89,8 @@ impl Segments {
             .is_some_and(|counts| counts.is_large() && counts.repeats >= SOME_REPEATS)
     }
 
-    /// What waits to be sent is of no use any more: the closing of the connection is a reset, which is small, and passes.
+    /// What waits to be sent is of no use any more: the closing of the connection is a reset, which is small, and
+    /// passes.
     pub(super) fn give_up(&self) {
         if let Err(error) = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "the session was closed without a reset");

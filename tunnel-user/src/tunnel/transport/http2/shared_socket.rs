@@ -1,8 +1,8 @@
 //! A session's socket with one descriptor for two users: TLS reads and writes, and the [watch](super::segments) asks
 //! the kernel what has passed.
 //!
-//! A server with ten thousand agents has ten thousand of them, and a second descriptor for each would halve how many it may
-//! have. Tokio's own stream can only be read by whoever owns it, and a copy of it is a descriptor.
+//! A server with ten thousand agents has ten thousand of them, and a second descriptor for each would halve how many it
+//! may have. Tokio's own stream can only be read by whoever owns it, and a copy of it is a descriptor.
 
 use std::{
     io::{self, IoSlice},
@@ -51,8 +51,8 @@ impl SharedSocket {
             let tried = self.0.try_io(interest, || {
                 let count = moving(SockRef::from(&*self.0))?;
                 moved = Some(count);
-                // Less than wanted: nothing is left, or no room, and the kernel tells when that changes. To ask once more would
-                // be a system call for each such wait; Tokio's own stream does the same.
+                // Less than wanted: nothing is left, or no room, and the kernel tells when that changes. To ask once
+                // more would be a system call for each such wait; Tokio's own stream does the same.
                 if (1..wanted).contains(&count) {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }

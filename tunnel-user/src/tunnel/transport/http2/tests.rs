@@ -80,7 +80,8 @@ async fn what_was_on_its_way_when_a_stream_was_reset_never_ends_the_session() {
     serving.abort();
 }
 
-/// A stream's window becomes larger and smaller while its bytes come; then nothing of the session's own window is missing.
+/// A stream's window becomes larger and smaller while its bytes come; then nothing of the session's own window is
+/// missing.
 #[tokio::test]
 async fn windows_of_streams_come_and_go_and_the_sessions_stays() {
     const OPEN: usize = 16;

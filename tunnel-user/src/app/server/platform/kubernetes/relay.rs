@@ -1,5 +1,5 @@
-//! How a server of a cluster has connections carried by the others: where they are, and what proves it to them. One that
-//! takes no agents has nothing else.
+//! How a server of a cluster has connections carried by the others: where they are, and what proves it to them. One
+//! that takes no agents has nothing else.
 
 use std::{sync::Arc, time::Duration};
 

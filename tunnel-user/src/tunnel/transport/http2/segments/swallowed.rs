@@ -1,19 +1,19 @@
-//! A path that lets small segments pass and loses large ones: a router with a smaller MTU drops them, and its word of it is lost as
-//! well ([RFC 2923], section 2.1).
+//! A path that lets small segments pass and loses large ones: a router with a smaller MTU drops them, and its word of
+//! it is lost as well ([RFC 2923], section 2.1).
 //!
 //! ```text
 //!  sent  1 . 2 .  . 3 . . .  . . . . 4 . . .  . . . .  . . . . 5    the same segment, each time after twice the wait
 //!  heard                      ^ the peer, which is there and does not have it
 //! ```
-//! The link may have come back just before the peer was heard: so another repetition after that has to be in vain. On a slow
-//! link the first wait is seconds long, and a queue drains before the fifth.
+//! The link may have come back just before the peer was heard: so another repetition after that has to be in vain. On a
+//! slow link the first wait is seconds long, and a queue drains before the fifth.
 //!
 //! [RFC 2923]: https://www.rfc-editor.org/rfc/rfc2923#section-2.1
 
 use crate::{outgoing::SMALL_SEGMENT, sys::socket::TcpCounts};
 
-/// So often a segment has been sent again when it is called lost for its size: 31 times the first wait, which is a round trip
-/// and a fifth of a second.
+/// So often a segment has been sent again when it is called lost for its size: 31 times the first wait, which is a
+/// round trip and a fifth of a second.
 const REPEATS: u8 = 5;
 /// From here on a peer that is heard is there, and not what was on its way when a link died.
 const LATE: u8 = 3;
