@@ -45,7 +45,7 @@ use crate::{
         meta::MetaServer,
         readiness::Condition,
     },
-    redirect::{self, LogLevel, Redirect, Sharing, addresses::local_route},
+    redirect::{self, LocalRanges, LogLevel, Redirect, Sharing, addresses::local_route},
     settings::{EbpfLogLevel, ServerArgs},
     tunnel::server::AgentListener,
 };
@@ -92,6 +92,8 @@ struct Server {
     components: Components,
     sockets: Sockets,
     redirect: SharedRedirect,
+    /// Those that are routed to this machine for it.
+    ranges: LocalRanges,
     tasks: Tasks,
     ends: Ends,
     /// What the server's life waits for.
@@ -127,6 +129,7 @@ impl Server {
         let routed = ranges::keep_routed(ranges, ends.everything.clone());
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
+            ranges,
             in_charge,
             patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),

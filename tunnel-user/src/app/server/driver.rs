@@ -151,7 +151,7 @@ impl Driver {
             }
             Action::RemoveAddresses => {
                 server.sockets.remove_service_addresses().await;
-                local_route::remove_all().await;
+                local_route::remove(server.ranges).await;
             }
         }
         Ok(())

@@ -63,14 +63,24 @@ pub async fn add(net: IpNet) -> Result<(), RouteError> {
     }
 }
 
-/// Removes every route that a server added.
+/// Removes every route that any server added.
 pub async fn remove_all() {
-    if let Err(error) = try_remove_all().await {
+    remove_where(|_| true).await;
+}
+
+/// Removes those of these ranges: others may be another server's, beside this one.
+pub async fn remove(ranges: LocalRanges) {
+    let nets = [ranges.pods.map(IpNet::from), ranges.v6.map(IpNet::from)];
+    remove_where(|net| nets.contains(&Some(net))).await;
+}
+
+async fn remove_where(is_over: impl Fn(IpNet) -> bool) {
+    if let Err(error) = try_remove(is_over).await {
         warn!(%error, "cannot remove the local routes of the ranges");
     }
 }
 
-async fn try_remove_all() -> io::Result<()> {
+async fn try_remove(is_over: impl Fn(IpNet) -> bool) -> io::Result<()> {
     let mut netlink = Netlink::new()?;
     let ours: Vec<IpNet> = netlink
         .routes()
@@ -78,6 +88,7 @@ async fn try_remove_all() -> io::Result<()> {
         .into_iter()
         .filter(|route| route.ours)
         .filter_map(|route| route.destination)
+        .filter(|net| is_over(*net))
         .collect();
     for net in ours {
         netlink.remove_local_route(net).await?;
