@@ -7,7 +7,7 @@
 //!     table, then hardware and tunnels, then any: policy routes say nothing of a machine's own address;
 //!  3. a permanent IPv6 address before a temporary one, of which there is a new one every day (RFC 8981);
 //!  4. one with a network before one of a single host (/32, /128), which may be a virtual address on its way; on
-//! loopback all are such, as on machines that tell routers their address themselves;
+//!     loopback all are such, as on machines that tell routers their address themselves;
 //!  5. the one in use before others, then the primary of its network, then in the kernel's order.
 //!
 //! Where there is none, loopback: it serves this machine's own network namespace only.
