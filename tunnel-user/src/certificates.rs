@@ -3,7 +3,7 @@
 //! ```text
 //!  names ---> Rotation ---> Issuer: the server's own CA | a standalone server | the CSR API
 //!             (when)          |
-//!                   store <---+---> CertificateManager --> ServerCertificate, RelayCertificate, AgentCredentials --> TLS
+//!                   store <---+---> CertificateManager --> PublishedCertificate, AgentCredentials --> TLS
 //! ```
 //! What an issuer asks for, and which certificates it can use, is its own; when it is asked, what is
 //! kept on disk and what is published is the same for all.
@@ -12,16 +12,14 @@ mod agent;
 mod issuer;
 mod manager;
 mod names;
-mod relay;
+mod published;
 mod rotation;
-mod server;
 mod store;
 
 pub(crate) use agent::AgentCredentials;
 pub(crate) use issuer::{Chain, Issuer, Judgement, Signer, Trouble, Wanted};
 pub(crate) use manager::CertificateManager;
 pub use names::CertificateNames;
-pub(crate) use relay::RelayCertificate;
+pub(crate) use published::{RelayCertificate, ServerCertificate};
 pub(crate) use rotation::CLOCK_CHECK;
-pub(crate) use server::ServerCertificate;
 pub(crate) use store::CertificateStore;

@@ -11,7 +11,7 @@ use crate::{
         self, CertificateManager, CertificateNames, CertificateStore, Chain, Issuer, Judgement,
         Signer, Trouble, Wanted,
     },
-    pki::{Credential, SERVER_NAME, Validity, server_config},
+    pki::{Credential, SERVER_NAME, Validity, server_config, server_config_without_certificate},
 };
 
 /// How long a server certificate lives.
@@ -34,7 +34,11 @@ impl ServerCertificate {
         let cas = watch::channel(vec![state.ca().certificate().clone()]).1;
         let issuer = (OwnCa { state, life }, Signer::Own);
         let manager = CertificateManager::new(issuer, store, wanted, cas);
-        Self::load(manager, server_config)?.or_issued().await
+        let without = Arc::new(server_config_without_certificate()?);
+        let certificate = Self::load(manager, without, |credential, cas| {
+            server_config(credential, cas).map(Arc::new)
+        })?;
+        certificate.or_issued().await
     }
 }
 

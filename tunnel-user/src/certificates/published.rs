@@ -1,38 +1,46 @@
-//! What a server publishes of its certificate: the TLS configuration of the agent port.
+//! What a server publishes of a certificate: a TLS configuration, and how long it lives.
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{CertificateManager, Issuer, manager::Published};
-use crate::pki::{Credential, TlsError, Validity, server_config_without_certificate};
+use crate::pki::{Credential, TlsError, Validity};
 
-/// Makes the configuration with a certificate, for agents of these CAs.
-type MakeTls = fn(&Credential, &[CertificateDer<'static>]) -> Result<ServerConfig, TlsError>;
+/// By which agents know a server: the configuration of its agent port. Until there is a certificate, handshakes fail.
+pub(crate) type ServerCertificate<I> = PublishedCertificate<I, Arc<ServerConfig>>;
+/// By which other servers know it: the configuration of its links to them. Until there is one, nothing is relayed.
+pub(crate) type RelayCertificate<I> = PublishedCertificate<I, Option<Arc<ClientConfig>>>;
 
-/// Keeps the server's certificate fresh and publishes the TLS configuration with it. Until there
-/// is a certificate, handshakes fail.
-pub(crate) struct ServerCertificate<I> {
+/// Makes the configuration with a certificate, for the other ends of these CAs.
+type MakeTls<C> = fn(&Credential, &[CertificateDer<'static>]) -> Result<C, TlsError>;
+
+/// Keeps a certificate fresh and publishes the TLS configuration with it.
+pub(crate) struct PublishedCertificate<I, C> {
     manager: CertificateManager<I>,
-    tls: ServerTls,
+    tls: PublishedTls<C>,
 }
 
-struct ServerTls {
-    make: MakeTls,
-    configs: watch::Sender<Arc<ServerConfig>>,
+struct PublishedTls<C> {
+    make: MakeTls<C>,
+    configs: watch::Sender<C>,
     validities: watch::Sender<Option<Validity>>,
 }
 
-impl<I: Issuer> ServerCertificate<I> {
-    /// Loads the certificate if there is one. Nobody is asked.
-    pub(crate) fn load(mut manager: CertificateManager<I>, make: MakeTls) -> anyhow::Result<Self> {
+impl<I: Issuer, C: Send + Sync + 'static> PublishedCertificate<I, C> {
+    /// Loads the certificate if there is one; nobody is asked. `without` is published until there is.
+    pub(crate) fn load(
+        mut manager: CertificateManager<I>,
+        without: C,
+        make: MakeTls<C>,
+    ) -> anyhow::Result<Self> {
         let stored = manager.load()?;
-        let tls = ServerTls {
+        let tls = PublishedTls {
             make,
-            configs: watch::Sender::new(Arc::new(server_config_without_certificate()?)),
+            configs: watch::Sender::new(without),
             validities: watch::Sender::new(None),
         };
         let certificate = Self { manager, tls };
@@ -51,8 +59,8 @@ impl<I: Issuer> ServerCertificate<I> {
         Ok(self)
     }
 
-    /// Follows the configuration for the agent port.
-    pub(crate) fn configs(&self) -> watch::Receiver<Arc<ServerConfig>> {
+    /// Follows the configuration.
+    pub(crate) fn configs(&self) -> watch::Receiver<C> {
         self.tls.configs.subscribe()
     }
 
@@ -71,15 +79,14 @@ impl<I: Issuer> ServerCertificate<I> {
     }
 }
 
-impl Published for ServerTls {
+impl<C: Send + Sync> Published for PublishedTls<C> {
     fn publish(&self, new: &Credential, cas: &[CertificateDer<'static>]) -> anyhow::Result<()> {
-        let config = (self.make)(new, cas)?;
-        self.configs.send_replace(Arc::new(config));
+        self.configs.send_replace((self.make)(new, cas)?);
         self.validities.send_replace(Some(new.validity));
         Ok(())
     }
 
-    /// Agents do not say so.
+    /// Neither agents nor servers say so.
     async fn refused(&self) {
         std::future::pending::<()>().await;
     }
