@@ -5,7 +5,7 @@
 //! whoever keeps this program waiting with most connections (see [`pool`]): a flood takes its own
 //! places, and somebody who says at once what is to be said hardly waits at all.
 
-mod lobby;
+mod client_limiter;
 mod pool;
 mod source;
 mod within;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::pool::{FairPool, PlaceId};
 pub(crate) use self::{
-    lobby::{Lobby, Place},
+    client_limiter::{ClientLimiter, Place},
     pool::Turn,
     source::Source,
     within::{Left, within},

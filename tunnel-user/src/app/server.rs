@@ -14,13 +14,13 @@ mod client_sockets;
 mod clients;
 mod components;
 mod driver;
-mod ends;
 mod http;
 mod https;
 mod lifecycle;
 mod platform;
 mod ranges;
 mod renumbering;
+mod shutdown_tokens;
 mod sockets;
 mod status;
 
@@ -29,8 +29,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use self::{
-    awaited::Awaited, components::Components, driver::Driver, ends::Ends, lifecycle::Event,
-    sockets::Sockets,
+    awaited::Awaited, components::Components, driver::Driver, lifecycle::Event,
+    shutdown_tokens::ShutdownTokens, sockets::Sockets,
 };
 use super::{
     descriptors,
@@ -95,7 +95,7 @@ struct Server {
     /// Those that are routed to this machine for it.
     ranges: LocalRanges,
     tasks: Tasks,
-    ends: Ends,
+    shutdown: ShutdownTokens,
     /// What the server's life waits for.
     awaited: Awaited,
     clients: Condition,
@@ -108,9 +108,9 @@ struct Server {
 impl Server {
     /// Binds, installs the redirect, and takes agents; its [life](lifecycle::Lifecycle) begins with that.
     async fn start(args: ServerArgs, offer: &mut Offer, takes_over: bool) -> anyhow::Result<Self> {
-        let ends = Ends::default();
+        let shutdown = ShutdownTokens::default();
         let in_charge = watch::Sender::new(true);
-        let components = Components::new(&args, in_charge.subscribe(), &ends).await?;
+        let components = Components::new(&args, in_charge.subscribe(), &shutdown).await?;
         let sockets = Sockets::bind(&args, offer, &components).await?;
         let clients = components.readiness.register("redirect");
         let sharing = if takes_over {
@@ -126,14 +126,14 @@ impl Server {
             ..redirect_options(&args)
         })?;
         let log_task = redirect.take_log_task();
-        let routed = ranges::keep_routed(ranges, ends.everything.clone());
+        let routed = ranges::keep_routed(ranges, shutdown.everything.clone());
         let mut server = Self {
             redirect: SharedRedirect::new(redirect),
             ranges,
             in_charge,
             patient_until: Instant::now() + START_UP,
             tasks: Tasks::default(),
-            ends,
+            shutdown,
             awaited: Awaited::default(),
             clients,
             sockets,
@@ -144,7 +144,7 @@ impl Server {
             .tasks
             .spawn("maintaining the local routes of the ranges", routed);
         if let Some(log) = log_task {
-            let end = server.ends.everything.clone();
+            let end = server.shutdown.everything.clone();
             server.tasks.try_spawn("reading the eBPF log", log.run(end));
         }
         if let Some(directory) = server.args.probe_dir.clone() {
@@ -159,7 +159,7 @@ impl Server {
                 .await?;
         }
         server.show_itself()?;
-        let end = server.ends.everything.clone();
+        let end = server.shutdown.everything.clone();
         server.components.spawn_sources(&mut server.tasks, &end);
         server.take_agents()?;
         Ok(server)
@@ -178,7 +178,7 @@ impl Server {
             &self.sockets.clients,
         );
         let admin = AdminServer::new(directory, on_conflict, reporter.into_fn()).await?;
-        let end = self.ends.everything.clone();
+        let end = self.shutdown.everything.clone();
         self.tasks.try_spawn("the admin socket", admin.run(end));
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Server {
         let registry = self.components.registry(&self.redirect);
         let readiness = self.components.readiness.clone();
         let meta = MetaServer::on(self.sockets.meta()?, registry, readiness);
-        let end = self.ends.meta.clone();
+        let end = self.shutdown.meta.clone();
         self.tasks.try_spawn("the meta server", meta.run(end));
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Server {
         };
         let listener = AgentListener::new(socket, self.components.listener(&self.args));
         let accepting = self.in_charge.subscribe();
-        let end = self.ends.sessions.clone();
+        let end = self.shutdown.sessions.clone();
         let gone = self.awaited.guard(Event::SessionsGone);
         self.tasks.try_spawn("accepting agents", async move {
             let ended = listener.run(accepting, end).await;
@@ -212,7 +212,7 @@ impl Server {
     }
 
     fn use_ranges_when_alone(&mut self) {
-        let end = self.ends.everything.clone();
+        let end = self.shutdown.everything.clone();
         let redirect = self.redirect.clone();
         self.tasks.spawn(
             "enabling the ranges after a takeover",

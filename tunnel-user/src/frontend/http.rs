@@ -50,7 +50,7 @@ use super::{
 use crate::{
     model::{PeerAddr, SnapshotReader},
     observability::metrics::{Connections, Frontend, HttpRequests},
-    strangers::{Lobby, share_of_descriptors},
+    strangers::{ClientLimiter, share_of_descriptors},
     tunnel::Dialer,
 };
 
@@ -94,7 +94,7 @@ struct Shared {
     guards_loopback_ports: bool,
     snapshots: SnapshotReader,
     upstreams: Upstreams,
-    lobby: Lobby,
+    limiter: ClientLimiter,
     active: Active,
     connections: Connections,
     requests: HttpRequests,
@@ -120,10 +120,10 @@ impl HttpFrontend {
         let shared = Arc::new(Shared::new(options, &stops.abort));
         let clients = TaskTracker::new();
         let accepts = Accepts {
-            room: || shared.lobby.room(),
+            room: || shared.limiter.room(),
             heartbeat: || {},
             take: |(), socket, peer| {
-                let present = shared.lobby.arrive();
+                let present = shared.limiter.arrive();
                 let (peer, shared) = (PeerAddr::of(peer), Arc::clone(&shared));
                 let serving = connection::serve(socket, peer, shared, stops.clone());
                 clients.spawn(async move {
@@ -151,7 +151,7 @@ impl Shared {
             snapshots: options.snapshots,
             upstreams: Upstreams::new(options.dialer, abort.child_token()),
             // Besides those that wait and those that are answered, some that are about to be closed.
-            lobby: Lobby::new(places, places * 5 / 2),
+            limiter: ClientLimiter::new(places, places * 5 / 2),
             active: Active::new(u32::try_from(places).unwrap_or(u32::MAX)),
             connections: options.connections,
             requests: options.requests,

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     model::{HttpsTarget, PeerAddr, SnapshotReader},
     observability::metrics::{Frontend, HttpsRefusals},
-    strangers::{Lobby, Turn, share_of_descriptors},
+    strangers::{ClientLimiter, Turn, share_of_descriptors},
 };
 
 /// The most clients that have not said yet which node they mean; fewer where the process may have few descriptors.
@@ -66,7 +66,7 @@ pub struct HttpsOptions {
 struct Serving {
     options: HttpsOptions,
     /// For clients that have not said yet which node they mean.
-    lobby: Lobby,
+    limiter: ClientLimiter,
 }
 
 impl Https {
@@ -86,7 +86,7 @@ impl Https {
             serving: Arc::new(Serving {
                 options,
                 // An eighth as many have lost their place and are about to be closed.
-                lobby: Lobby::new(places, places + places / 8),
+                limiter: ClientLimiter::new(places, places + places / 8),
             }),
         })
     }
@@ -94,9 +94,9 @@ impl Https {
     /// Accepts until it is told to stop, then waits for the clients it has.
     pub async fn run(self, stops: Stops) {
         let Self { acceptor, serving } = self;
-        let (clients, lobby) = (TaskTracker::new(), &serving.lobby);
+        let (clients, limiter) = (TaskTracker::new(), &serving.limiter);
         let accepts = Accepts {
-            room: || lobby.room(),
+            room: || limiter.room(),
             heartbeat: || {},
             take: |target, stream, peer| {
                 let peer = PeerAddr::of(peer);
@@ -105,7 +105,7 @@ impl Https {
                     target,
                     serving: Arc::clone(&serving),
                 };
-                let place = lobby.place(peer, Turn::Ours);
+                let place = limiter.place(peer, Turn::Ours);
                 clients.spawn(client.serve(place, stops.abort.clone()));
             },
         };

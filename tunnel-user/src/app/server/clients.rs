@@ -49,7 +49,7 @@ impl Server {
         self.accept_https_clients(Arc::clone(&gone))?;
         self.drain_relayed_clients(Arc::clone(&gone));
         self.serve_http(gone)?;
-        let end = self.ends.service.clone();
+        let end = self.shutdown.service.clone();
         self.tasks.spawn("probing the redirect", arrival.run(end));
         self.watch_unreached();
         self.follow_addresses();
@@ -94,7 +94,7 @@ impl Server {
             told: LogDedup::default(),
         };
         table.apply().context("cannot apply the table of nodes")?;
-        let end = self.ends.everything.clone();
+        let end = self.shutdown.everything.clone();
         self.tasks
             .spawn("syncing the node table to the kernel", table.run(end));
         Ok(())
@@ -109,7 +109,7 @@ impl Server {
             in_charge: self.in_charge.subscribe(),
             condition: self.components.readiness.register("address"),
         };
-        let end = self.ends.service.clone();
+        let end = self.shutdown.service.clone();
         self.tasks.spawn(
             "moving the listeners with this machine's addresses",
             renumbering.run(end),
@@ -127,7 +127,7 @@ impl Server {
             original_dsts,
             sockets: self.sockets.clients.clone(),
         };
-        let end = self.ends.service.clone();
+        let end = self.shutdown.service.clone();
         self.tasks.spawn(
             "watching for namespaces without a route to the ranges",
             unreached.run(end),
@@ -175,9 +175,9 @@ impl Server {
     /// How every frontend is told to stop.
     pub(super) fn stops(&self) -> Stops {
         Stops {
-            accepting: self.ends.service.clone(),
-            handed_over: self.ends.queue.clone(),
-            abort: self.ends.clients.clone(),
+            accepting: self.shutdown.service.clone(),
+            handed_over: self.shutdown.queue.clone(),
+            abort: self.shutdown.clients.clone(),
         }
     }
 

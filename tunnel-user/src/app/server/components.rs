@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ends::Ends,
     platform::{Platform, PlatformContext},
+    shutdown_tokens::ShutdownTokens,
 };
 use crate::{
     app::{memory_limit, node_table::SharedRedirect, tasks::Tasks},
@@ -59,7 +59,7 @@ impl Components {
     pub(super) async fn new(
         args: &ServerArgs,
         in_charge: watch::Receiver<bool>,
-        ends: &Ends,
+        shutdown: &ShutdownTokens,
     ) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
@@ -76,8 +76,8 @@ impl Components {
             sessions: &sessions,
             readiness: &readiness,
             metrics: &metrics,
-            leaving: &ends.service,
-            end: &ends.everything,
+            leaving: &shutdown.service,
+            end: &shutdown.everything,
         })
         .await?;
         let memory = memory_limit::memory(&args.session);

@@ -138,15 +138,15 @@ impl Driver {
             Action::AwaitNoSuccessor => self.old_process = None,
             Action::TellNotReady => server.clients.not_ready("stopping"),
             Action::LeaveSockets => server.leave_sockets(),
-            Action::LeaveQueue => server.ends.queue.cancel(),
-            Action::StopMeta => server.ends.meta.cancel(),
+            Action::LeaveQueue => server.shutdown.queue.cancel(),
+            Action::StopMeta => server.shutdown.meta.cancel(),
             Action::CloseGate => server.close_gate(),
             Action::ReleasePins => server.redirect.lock().release(),
-            Action::TakeNoClients => server.ends.service.cancel(),
-            Action::ResetClients => server.ends.clients.cancel(),
-            Action::EndSessions => server.ends.sessions.cancel(),
+            Action::TakeNoClients => server.shutdown.service.cancel(),
+            Action::ResetClients => server.shutdown.clients.cancel(),
+            Action::EndSessions => server.shutdown.sessions.cancel(),
             Action::EndEverything => {
-                server.ends.everything.cancel();
+                server.shutdown.everything.cancel();
                 mem::take(&mut server.tasks).finished().await;
             }
             Action::RemoveAddresses => {

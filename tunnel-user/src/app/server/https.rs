@@ -97,7 +97,7 @@ impl Server {
         };
         let https = Https::new(sockets.0.listening.subscribe(), options);
         let https = https.context("cannot watch a listening socket")?;
-        let (stops, end) = (self.stops(), self.ends.service.clone());
+        let (stops, end) = (self.stops(), self.shutdown.service.clone());
         self.tasks.spawn(
             "listening on the HTTPS ports of the cluster",
             listed.run(end),

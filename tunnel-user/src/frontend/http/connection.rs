@@ -41,7 +41,7 @@ pub(super) enum End {
 pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>, stops: Stops) {
     let counted = shared.connections.open(Frontend::Http);
     let client = shared.allowed.own_addresses.client_of(peer);
-    let visit = Arc::new(Visit::new(peer, client, shared.lobby.clone()));
+    let visit = Arc::new(Visit::new(peer, client, shared.limiter.clone()));
     let on_unread = Arc::clone(&shared).on_unread(peer);
     let io = ClientIo::new(socket, Arc::clone(&visit), on_unread);
     let socket = io.share();

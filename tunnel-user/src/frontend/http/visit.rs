@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
 use crate::{
     model::PeerAddr,
-    strangers::{Lobby, Permit, Turn},
+    strangers::{ClientLimiter, Permit, Turn},
     tunnel::{Client, Places},
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Visit {
     pub(super) peer: PeerAddr,
     pub(super) client: Client,
-    lobby: Lobby,
+    limiter: ClientLimiter,
     state: Mutex<State>,
     /// Told when it is somebody else's turn.
     changed: Notify,
@@ -69,10 +69,10 @@ impl Active {
 }
 
 impl Visit {
-    pub(super) fn new(peer: PeerAddr, client: Client, lobby: Lobby) -> Self {
+    pub(super) fn new(peer: PeerAddr, client: Client, limiter: ClientLimiter) -> Self {
         let state = State {
             clock: HeadClock::new(Instant::now()),
-            waiting: Some(enter(&lobby, peer)),
+            waiting: Some(enter(&limiter, peer)),
             owes_answer: false,
             is_cut: false,
             upgrading: None,
@@ -80,7 +80,7 @@ impl Visit {
         Self {
             peer,
             client,
-            lobby,
+            limiter,
             state: Mutex::new(state),
             changed: Notify::new(),
         }
@@ -173,7 +173,7 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.active.lock().leave(self.visit.client);
-        let waiting = enter(&self.visit.lobby, self.visit.peer);
+        let waiting = enter(&self.visit.limiter, self.visit.peer);
         let mut state = self.visit.state();
         state.clock.answered(Instant::now());
         state.waiting = Some(waiting);
@@ -183,18 +183,18 @@ impl Drop for Answering {
 }
 
 /// A place of those that are waited for, if need be that of another.
-fn enter(lobby: &Lobby, peer: PeerAddr) -> Permit {
-    lobby.enter(peer, Turn::Peers)
+fn enter(limiter: &ClientLimiter, peer: PeerAddr) -> Permit {
+    limiter.enter(peer, Turn::Peers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn visit(last: u8, lobby: &Lobby) -> Arc<Visit> {
+    fn visit(last: u8, limiter: &ClientLimiter) -> Arc<Visit> {
         let ip = [10, 244, 0, last].into();
         let peer = PeerAddr((ip, 1).into());
-        Arc::new(Visit::new(peer, Client::Address(ip), lobby.clone()))
+        Arc::new(Visit::new(peer, Client::Address(ip), limiter.clone()))
     }
 
     fn is_evicted(visit: &Visit) -> bool {
@@ -204,11 +204,11 @@ mod tests {
 
     #[test]
     fn who_is_waited_for_makes_room_and_who_is_answered_does_not() {
-        let (lobby, active) = (Lobby::new(1, 1), Active::new(8));
-        let (first, second) = (visit(1, &lobby), visit(2, &lobby));
+        let (limiter, active) = (ClientLimiter::new(1, 1), Active::new(8));
+        let (first, second) = (visit(1, &limiter), visit(2, &limiter));
         assert!(is_evicted(&first) && !is_evicted(&second));
         let answering = second.begin(&active).unwrap();
-        let third = visit(3, &lobby);
+        let third = visit(3, &limiter);
         assert!(second.wait().eviction.is_none() && second.wait().until.is_none());
         assert!(!is_evicted(&third));
         // Its answer over, it is waited for again.
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn one_client_has_half_of_the_requests_under_way_and_gets_its_places_back() {
-        let (lobby, active) = (Lobby::new(8, 8), Active::new(4));
-        let visits = [1, 1, 1, 2].map(|last| visit(last, &lobby));
+        let (limiter, active) = (ClientLimiter::new(8, 8), Active::new(4));
+        let visits = [1, 1, 1, 2].map(|last| visit(last, &limiter));
         let [one, two, three, of_another] = visits.each_ref().map(|visit| visit.begin(&active));
         assert!(one.is_ok() && two.is_ok() && of_another.is_ok());
         assert_eq!(three.err(), Some(Refusal::TooMany([10, 244, 0, 1].into())));
@@ -229,8 +229,8 @@ mod tests {
 
     #[test]
     fn what_is_written_before_a_head_or_after_its_answer_is_none() {
-        let (lobby, active) = (Lobby::new(8, 8), Active::new(8));
-        let visit = visit(1, &lobby);
+        let (limiter, active) = (ClientLimiter::new(8, 8), Active::new(8));
+        let visit = visit(1, &limiter);
         assert!(!visit.owes_answer());
         let answering = visit.begin(&active).unwrap();
         visit.flushed();
@@ -246,12 +246,12 @@ mod tests {
 
     #[test]
     fn who_is_turned_away_still_makes_room_and_has_no_more_time() {
-        let lobby = Lobby::new(1, 1);
-        let first = visit(1, &lobby);
+        let limiter = ClientLimiter::new(1, 1);
+        let first = visit(1, &limiter);
         let until = first.wait().until;
         first.turn_away();
         assert!(first.owes_answer() && first.wait().until == until);
-        let _second = visit(2, &lobby);
+        let _second = visit(2, &limiter);
         assert!(is_evicted(&first));
         first.flushed();
         assert!(!first.owes_answer());

@@ -73,7 +73,7 @@ impl Client {
                 outcome: Outcome::DialFailed,
             }) => {
                 // It only has to take the refusal.
-                let place = serving.lobby.place(peer, Turn::Peers);
+                let place = serving.limiter.place(peer, Turn::Peers);
                 let refusal = Refusal::DialFailed;
                 serving.refuse(stream, peer, &refusal, &place.permit).await;
             }

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 /// In the order in which they come.
 #[derive(Default)]
-pub(super) struct Ends {
+pub(super) struct ShutdownTokens {
     /// Of what is queued at the client listeners: cancelled before the service is, where a successor accepts from the
     /// same queue.
     pub(super) queue: CancellationToken,

@@ -1,4 +1,4 @@
-//! The way in of a frontend's clients: a stage, and the sockets of all who are here, with a place or without one.
+//! How many clients a frontend lets in: a stage, and the sockets of all who are here, with a place or without one.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::model::PeerAddr;
 
 /// A stage, and how many may be here in all. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Lobby {
+pub(crate) struct ClientLimiter {
     stage: Stage,
     /// More than there are places: who has lost its place is still about to be closed.
     sockets: Arc<Semaphore>,
@@ -20,13 +20,13 @@ pub(crate) struct Present {
     _socket: Option<OwnedSemaphorePermit>,
 }
 
-/// The place of one that is gone, or somewhere else, when it gives it up.
+/// A client's permit, and its socket, counted for as long as it has the permit.
 pub(crate) struct Place {
     pub(crate) permit: Permit,
     _present: Present,
 }
 
-impl Lobby {
+impl ClientLimiter {
     /// So many places, and so many that may be here.
     pub(crate) fn new(places: usize, sockets: usize) -> Self {
         Self {
@@ -74,14 +74,14 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_lost_its_place_counts_until_it_has_gone() {
-        let lobby = Lobby::new(8, 9);
+        let limiter = ClientLimiter::new(8, 9);
         let peer = PeerAddr("192.0.2.1:1".parse().unwrap());
-        let mut here: Vec<_> = (0..9).map(|_| lobby.place(peer, Turn::Peers)).collect();
+        let mut here: Vec<_> = (0..9).map(|_| limiter.place(peer, Turn::Peers)).collect();
         assert!(here[0].permit.is_evicted() && !here[1].permit.is_evicted());
         let soon = Duration::from_millis(20);
-        assert!(timeout(soon, lobby.room()).await.is_err());
+        assert!(timeout(soon, limiter.room()).await.is_err());
         here.remove(0);
-        timeout(Duration::from_secs(10), lobby.room())
+        timeout(Duration::from_secs(10), limiter.room())
             .await
             .unwrap();
     }
