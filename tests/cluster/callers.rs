@@ -29,6 +29,11 @@ fn curl(cluster: &Cluster, user: Option<&str>, address: IpAddr, path: &str) -> L
         .words("--silent --show-error --max-time 10 --globoff --write-out status=%{http_code} --cacert")
         .arg(ca)
         .arg(url);
+    as_user(curl, cluster, user)
+}
+
+/// A curl that shows the certificate of that user, or none.
+pub(crate) fn as_user(curl: Launch, cluster: &Cluster, user: Option<&str>) -> Launch {
     let Some(user) = user else { return curl };
     let config = cluster.directory().kubeconfig(user);
     curl.arg("--cert")
@@ -37,7 +42,7 @@ fn curl(cluster: &Cluster, user: Option<&str>, address: IpAddr, path: &str) -> L
         .arg(config.with_extension("key"))
 }
 
-fn answer(launch: &Launch) -> String {
+pub(crate) fn answer(launch: &Launch) -> String {
     let said = launch.start().unwrap().succeed(PATIENCE).unwrap();
     said.trim_end().to_owned()
 }

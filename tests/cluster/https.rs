@@ -6,6 +6,7 @@ use culvert_tests::cluster::Cluster;
 use culvert_tests::report::{Connects, parse};
 use culvert_tests::{Launch, programs, until};
 
+use crate::callers::{answer, as_user};
 use crate::dials::echo;
 use crate::objects::Ports;
 use crate::stage::{PATIENCE, culvert};
@@ -26,17 +27,7 @@ fn curl(cluster: &Cluster, user: Option<&str>, node: &str, path: &str) -> Launch
         .arg("--cacert")
         .arg(cluster.directory().pki().join("ca.crt"))
         .arg(format!("https://{node}:10250{path}"));
-    let Some(user) = user else { return curl };
-    let config = cluster.directory().kubeconfig(user);
-    curl.arg("--cert")
-        .arg(config.with_extension("crt"))
-        .arg("--key")
-        .arg(config.with_extension("key"))
-}
-
-fn answer(launch: &Launch) -> String {
-    let said = launch.start().unwrap().succeed(PATIENCE).unwrap();
-    said.trim_end().to_owned()
+    as_user(curl, cluster, user)
 }
 
 #[test]

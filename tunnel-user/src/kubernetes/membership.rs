@@ -79,10 +79,11 @@ pub struct Members {
 
 /// Keeps this server counted, and counts.
 ///
-/// Needs `create`, `patch`, `get`, `list`, `watch` and `delete` of `leases`.
+/// Needs `list` and `watch` of `leases`; to be counted `create`, `patch`, `get` and `delete`, too.
 pub struct Membership {
     leases: Api<Lease>,
     name: String,
+    counts: bool,
     server_id: String,
     address: Option<ServerAddr>,
     member_set: MemberSet,
@@ -111,6 +112,7 @@ impl Membership {
             leases: Api::namespaced(client, &namespace),
             member_set: MemberSet::new(&name, LIFE),
             name,
+            counts,
             server_id,
             address,
             count_tx,
@@ -149,7 +151,9 @@ impl Membership {
                 self.others_tx.send_replace(others.collect());
             }
         }
-        self.leave().await;
+        if self.counts {
+            self.leave().await;
+        }
     }
 
     fn apply(&mut self, watch_event: WatchEvent<Lease>, watch_logger: &mut WatchLogger) {

@@ -3,8 +3,14 @@
 use std::fmt::Debug;
 
 use futures_util::{StreamExt as _, stream::BoxStream};
-use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::watcher::Event};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    core::NamespaceResourceScope,
+    runtime::watcher::Event,
+};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::problem::Problem;
 use crate::kubernetes::{
@@ -15,6 +21,7 @@ use crate::kubernetes::{
 
 /// An object, and whether it can be followed.
 pub(super) struct Followed<K> {
+    api: Api<K>,
     watch: BoxStream<'static, WatchEvent<K>>,
     watch_logger: WatchLogger,
     name: ObjectName,
@@ -36,7 +43,12 @@ where
     pub(super) fn new(client: &Client, name: &ObjectName, what: &'static str) -> Self {
         let api: Api<K> = Api::namespaced(client.clone(), &name.namespace);
         Self {
-            watch: follow(api, &Scope::Named(name.name.clone()), Watcher::Server),
+            watch: follow(
+                api.clone(),
+                &Scope::Named(name.name.clone()),
+                Watcher::Server,
+            ),
+            api,
             watch_logger: WatchLogger::of(what),
             name: name.clone(),
             object: Watched::default(),
@@ -57,9 +69,12 @@ where
         }
     }
 
-    /// The object as the API server has returned it.
-    pub(super) fn returned(&mut self, object: K) {
-        self.object.apply(Event::Apply(object));
+    /// Applies these fields of it, and takes note of the object as the API server has it then.
+    pub(super) async fn apply(&mut self, fields: Value, params: &PatchParams) -> kube::Result<()> {
+        let patch = Patch::Apply(fields);
+        let written = self.api.patch(&self.name.name, params, &patch).await?;
+        self.object.apply(Event::Apply(written));
+        Ok(())
     }
 
     /// Whether it is known if it exists.

@@ -1,10 +1,7 @@
 //! The `ConfigMap` of the nodes' DNS records.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Client, api::PatchParams};
 use serde_json::json;
 
 use super::{
@@ -30,7 +27,6 @@ const NEARLY_FULL: usize = LIMIT / 10 * 9;
 
 /// Writes the records.
 pub(super) struct Names {
-    api: Api<ConfigMap>,
     name: ObjectName,
     internal_service: ObjectName,
     listings: Listings,
@@ -47,7 +43,6 @@ impl Names {
     ) -> Self {
         let service = "the Service that edge nodes' names lead to";
         Self {
-            api: Api::namespaced(client.clone(), &name.namespace),
             service: Followed::new(client, &internal_service, service),
             live: Followed::new(client, &name, "the ConfigMap of the nodes' names"),
             name,
@@ -95,12 +90,7 @@ impl Upkeep for Names {
         });
         // The key is ours, whoever wrote it before. Keys and labels that are not named stay as they are.
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = self
-            .api
-            .patch(&self.name.name, &params, &Patch::Apply(object))
-            .await?;
-        self.live.returned(written);
-        Ok(())
+        self.live.apply(object, &params).await
     }
 }
 

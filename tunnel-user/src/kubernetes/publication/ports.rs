@@ -1,10 +1,7 @@
 //! The servers' Service inside the cluster: its ports follow those of the ports' `ConfigMap`.
 
 use k8s_openapi::api::core::v1::Service;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Client, api::PatchParams};
 use serde_json::json;
 
 use super::{
@@ -18,7 +15,6 @@ use crate::{kubernetes::ObjectName, wait::changed};
 
 /// Applies the ports.
 pub(super) struct Ports {
-    api: Api<Service>,
     name: ObjectName,
     listings: Listings,
     live: Followed<Service>,
@@ -28,7 +24,6 @@ impl Ports {
     pub(super) fn new(client: &Client, name: ObjectName, listings: Listings) -> Self {
         let what = "the Service whose ports follow the ports' ConfigMap";
         Self {
-            api: Api::namespaced(client.clone(), &name.namespace),
             live: Followed::new(client, &name, what),
             name,
             listings,
@@ -76,11 +71,6 @@ impl Upkeep for Ports {
         });
         // Without force: what others have written meanwhile stays, and is looked at again.
         let params = PatchParams::apply(FIELD_MANAGER);
-        let applied = self
-            .api
-            .patch(&self.name.name, &params, &Patch::Apply(object))
-            .await?;
-        self.live.returned(applied);
-        Ok(())
+        self.live.apply(object, &params).await
     }
 }

@@ -146,7 +146,7 @@ impl Member<'_> {
     /// What never becomes true while the server runs.
     fn never(&mut self) -> watch::Receiver<bool> {
         let (never_tx, never) = watch::channel(false);
-        self.run("keeping what never happens", |end| async move {
+        self.run("holding that this server never leads", |end| async move {
             end.cancelled().await;
             drop(never_tx);
         });
