@@ -1,6 +1,8 @@
 //! What the tests of the tunnel share: a server and an agent in this process, joined by real TLS
 //! over loopback, and the two ends of a carried connection.
 
+mod dialling;
+
 use std::{net::SocketAddr, slice, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
@@ -20,6 +22,7 @@ use tokio_util::{
 };
 use tonic::{Status, body::Body};
 
+pub(crate) use self::dialling::enrolled;
 use super::{
     Client, Connection, DialError, FirstBytes, Memory, RelayCallers, Settings, Transfer,
     agent::{Policy, Servers, SessionManager, SessionManagerOptions},

@@ -3,19 +3,19 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener as TokioListener, TcpStream},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::*;
 use crate::{
     frontend::{ClientNetworks, OwnAddresses},
-    model::{Admits, IdentityKey, Node, Snapshot, TunnelPort},
+    model::{Node, Snapshot, TunnelPort},
     observability::metrics::ServerMetrics,
     pki::provider,
     tunnel::{
-        Dialer, DialerOptions, Settings,
-        testing::{PATIENCE, TestAgent, TestServer},
+        Dialer, Settings,
+        testing::{PATIENCE, TestAgent, TestServer, enrolled},
     },
 };
 
@@ -37,11 +37,8 @@ impl Stage {
         let kubelet = TokioListener::bind("127.0.0.1:0").await.unwrap();
         let port = TunnelPort::new(kubelet.local_addr().unwrap().port()).unwrap();
         let node = |name: &str| Node {
-            name: name.parse().unwrap(),
-            addresses: vec!["127.0.0.1".parse().unwrap()],
             extra_ports: [port].into(),
-            closed_gate: None,
-            admits: Some(Admits::Enrolment(IdentityKey::from("k"))),
+            ..enrolled(name, "127.0.0.1")
         };
         let snapshot = Snapshot::new([node("edge-1"), node("edge-2")], [port].into());
         let snapshots = watch::Sender::new(Arc::new(snapshot)).subscribe();
@@ -52,15 +49,7 @@ impl Stage {
                 networks: Vec::new(),
                 own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
             },
-            dialer: Dialer::new(DialerOptions {
-                relay: None,
-                snapshots: snapshots.clone(),
-                sessions: server.sessions.clone(),
-                timeout: PATIENCE,
-                patient_until: Instant::now(),
-                on_no_session: Arc::new(|_| {}),
-                metrics: metrics.dials,
-            }),
+            dialer: Dialer::new(server.dialling(snapshots.clone(), metrics.dials)),
             connections: metrics.connections,
             clients_refused: metrics.clients_refused,
         };

@@ -4,18 +4,18 @@ use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::*;
 use crate::{
     frontend::{ClientNetworks, OwnAddresses},
-    model::{ARRIVED, Admits, IdentityKey, Node, PortSet, Snapshot},
+    model::{ARRIVED, PortSet, Snapshot},
     observability::{metrics::ServerMetrics, readiness::Readiness},
     tunnel::{
         Dialer, DialerOptions, Settings,
-        testing::{PATIENCE, TestServer},
+        testing::{PATIENCE, TestServer, enrolled},
     },
 };
 
@@ -40,13 +40,7 @@ struct Frontend {
 
 impl Frontend {
     fn start(server: &TestServer, asked: SocketAddr, loopback_port: u16) -> Self {
-        let node = Node {
-            name: "edge-1".parse().unwrap(),
-            addresses: vec![asked.ip()],
-            extra_ports: PortSet::new(),
-            closed_gate: None,
-            admits: Some(Admits::Enrolment(IdentityKey::from("k"))),
-        };
+        let node = enrolled("edge-1", &asked.ip().to_string());
         let loopback_ports = [loopback_port.to_string().parse().unwrap()].into();
         let snapshot = Snapshot::new([node], PortSet::new()).with_loopback_ports(loopback_ports);
         let client = client_socket();
@@ -56,17 +50,13 @@ impl Frontend {
         let without_session = Arc::<AtomicU32>::default();
         let counted = Arc::clone(&without_session);
         let arrivals = Arrivals::default();
+        let snapshots = watch::Sender::new(Arc::new(snapshot)).subscribe();
         let dialer = Dialer::new(DialerOptions {
-            relay: None,
-            snapshots: watch::Sender::new(Arc::new(snapshot)).subscribe(),
-            sessions: server.sessions.clone(),
-            timeout: PATIENCE,
-            patient_until: Instant::now(),
             on_no_session: Arc::new(move |node| {
                 assert_eq!(node.as_str(), "edge-1");
                 counted.fetch_add(1, Ordering::Relaxed);
             }),
-            metrics: metrics.dials,
+            ..server.dialling(snapshots, metrics.dials)
         });
         let transparent = Transparent::new(
             listening.subscribe(),

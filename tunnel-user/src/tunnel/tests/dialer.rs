@@ -9,12 +9,11 @@ use prometheus_client::{encoding::text, registry::Registry};
 
 use super::*;
 use crate::{
-    model::{
-        Admits, IdentityKey, Node, NodeName, OriginalDst, PeerAddr, PortSet, Snapshot,
-        SnapshotWriter,
-    },
+    model::{NodeName, OriginalDst, PeerAddr, PortSet, Snapshot, SnapshotWriter},
     observability::metrics::ServerMetrics,
-    tunnel::{Client, Destination, Dialer, DialerOptions, DialledBy, FirstBytes},
+    tunnel::{
+        Client, Destination, Dialer, DialerOptions, DialledBy, FirstBytes, testing::enrolled,
+    },
 };
 
 /// A dialer of a server whose `edge-1` has these addresses, and `edge-2` no session.
@@ -30,28 +29,20 @@ struct Stage {
 impl Stage {
     async fn new() -> Self {
         let (server, agent) = TestServer::with_agent(Settings::default()).await;
-        let node = |name: &str, address: &str| Node {
-            name: name.parse().unwrap(),
-            addresses: vec![address.parse().unwrap()],
-            extra_ports: PortSet::new(),
-            closed_gate: None,
-            admits: Some(Admits::Enrolment(IdentityKey::from("k"))),
-        };
-        let nodes = [node("edge-1", "127.0.0.1"), node("edge-2", "192.0.2.2")];
+        let nodes = [("edge-1", "127.0.0.1"), ("edge-2", "192.0.2.2")];
+        let nodes = nodes.map(|(name, address)| enrolled(name, address));
         let snapshots = SnapshotWriter::new(Arc::new(Snapshot::new(nodes, PortSet::new())));
         let mut metrics = Registry::default();
         let without_session = Arc::<AtomicU32>::default();
         let counted = Arc::clone(&without_session);
         let dialer = Dialer::new(DialerOptions {
-            snapshots: snapshots.subscribe(),
-            sessions: server.sessions.clone(),
-            relay: None,
-            timeout: PATIENCE,
-            patient_until: Instant::now(),
             on_no_session: Arc::new(move |_| {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),
-            metrics: ServerMetrics::register(&mut metrics).dials,
+            ..server.dialling(
+                snapshots.subscribe(),
+                ServerMetrics::register(&mut metrics).dials,
+            )
         });
         Self {
             server,

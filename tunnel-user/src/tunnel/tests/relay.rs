@@ -87,13 +87,8 @@ impl Stage {
             metrics: near.metrics.relay.clone(),
         });
         let dialer = Dialer::new(DialerOptions {
-            snapshots: near.snapshots.subscribe(),
-            sessions: near.sessions.clone(),
             relay: Some(relay.clone()),
-            timeout: PATIENCE,
-            patient_until: Instant::now(),
-            on_no_session: Arc::new(|_| {}),
-            metrics: near.metrics.dials.clone(),
+            ..near.dialling(near.snapshots.subscribe(), near.metrics.dials.clone())
         });
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(relay.clone().run(shutdown.clone()));

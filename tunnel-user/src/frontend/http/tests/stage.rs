@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -17,11 +17,11 @@ use crate::{
         OwnAddresses, Stops,
         http::{AllowedSources, HttpFrontend, HttpOptions},
     },
-    model::{Admits, IdentityKey, Node, PortSet, Snapshot, TunnelPort},
+    model::{Snapshot, TunnelPort},
     observability::metrics::ServerMetrics,
     tunnel::{
-        Dialer, DialerOptions, Settings,
-        testing::{PATIENCE, TestAgent, TestServer},
+        Dialer, Settings,
+        testing::{PATIENCE, TestAgent, TestServer, enrolled},
     },
 };
 
@@ -67,14 +67,7 @@ impl Stage {
         let (server, agent) = TestServer::with_agent(Settings::default()).await;
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = target.local_addr().unwrap().port();
-        let node = |name: &str, address: &str| Node {
-            name: name.parse().unwrap(),
-            addresses: vec![address.parse().unwrap()],
-            extra_ports: PortSet::new(),
-            closed_gate: None,
-            admits: Some(Admits::Enrolment(IdentityKey::from("k"))),
-        };
-        let nodes = [node("edge-1", edge_1), node("edge-2", "192.0.2.2")];
+        let nodes = [enrolled("edge-1", edge_1), enrolled("edge-2", "192.0.2.2")];
         let ports = [port, 9].map(|port| TunnelPort::new(port).unwrap());
         let mut snapshot = Snapshot::new(nodes, ports.into());
         if on_loopback {
@@ -92,15 +85,7 @@ impl Stage {
                 own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
             },
             guards_loopback_ports: true,
-            dialer: Dialer::new(DialerOptions {
-                relay: None,
-                snapshots: snapshots.clone(),
-                sessions: server.sessions.clone(),
-                timeout: PATIENCE,
-                patient_until: Instant::now(),
-                on_no_session: Arc::new(|_| {}),
-                metrics: metrics.dials,
-            }),
+            dialer: Dialer::new(server.dialling(snapshots.clone(), metrics.dials)),
             snapshots,
             connections: metrics.connections,
             requests: metrics.http_requests,
