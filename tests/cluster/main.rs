@@ -9,6 +9,7 @@
 )]
 
 mod aftermath;
+mod another_server;
 mod api;
 mod bare;
 mod callers;

@@ -5,8 +5,8 @@ use culvert_tests::Daemon;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, repository, wait_until};
 use serde_json::json;
 
+use crate::another_server::{AnotherServer, relayed};
 use crate::requests::Identity;
-use crate::second_server::{Second, relayed};
 use crate::stage::{PATIENCE, culvert};
 use crate::tidying::tidied;
 
@@ -72,7 +72,7 @@ fn rbac() -> String {
     file.to_str().unwrap().to_owned()
 }
 
-fn start(relay: &Second<'_>) -> Daemon {
+fn start(relay: &AnotherServer<'_>) -> Daemon {
     relay.start_as("--relay-only --node-name control-plane")
 }
 
@@ -81,7 +81,7 @@ fn clients_of_a_server_without_agents_are_carried_by_the_one_that_has_them() {
     let cluster = culvert();
     let rights = Rights::given(cluster);
     let identity = || Identity::service_account(cluster, (CULVERT_NAMESPACE, ACCOUNT), Some(POD));
-    let relay = Second::named(cluster, "relay", identity().kubeconfig());
+    let relay = AnotherServer::named(cluster, "relay", identity().kubeconfig());
     let before = relayed("answered");
     let mut server = start(&relay);
     wait_until("a kubelet answers through the servers", PATIENCE, || {

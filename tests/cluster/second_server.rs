@@ -1,18 +1,14 @@
 //! Two servers behind one address, as behind a load balancer: every agent has a session with each, and nobody was
-//! restarted for it. The second one runs on the control plane's machine as if that were another: ports, programs and
-//! captured processes are its own.
+//! restarted for it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
-use culvert_tests::{Cgroup, Daemon, Launch, PinRoot, programs};
 use tunnel_user::observability::status::StatusReport;
 
-use crate::requests::Identity;
-use crate::stage::{PATIENCE, culvert, kill, metric};
+use crate::another_server::{AnotherServer, relayed};
+use crate::stage::{PATIENCE, culvert, kill};
 use crate::tidying::tidied;
 
 const BALANCED: &str = "10.77.0.1:10500";
@@ -20,15 +16,6 @@ const ANNOTATION: &str = "x-tunnel-server-external-addr";
 
 /// Sends agents to either server in turn, and tells them of it by the Service's annotation.
 struct Balancer<'a>(&'a Cluster);
-
-/// Another server on the control plane's machine, as if that were another.
-pub(crate) struct Second<'a> {
-    cluster: &'a Cluster,
-    name: &'static str,
-    kubeconfig: PathBuf,
-    cgroup: Cgroup,
-    pins: PinRoot,
-}
 
 impl<'a> Balancer<'a> {
     fn new(cluster: &'a Cluster) -> Self {
@@ -59,86 +46,11 @@ fn annotate(cluster: &Cluster, annotation: &str) -> Result<()> {
     cluster.kubectl(words).map(drop)
 }
 
-impl<'a> Second<'a> {
-    /// It has the servers' service account.
-    fn new(cluster: &'a Cluster) -> Self {
-        let server =
-            Identity::service_account(cluster, (CULVERT_NAMESPACE, "culvert-server"), None);
-        Self::named(cluster, "second", server.kubeconfig())
-    }
-
-    /// It is who that kubeconfig says.
-    pub(crate) fn named(cluster: &'a Cluster, name: &'static str, kubeconfig: &Path) -> Self {
-        let this = Self {
-            cluster,
-            name,
-            kubeconfig: kubeconfig.to_owned(),
-            cgroup: Cgroup::new(name).unwrap(),
-            pins: PinRoot::new().unwrap(),
-        };
-        fs::create_dir_all(this.path("")).unwrap();
-        this
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.cluster.directory().root().join(self.name).join(name)
-    }
-
-    fn launch(&self, program: PathBuf) -> Launch {
-        Launch::new(self.cluster.lab().control(), program).cgroup(&self.cgroup)
-    }
-
-    fn start(&self) -> Daemon {
-        self.start_as("--node-name second")
-    }
-
-    /// Its slots stand for nodes beside those of the server of the same network.
-    pub(crate) fn start_as(&self, flags: &str) -> Daemon {
-        let server = self
-            .launch(programs::culvert().unwrap())
-            .words("server --kubernetes --redirect-address 10.77.0.1")
-            .words("--host-range 127.66.0.0/15 --pod-ranges none")
-            .words(flags)
-            .words("--lease-namespace culvert")
-            .words("--agent-port 10362 --redirect-port 10370 --meta-port 10365")
-            .words("--https-port 10363 --http-port 10364")
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .arg("--state-dir")
-            .arg(self.path("state"))
-            .arg("--run-dir")
-            .arg(self.path("run"))
-            .arg("--cgroup")
-            .arg(self.cgroup.path())
-            .arg("--pin-root")
-            .arg(self.pins.path());
-        let mut server = server.start().unwrap();
-        server.wait_for_line("redirecting", PATIENCE).unwrap();
-        server
-    }
-
-    pub(crate) fn status(&self) -> Result<StatusReport> {
-        let status = Launch::offline(programs::culvert()?)
-            .words("status --json --run-dir")
-            .arg(self.path("run"));
-        Ok(serde_json::from_str(&status.start()?.succeed(PATIENCE)?)?)
-    }
-
-    /// What a kubelet answers to somebody without a name, from where this server captures.
-    pub(crate) fn asks_a_kubelet(&self) -> String {
-        let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";
-        let curl = self.launch("curl".into()).words(kubelet);
-        let mut curl = curl.start().unwrap();
-        let _ = curl.wait(PATIENCE).unwrap();
-        curl.output().trim().to_owned()
-    }
-
-    fn until_it_has_both_agents(&self) {
-        wait_until("both agents come to the second server", PATIENCE, || {
-            Ok((sessions(&self.status()?).len() == 2).then_some(()))
-        })
-        .unwrap();
-    }
+fn until_it_has_both_agents(second: &AnotherServer<'_>) {
+    wait_until("both agents come to the second server", PATIENCE, || {
+        Ok((sessions(&second.status()?).len() == 2).then_some(()))
+    })
+    .unwrap();
 }
 
 /// Who has a session, and since when.
@@ -171,10 +83,10 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     let first = || serde_json::from_value(cluster.culvert_status().unwrap()).unwrap();
     until_agents_count(cluster, 1);
     let before = sessions(&first());
-    let second = Second::new(cluster);
+    let second = AnotherServer::new(cluster);
     let mut server = second.start();
     let _balancer = Balancer::new(cluster);
-    second.until_it_has_both_agents();
+    until_it_has_both_agents(&second);
     until_agents_count(cluster, 2);
     assert_eq!(second.asks_a_kubelet(), "401");
     // Nobody who had a session was asked for another one.
@@ -183,7 +95,7 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     assert!(server.stop(PATIENCE).unwrap().success());
     until_agents_count(cluster, 1);
     let mut server = second.start();
-    second.until_it_has_both_agents();
+    until_it_has_both_agents(&second);
     until_agents_count(cluster, 2);
     // One that is killed cannot say so.
     server.kill().unwrap();
@@ -191,19 +103,12 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     assert_eq!(sessions(&first()), before);
 }
 
-/// How many connections the control plane's own server has relayed, at that side.
-pub(crate) fn relayed(side: &str) -> u64 {
-    metric(&format!(
-        "culvert_server_relayed_connections_total{{side=\"{side}\"}}"
-    ))
-}
-
 #[test]
 fn a_server_that_no_agent_knows_has_its_clients_carried_by_one_that_they_know() {
     let cluster = culvert();
     until_agents_count(cluster, 1);
     let before = relayed("answered");
-    let second = Second::new(cluster);
+    let second = AnotherServer::new(cluster);
     let mut server = second.start();
     // It has to get the certificate by which the other server knows it.
     wait_until(
