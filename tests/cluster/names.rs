@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tunnel_user::kubernetes::events::Events;
-use tunnel_user::kubernetes::source::{ListedNode, Listing, NodePlace};
+use tunnel_user::kubernetes::source::{Listing, NodePlace};
 use tunnel_user::kubernetes::{Publication, PublicationOptions, PublicationReader};
 use tunnel_user::model::{Scheme, TunnelPort};
 
@@ -337,18 +337,11 @@ fn of_two_leaders_one_after_the_other_the_second_has_nothing_to_write() {
         "spec": { "ports": [{ "name": "tcp", "port": 10262 }] },
     });
     place.apply("Service", "internal", internal);
-    let listed = |name: &str, place| ListedNode {
-        name: name.parse().unwrap(),
-        place,
-    };
+    let listed = |name: &str, place: NodePlace| (name.parse().unwrap(), place);
+    let direct = NodePlace::Direct(vec!["198.51.100.1".parse().unwrap()]);
+    let nodes = [listed("c1", direct), listed("e1", NodePlace::Tunnelled)];
     let listing = Listing {
-        nodes: vec![
-            listed(
-                "c1",
-                NodePlace::Direct(vec!["198.51.100.1".parse().unwrap()]),
-            ),
-            listed("e1", NodePlace::Tunnelled),
-        ],
+        nodes: nodes.into_iter().collect(),
         ports: Some([(TunnelPort::new(9100).unwrap(), Scheme::Http)].into()),
     };
     in_control_plane(async {

@@ -249,7 +249,7 @@ fn a_kubelet_that_claims_what_is_others_gets_nothing_and_takes_nothing() {
         let mut expected = kept.clone();
         expected.push(("203.0.113.9", "fake-thief"));
         source.owners(&expected).await;
-        assert_eq!(source.snapshots.borrow().conflicts(), []);
+        assert_eq!(source.snapshots.borrow().conflicts().len(), 0);
         described("node fake-thief", "SharedNodeAddress").await;
         described("node fake-thief", "InvalidNodeAddress").await;
 

@@ -35,5 +35,7 @@ pub use ports::{ListedPorts, PortSet, TunnelPort};
 pub use printable::{LONGEST_PRINTED, is_printable, printable, printable_up_to};
 pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};
 pub use service_ports::{HTTP_PORT, HTTPS_PORT, Scheme, SchemedPorts, listening_port};
-pub use snapshot::{AddressConflict, AddressHolder, Snapshot, SnapshotReader, SnapshotWriter};
+pub use snapshot::{
+    AddressConflict, AddressHolder, NodeChange, Snapshot, SnapshotReader, SnapshotWriter,
+};
 pub use target::{InvalidTarget, Target, TargetHost};

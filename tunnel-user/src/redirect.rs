@@ -64,7 +64,7 @@ pub use self::{
     pins::Removed,
     schemes::{NamespaceReader, Namespaces, Scheme, Schemes},
     state::{ProgramState, RedirectState},
-    table::{Excluded, Exclusion, NodeMode, Table},
+    table::{Excluded, Exclusion, NodeMode, Table, TableBuilder},
 };
 
 /// The installed redirect.

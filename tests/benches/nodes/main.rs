@@ -1,17 +1,19 @@
-//! What it costs that one node of many changes, from the snapshot to the kernel's table: 100 changes a second, one
+//! What it costs that one node of many changes, from the Node object to the kernel's table: 100 changes a second, one
 //! after the other, as when a cluster is rolled.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use culvert_tests::{Cgroup, PinRoot};
-use tunnel_user::model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort};
-use tunnel_user::redirect::{NodeMode, Options, Redirect, Table};
+use serde_json::json;
+use tunnel_user::kubernetes::source::Rehearsal;
+use tunnel_user::model::{GatePolicy, Snapshot};
+use tunnel_user::redirect::{NodeMode, Options, Redirect, TableBuilder};
 
 #[derive(Parser)]
 struct Args {
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
 
 fn measure(args: &Args) -> Result<()> {
     println!(
-        "| nodes | tables | snapshot, us | table, us | kernel, us | from the change to the map, us, p50 and p99 | processor, ms for 100 changes |"
+        "| nodes | tables | Node to snapshot, us | table, us | kernel, us | from the change to the map, us, p50 and p99 | processor, ms for 100 changes |"
     );
     println!("|--:|---|--:|--:|--:|--:|--:|");
     let cases = args.nodes.iter();
@@ -85,17 +87,22 @@ fn change(count: u32, reads: bool, args: &Args) -> Result<Measured> {
         pin_root: pins.path().to_owned(),
         ..Options::default()
     })?;
-    let mut nodes: Vec<Node> = (0..count).map(|number| node(number, number)).collect();
-    redirect.apply(&table(&snapshot(&nodes)))?;
+    let mut source = Rehearsal::new();
+    for number in 0..count {
+        source.hear(&node(number, number))?;
+    }
+    let (own, mut tables) = (Arc::default(), TableBuilder::new(GatePolicy::Bypass));
+    let mut table = |snapshot: &Arc<Snapshot>| tables.build(snapshot, &own, |_| NodeMode::Capture);
+    redirect.apply(&table(&source.publish()))?;
     let mut measured = Measured::default();
     let (began, pause) = (Instant::now(), Duration::from_secs(1) / args.rate);
     for change in 0..args.rate * args.seconds {
         sleep((pause * change).saturating_sub(began.elapsed()));
-        let number = change % count;
-        // An address that nobody had.
-        nodes[number as usize] = node(number, count + change);
+        // Addresses that nobody had.
+        let node = node(change % count, count + change);
         let started = Instant::now();
-        let snapshot = snapshot(&nodes);
+        source.hear(&node)?;
+        let snapshot = source.publish();
         let (has_snapshot, table) = (started.elapsed(), table(&snapshot));
         let has_table = started.elapsed();
         if reads {
@@ -116,26 +123,29 @@ fn change(count: u32, reads: bool, args: &Args) -> Result<Measured> {
     Ok(measured)
 }
 
-fn node(number: u32, address: u32) -> Node {
+/// As the API server writes it.
+fn node(number: u32, address: u32) -> Vec<u8> {
     let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + address);
     let v6 = Ipv6Addr::from_bits((0xfd00_0078 << 96) + u128::from(address) + 1);
-    Node {
-        name: format!("edge-{number:05}").parse().expect("a valid name"),
-        addresses: vec![IpAddr::V4(v4), IpAddr::V6(v6)],
-        extra_ports: PortSet::new(),
-        closed_gate: None,
-        admits: None,
-    }
-}
-
-fn snapshot(nodes: &[Node]) -> Snapshot {
-    let ports = [10250, 10255].into_iter().filter_map(TunnelPort::new);
-    Snapshot::new(nodes.iter().cloned(), ports.collect())
-}
-
-fn table(snapshot: &Snapshot) -> Table {
-    let own = BTreeSet::new();
-    Table::new(snapshot, &own, GatePolicy::Bypass, |_| NodeMode::Capture).0
+    let addresses = [IpAddr::V4(v4), IpAddr::V6(v6)];
+    let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip }));
+    let node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": format!("edge-{number:05}"),
+            "labels": {
+                "kubernetes.io/hostname": format!("edge-{number:05}"),
+                "openyurt.io/is-edge-worker": "true",
+            },
+        },
+        "spec": { "podCIDR": Ipv4Addr::from_bits((172 << 24) + (number << 8)).to_string() + "/24" },
+        "status": {
+            "addresses": addresses,
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": 10250 } },
+        },
+    });
+    node.to_string().into_bytes()
 }
 
 /// Microseconds that so many percent of the times do not exceed.

@@ -15,9 +15,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{AddressConflict, Family, GatePolicy, NodeName, SnapshotReader},
+    model::{AddressConflict, Family, NodeName, Snapshot, SnapshotReader},
     observability::{chain, metrics::ServerMetrics, readiness::Condition},
-    redirect::{ApplyError, Excluded, NodeMode, Redirect, Table, addresses::Surroundings},
+    redirect::{
+        ApplyError, Excluded, NodeMode, Redirect, Table, TableBuilder, addresses::Surroundings,
+    },
     settings::OfflineNodes,
     tunnel::server::Sessions,
     wait::sleep_until_opt,
@@ -46,7 +48,7 @@ pub(super) struct NodeTable {
     pub(super) offline_nodes: OfflineNodes,
     /// Until then a node without a session is not taken for offline: agents are still coming along.
     pub(super) patient_until: Instant,
-    pub(super) default_policy: GatePolicy,
+    pub(super) tables: TableBuilder,
     /// False while another server may write the same tables.
     pub(super) in_charge: watch::Receiver<bool>,
     /// What is captured of these does not arrive.
@@ -62,7 +64,7 @@ pub(super) struct NodeTable {
 #[derive(Default)]
 pub(super) struct LogDedup {
     excluded: BTreeSet<Excluded>,
-    conflicts: Vec<AddressConflict>,
+    conflicts: BTreeSet<AddressConflict>,
 }
 
 impl SharedRedirect {
@@ -81,8 +83,7 @@ impl NodeTable {
     pub(super) fn apply(&mut self) -> Result<(), ApplyError> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let own = Arc::clone(&self.own_addresses.borrow_and_update());
-        let node_mode = |node: &NodeName| self.node_mode(node);
-        let (mut table, excluded) = Table::new(&snapshot, &own, self.default_policy, node_mode);
+        let mut table = self.table(&snapshot, &own);
         if self.guards_loopback_ports {
             let ports = snapshot.loopback_ports().iter();
             table = table.for_own_namespace(ports.map(|port| port.number()));
@@ -91,7 +92,9 @@ impl NodeTable {
             table.set_aside(*family);
         }
         let probes = table.add_probes();
-        self.told.tell(excluded, snapshot.conflicts());
+        let excluded = self.tables.excluded().cloned().collect();
+        let conflicts = snapshot.conflicts().cloned().collect();
+        self.told.tell(excluded, conflicts);
         self.metrics.nodes.set(gauge(snapshot.nodes().len()));
         let surroundings = Arc::clone(&self.surroundings.borrow_and_update());
         let changes = {
@@ -164,25 +167,33 @@ impl NodeTable {
         Some(Instant::now() + RETRY)
     }
 
-    fn minds_sessions(&self) -> bool {
-        self.offline_nodes != OfflineNodes::Reset
-    }
-
-    fn node_mode(&self, node: &NodeName) -> NodeMode {
-        if self.sessions.has(node) || Instant::now() < self.patient_until {
-            return NodeMode::Capture;
+    fn table(&mut self, snapshot: &Arc<Snapshot>, own: &Arc<BTreeSet<IpAddr>>) -> Table {
+        if self.minds_sessions() {
+            self.tables.forget();
         }
-        match self.offline_nodes {
+        let (sessions, is_early) = (&self.sessions, Instant::now() < self.patient_until);
+        let offline = match self.offline_nodes {
             OfflineNodes::Reset => NodeMode::Capture,
             OfflineNodes::Bypass => NodeMode::Bypass,
             OfflineNodes::Refuse => NodeMode::Refuse,
-        }
+        };
+        let node_mode = |node: &NodeName| {
+            if is_early || sessions.has(node) {
+                NodeMode::Capture
+            } else {
+                offline
+            }
+        };
+        self.tables.build(snapshot, own, node_mode)
+    }
+
+    fn minds_sessions(&self) -> bool {
+        self.offline_nodes != OfflineNodes::Reset
     }
 }
 
 impl LogDedup {
-    fn tell(&mut self, excluded: Vec<Excluded>, conflicts: &[AddressConflict]) {
-        let excluded: BTreeSet<_> = excluded.into_iter().collect();
+    fn tell(&mut self, excluded: BTreeSet<Excluded>, conflicts: BTreeSet<AddressConflict>) {
         for Excluded {
             address,
             node,
@@ -191,19 +202,13 @@ impl LogDedup {
         {
             tracing::warn!(%node, %address, %reason, "an address of the node is not captured");
         }
-        for AddressConflict { address, nodes } in conflicts {
-            if !self
-                .conflicts
-                .iter()
-                .any(|told| told.address == *address && told.nodes == *nodes)
-            {
-                let nodes: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
-                tracing::warn!(%address, ?nodes, "several nodes claim one address, and none can be said to have had it first: \
-                     connects to it are refused");
-            }
+        for AddressConflict { address, nodes } in conflicts.difference(&self.conflicts) {
+            let nodes: Vec<_> = nodes.iter().map(NodeName::as_str).collect();
+            tracing::warn!(%address, ?nodes, "several nodes claim one address, and none can be said to have had it first: \
+                 connects to it are refused");
         }
         self.excluded = excluded;
-        self.conflicts = conflicts.to_vec();
+        self.conflicts = conflicts;
     }
 }
 

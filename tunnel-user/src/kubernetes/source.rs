@@ -16,13 +16,16 @@ mod debouncer;
 mod following;
 mod health;
 mod index;
+mod judged_nodes;
 mod judgement;
 mod listing;
 mod node;
+mod nodes;
 mod pod_ranges;
 mod ports;
 mod ports_config;
 mod problem_report;
+mod rehearsal;
 mod saved;
 mod selector;
 #[cfg(test)]
@@ -40,9 +43,10 @@ pub use self::{
     agent_ports::{AgentPorts, AgentPortsOptions},
     health::{Origin, SourceHealth, WatchHealth},
     judgement::NodeProblem,
-    listing::{ListedNode, Listing, NodePlace},
+    listing::{Listing, NodePlace},
     ports::{BadValues, PortsProblem},
     problem_report::ClusterProblem,
+    rehearsal::Rehearsal,
     selector::{InvalidNodeSelector, NodeSelector},
 };
 use self::{
@@ -149,7 +153,7 @@ impl Source {
         let cluster = Follower::new(client.clone(), api_server, cluster.unwrap_or_default());
         let mut index = Index::new(rules, saved.as_deref().cloned());
         let (mut snapshot, mut look_at) = (Snapshot::default(), None);
-        let mut clients = AddressRanges::default();
+        let mut clients = Arc::<AddressRanges>::default();
         if saved.is_some() {
             let now = OffsetDateTime::now_utc();
             let view = index.view(&*sessions.name, now);
@@ -168,7 +172,7 @@ impl Source {
             state: SourceState {
                 index,
                 snapshots,
-                clients_tx: latest::Sender::new(Arc::new(clients)),
+                clients_tx: latest::Sender::new(clients),
                 health,
                 listing_tx: latest::Sender::new(None),
                 saved_tx: latest::Sender::new(None),

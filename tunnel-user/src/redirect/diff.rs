@@ -136,22 +136,22 @@ fn assign_bits(
     nodes: &HashMap<Address, NodeEntry>,
     ports: &BTreeMap<u16, PortRule>,
 ) -> BTreeMap<u16, u64> {
-    if special.is_empty() {
-        return BTreeMap::new();
+    let kept = |port: &u16| {
+        let groups = ports.get(port)?.groups & !groups::EVERY_NODE;
+        groups.is_power_of_two().then_some((*port, groups))
+    };
+    let mut bits: BTreeMap<u16, u64> = special.iter().filter_map(kept).collect();
+    if bits.len() == special.len() {
+        return bits;
     }
     let mut taken = nodes
         .values()
         .map(|entry| entry.groups)
         .chain(ports.values().map(|rule| rule.groups))
         .fold(groups::EVERY_NODE, std::ops::BitOr::bitor);
-    let mut bits = BTreeMap::new();
     for port in special {
-        let kept = ports
-            .get(port)
-            .map(|rule| rule.groups & !groups::EVERY_NODE)
-            .filter(|groups| groups.is_power_of_two());
         let free = 1_u64.checked_shl(taken.trailing_ones());
-        if let Some(bit) = kept.or(free) {
+        if let (false, Some(bit)) = (bits.contains_key(port), free) {
             taken |= bit;
             bits.insert(*port, bit);
         }

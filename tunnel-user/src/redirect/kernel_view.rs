@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use tunnel_ebpf::{Address, NodeEntry, PortRule};
 
 use super::{
@@ -33,7 +34,7 @@ pub(super) struct KernelView {
 /// What the entries of nodes were made of.
 #[derive(Debug)]
 struct Written {
-    rows: BTreeMap<[u8; 16], Row>,
+    rows: OrdMap<[u8; 16], Row>,
     bits: BTreeMap<u16, u64>,
 }
 
@@ -87,12 +88,10 @@ impl KernelView {
 
     /// A table was written, of which this was the difference.
     pub(super) fn has_written(&mut self, table: &Table, diff: &Diff) {
-        let rows = match self.written.take() {
-            Some(written) if written.bits == diff.bits => written.with(table, diff),
-            _ => table.nodes.clone(),
-        };
-        let bits = diff.bits.clone();
-        self.written = Some(Written { rows, bits });
+        self.written = Some(Written {
+            rows: table.nodes.clone(),
+            bits: diff.bits.clone(),
+        });
         let written = diff.set_nodes.iter().chain(&diff.settle_nodes);
         self.nodes.extend(written.copied());
         for address in &diff.remove_nodes {
@@ -106,33 +105,20 @@ impl KernelView {
 }
 
 impl Written {
-    /// Both are in order, so one walk finds the differences.
     fn changed<'a>(&self, table: &'a Table) -> Changed<'a> {
         let address = |octets: &[u8; 16]| Address { octets: *octets };
         let mut changed = Changed::default();
-        let mut before = self.rows.iter().peekable();
-        for (octets, row) in &table.nodes {
-            while let Some((gone, _)) = before.next_if(|(known, _)| *known < octets) {
-                changed.gone.push(address(gone));
-            }
-            match before.next_if(|(known, _)| *known == octets) {
-                Some((_, known)) if known == row => {}
-                Some(_) | None => changed.rows.push((address(octets), row)),
+        for change in self.rows.diff(&table.nodes) {
+            match change {
+                DiffItem::Add(octets, row)
+                | DiffItem::Update {
+                    new: (octets, row), ..
+                } => {
+                    changed.rows.push((address(octets), row));
+                }
+                DiffItem::Remove(octets, _) => changed.gone.push(address(octets)),
             }
         }
-        changed.gone.extend(before.map(|(gone, _)| address(gone)));
         changed
-    }
-
-    fn with(mut self, table: &Table, diff: &Diff) -> BTreeMap<[u8; 16], Row> {
-        for (address, _) in &diff.set_nodes {
-            if let Some(row) = table.nodes.get(&address.octets) {
-                self.rows.insert(address.octets, row.clone());
-            }
-        }
-        for address in &diff.remove_nodes {
-            self.rows.remove(&address.octets);
-        }
-        self.rows
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         transparent::{AcceptSigns, Arrivals, OriginalDsts, Transparent, TransparentOptions},
     },
     model::{Family, OriginalDst},
-    redirect::OriginalDestinations,
+    redirect::{OriginalDestinations, TableBuilder},
     tunnel::{Dialer, DialerOptions},
 };
 
@@ -85,7 +85,7 @@ impl Server {
             sessions: self.components.sessions.clone(),
             offline_nodes: self.args.offline_nodes,
             patient_until: self.patient_until,
-            default_policy: self.args.gate_policy,
+            tables: TableBuilder::new(self.args.gate_policy),
             in_charge: self.in_charge.subscribe(),
             set_aside,
             probes,

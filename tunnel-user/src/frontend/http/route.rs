@@ -142,8 +142,7 @@ impl Host {
         match self {
             Self::Name(name) => snapshot.node(name),
             Self::Ip(ip) => {
-                let mut conflicts = snapshot.conflicts().iter();
-                if let Some(conflict) = conflicts.find(|conflict| conflict.address == *ip) {
+                if let Some(conflict) = snapshot.conflict(*ip) {
                     return Err(Refusal::Contested(conflict.clone()));
                 }
                 snapshot.owner(*ip)

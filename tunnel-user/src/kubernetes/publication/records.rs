@@ -9,10 +9,9 @@
 
 use std::net::IpAddr;
 
-use crate::{
-    kubernetes::source::{ListedNode, NodePlace},
-    model::NodeName,
-};
+use imbl::OrdMap;
+
+use crate::{kubernetes::source::NodePlace, model::NodeName};
 
 /// The records, and whose there are none.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,10 +25,10 @@ pub(super) struct Records {
 impl Records {
     /// Sends clients of tunnelled nodes to these addresses, of which the first of each family counts, as of
     /// a Node's own.
-    pub(super) fn of(nodes: &[ListedNode], service: &[IpAddr]) -> Self {
+    pub(super) fn of(nodes: &OrdMap<NodeName, NodePlace>, service: &[IpAddr]) -> Self {
         let mut reserved = Vec::new();
         let mut lines = Vec::with_capacity(nodes.len());
-        for ListedNode { name, place } in nodes {
+        for (name, place) in nodes {
             if is_reserved(name) {
                 reserved.push(name.clone());
                 continue;
@@ -51,8 +50,8 @@ impl Records {
 }
 
 /// Whether any of them is reached by the Service.
-pub(super) fn any_tunnelled(nodes: &[ListedNode]) -> bool {
-    nodes.iter().any(|node| node.place == NodePlace::Tunnelled)
+pub(super) fn any_tunnelled(nodes: &OrdMap<NodeName, NodePlace>) -> bool {
+    nodes.values().any(|place| *place == NodePlace::Tunnelled)
 }
 
 fn first_of_each_family(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
@@ -72,17 +71,18 @@ fn is_reserved(name: &NodeName) -> bool {
 mod tests {
     use super::*;
 
-    fn edge(name: &str) -> ListedNode {
-        listed(name, NodePlace::Tunnelled)
+    type Listed = (NodeName, NodePlace);
+
+    fn edge(name: &str) -> Listed {
+        (name.parse().unwrap(), NodePlace::Tunnelled)
     }
 
-    fn cloud(name: &str, addresses: &[&str]) -> ListedNode {
-        listed(name, NodePlace::Direct(ips(addresses)))
+    fn cloud(name: &str, addresses: &[&str]) -> Listed {
+        (name.parse().unwrap(), NodePlace::Direct(ips(addresses)))
     }
 
-    fn listed(name: &str, place: NodePlace) -> ListedNode {
-        let name = name.parse().unwrap();
-        ListedNode { name, place }
+    fn records(nodes: impl IntoIterator<Item = Listed>, service: &[&str]) -> Records {
+        Records::of(&nodes.into_iter().collect(), &ips(service))
     }
 
     fn ips(addresses: &[&str]) -> Vec<IpAddr> {
@@ -120,7 +120,7 @@ mod tests {
                 "10.0.0.1\tb\n10.96.0.7\tc\n9.0.0.1\ta",
             ),
         ] {
-            let records = Records::of(&nodes, &ips(service));
+            let records = records(nodes, service);
             assert_eq!(records.text, expected);
             assert_eq!(records.count, expected.lines().count());
             assert_eq!(records.reserved, []);
@@ -129,29 +129,27 @@ mod tests {
 
     #[test]
     fn names_that_end_alike_are_different_nodes() {
-        let nodes = [
-            cloud("a-n1", &["10.0.0.1"]),
-            edge("n1"),
-            cloud("x.n1", &["10.0.0.2"]),
-        ];
-        let records = Records::of(&nodes, &ips(&["10.96.0.7"]));
-        assert_eq!(
-            records.text,
-            "10.0.0.1\ta-n1\n10.0.0.2\tx.n1\n10.96.0.7\tn1"
-        );
-        let fewer = Records::of(&nodes[..1], &ips(&["10.96.0.7"]));
+        let nodes = || {
+            [
+                cloud("a-n1", &["10.0.0.1"]),
+                edge("n1"),
+                cloud("x.n1", &["10.0.0.2"]),
+            ]
+        };
+        let all = records(nodes(), &["10.96.0.7"]);
+        assert_eq!(all.text, "10.0.0.1\ta-n1\n10.0.0.2\tx.n1\n10.96.0.7\tn1");
+        let fewer = records(nodes().into_iter().take(1), &["10.96.0.7"]);
         assert_eq!(fewer.text, "10.0.0.1\ta-n1");
     }
 
     #[test]
     fn a_node_is_no_service_and_no_pod() {
         let names = [
-            "kubernetes.default.svc.cluster.local",
             "10-0-0-1.default.pod.example",
             "a.svc",
+            "kubernetes.default.svc.cluster.local",
         ];
-        let nodes = names.map(edge);
-        let records = Records::of(&nodes, &ips(&["10.96.0.7"]));
+        let records = records(names.map(edge), &["10.96.0.7"]);
         assert_eq!(records.text, "");
         assert_eq!(
             records
@@ -174,7 +172,8 @@ mod tests {
 
     #[test]
     fn only_tunnelled_nodes_need_the_service() {
-        assert!(!any_tunnelled(&[cloud("c1", &[])]));
-        assert!(any_tunnelled(&[cloud("c1", &[]), edge("e1")]));
+        let nodes = [cloud("c1", &[]), edge("e1")];
+        assert!(any_tunnelled(&nodes.clone().into_iter().collect()));
+        assert!(!any_tunnelled(&nodes.into_iter().take(1).collect()));
     }
 }

@@ -2,7 +2,7 @@
 
 use tracing::{debug, info};
 
-use crate::model::{Node, NodeName, PortSet, Snapshot};
+use crate::model::{Node, NodeChange, NodeName, PortSet, Snapshot};
 
 /// So many nodes are logged one by one; of a crowd, as at a first start, only the number.
 const MOST_LOGGED: usize = 20;
@@ -22,23 +22,21 @@ pub(super) struct Changes<'a> {
 
 impl<'a> Changes<'a> {
     pub(super) fn between(old: &'a Snapshot, new: &'a Snapshot) -> Self {
-        let only_in = |a: &'a Snapshot, b: &Snapshot| {
-            let names = a.nodes().keys();
-            names.filter(|name| b.node(name).is_none()).collect()
-        };
-        let both = old.nodes().values().filter_map(|before| {
-            let now = new.node(&before.name)?;
-            Some((before.as_ref(), now))
-        });
-        Self {
-            come: only_in(new, old),
-            gone: only_in(old, new),
-            other: both.filter(|(before, now)| before != now).collect(),
+        let mut changes = Self {
             ports_come: new.ports() - old.ports(),
             ports_gone: old.ports() - new.ports(),
             loopback_come: new.loopback_ports() - old.loopback_ports(),
             loopback_gone: old.loopback_ports() - new.loopback_ports(),
+            ..Self::default()
+        };
+        for change in new.changed_nodes(old) {
+            match change {
+                NodeChange::Come(node) => changes.come.push(&node.name),
+                NodeChange::Gone(node) => changes.gone.push(&node.name),
+                NodeChange::Changed { before, now } => changes.other.push((before, now)),
+            }
         }
+        changes
     }
 
     pub(super) fn log(&self) {

@@ -15,6 +15,8 @@
 //! A Node that has no agent (it is not tunnelled, or under this address it is not) can have been
 //! first, and then has the address while it exists; it never takes one over.
 
+mod contest;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -22,9 +24,11 @@ use std::{
     time::Duration,
 };
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use self::contest::Contest;
 use crate::model::{AddressHolder, NodeName};
 
 /// An agent that has had no session for this long may be gone for good. Edge nodes are cut off for
@@ -36,11 +40,28 @@ const RETURN: Duration = Duration::from_hours(24);
 /// Whether the agent of this node has a session, with a certificate that names this address.
 pub(super) type HasSession<'a> = &'a dyn Fn(&NodeName, IpAddr) -> bool;
 
+/// What Nodes state, address by address, each address's claimants sorted by node.
+pub(super) type Stated = BTreeMap<IpAddr, Vec<Claimant>>;
+
 /// All claims, by address.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
     /// Each list is sorted by node, and never empty.
     by_address: BTreeMap<IpAddr, Vec<Claim>>,
+    /// Those that time or sessions may settle otherwise, although no Node says anything else.
+    open: BTreeSet<IpAddr>,
+    /// What is worth keeping on disk.
+    kept: OrdMap<IpAddr, SavedClaims>,
+}
+
+/// What claims are settled by.
+pub(super) struct Evidence<'a> {
+    pub(super) stated: &'a Stated,
+    /// Whether a Node states any address: one that was just made does not yet.
+    pub(super) speaks: &'a dyn Fn(&NodeName) -> bool,
+    pub(super) has_session: HasSession<'a>,
+    /// Whether an address is in a range of pods: who had it first is kept on disk, though only one claims it.
+    pub(super) is_in_pods: &'a dyn Fn(IpAddr) -> bool,
 }
 
 /// A Node that states an address now.
@@ -63,10 +84,17 @@ pub(super) enum ClaimKind {
     DirectExternal,
 }
 
+impl ClaimKind {
+    /// Whether clients know the Node by the address.
+    fn is_internal(self) -> bool {
+        matches!(self, Self::Tunnelled | Self::Direct)
+    }
+}
+
 /// The claims of one address, as they are kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedClaims {
-    address: IpAddr,
+    pub(super) address: IpAddr,
     claims: Vec<Claim>,
 }
 
@@ -76,6 +104,10 @@ struct Claim {
     node: NodeName,
     place: u32,
     presence: Presence,
+    /// Whether it is as an `InternalIP`. An `ExternalIP` makes no address the Node's against a range of pods: nobody
+    /// checks one, so a kubelet could prepare what it is to be refused.
+    #[serde(default = "internal")]
+    internal: bool,
     /// Since when there is no such Node, or none that states any address.
     #[serde(default, with = "time::serde::rfc3339::option")]
     deleted: Option<OffsetDateTime>,
@@ -100,6 +132,10 @@ pub(super) struct Settled {
     pub(super) refused: Vec<RefusedClaim>,
     /// When time alone may change that.
     pub(super) next_change: Option<OffsetDateTime>,
+    /// Every address that was looked at.
+    pub(super) looked_at: BTreeSet<IpAddr>,
+    /// Those of them that a Node has now as an `InternalIP` and none had before, or the reverse.
+    pub(super) taken_or_free: Vec<IpAddr>,
 }
 
 /// Nodes that state an address which others had before.
@@ -111,84 +147,131 @@ pub(super) struct RefusedClaim {
 }
 
 impl Claims {
-    pub(super) fn restored(saved: impl IntoIterator<Item = SavedClaims>) -> Self {
-        let by_address = saved.into_iter().map(|mut saved| {
+    pub(super) fn restored(saved: OrdMap<IpAddr, SavedClaims>) -> Self {
+        let by_address = saved.values().cloned().map(|mut saved| {
             saved.claims.sort_by(|a, b| a.node.cmp(&b.node));
             saved.claims.dedup_by(|a, b| a.node == b.node);
             (saved.address, saved.claims)
         });
+        let by_address: BTreeMap<_, _> = by_address
+            .filter(|(_, claims)| !claims.is_empty())
+            .collect();
         Self {
-            by_address: by_address
-                .filter(|(_, claims)| !claims.is_empty())
-                .collect(),
+            open: by_address.keys().copied().collect(),
+            by_address,
+            kept: saved,
         }
     }
 
     /// What the Nodes themselves do not say: of addresses with one claim, the Nodes say all.
-    pub(super) fn to_save(&self, also: impl Fn(IpAddr) -> bool) -> Vec<SavedClaims> {
-        let worth_it = |address: &IpAddr, claims: &[Claim]| match claims {
-            [only] => only.deleted.is_some() || also(*address),
-            _ => true,
-        };
-        let saved = self.by_address.iter();
-        saved
-            .filter(|(address, claims)| worth_it(address, claims))
-            .map(|(address, claims)| SavedClaims {
-                address: *address,
-                claims: claims.clone(),
-            })
-            .collect()
+    pub(super) fn to_save(&self) -> OrdMap<IpAddr, SavedClaims> {
+        self.kept.clone()
     }
 
-    /// Whether this Node claimed the address when claims were settled last.
+    /// Whether this Node claimed the address as an `InternalIP` when claims were settled last.
     pub(super) fn has(&self, address: IpAddr, node: &NodeName) -> bool {
-        let claims = self.by_address.get(&address).map_or(&[][..], Vec::as_slice);
+        let claims = self.of(address);
         let found = claims.binary_search_by(|claim| claim.node.cmp(node));
-        found.is_ok_and(|at| claims[at].deleted.is_none())
+        found.is_ok_and(|at| claims[at].takes_the_address())
     }
 
-    /// Whether any Node claimed one of these addresses then.
+    /// Whether any Node claimed one of these addresses as an `InternalIP` then.
     pub(super) fn has_any_in(&self, addresses: RangeInclusive<IpAddr>) -> bool {
-        let mut claims = self
-            .by_address
-            .range(addresses)
-            .flat_map(|(_, claims)| claims);
-        claims.any(|claim| claim.deleted.is_none())
+        let mut claims = self.by_address.range(addresses);
+        claims.any(|(_, claims)| is_taken(claims))
     }
 
-    /// Takes what all Nodes state now, each address's claimants sorted by node, and says who has
-    /// what. `speaks` says whether a Node states any address: one that was just made does not yet.
+    /// Every address in the range that is claimed in any way.
+    pub(super) fn claimed_in(
+        &self,
+        addresses: RangeInclusive<IpAddr>,
+    ) -> impl Iterator<Item = IpAddr> {
+        self.by_address
+            .range(addresses)
+            .map(|(address, _)| *address)
+    }
+
+    /// Says who has what of these addresses, of which Nodes state something else than before, and of those that are
+    /// open; of all others that stays as it was.
     pub(super) fn settle(
         &mut self,
-        stated: &BTreeMap<IpAddr, Vec<Claimant>>,
-        speaks: impl Fn(&NodeName) -> bool,
-        has_session: HasSession<'_>,
+        changed: &BTreeSet<IpAddr>,
+        evidence: &Evidence<'_>,
         now: OffsetDateTime,
     ) -> Settled {
-        self.by_address.retain(|address, claims| {
-            let claimants = stated.get(address).map_or(&[][..], Vec::as_slice);
-            claims.retain_mut(|claim| claim.stays(kind_of(claimants, &claim.node), &speaks, now));
-            !claims.is_empty()
-        });
-        let mut settled = Settled::default();
-        for (address, claimants) in stated {
-            let claims = self.by_address.entry(*address).or_default();
-            join(claims, claimants);
-            let is_shared = claimants.len() > 1;
-            for claim in claims.iter_mut().filter(|claim| claim.deleted.is_none()) {
-                claim.presence = if is_shared {
-                    claim.presence.next(has_session(&claim.node, *address), now)
-                } else {
-                    Presence::Here
-                };
-            }
-            if is_shared {
-                Contest::new(claims, claimants).decide(*address, &mut settled);
-            }
+        let mut settled = Settled {
+            looked_at: changed.union(&self.open).copied().collect(),
+            ..Settled::default()
+        };
+        for address in settled.looked_at.clone() {
+            self.settle_one(address, evidence, now, &mut settled);
         }
-        let changes = self.by_address.values().flatten();
-        settled.next_change = changes.filter_map(Claim::changes_at).min();
+        let open = self.open.iter().flat_map(|address| self.of(*address));
+        settled.next_change = open.filter_map(Claim::changes_at).min();
         settled
+    }
+
+    fn settle_one(
+        &mut self,
+        address: IpAddr,
+        evidence: &Evidence<'_>,
+        now: OffsetDateTime,
+        settled: &mut Settled,
+    ) {
+        let claimants = evidence.stated.get(&address).map_or(&[][..], Vec::as_slice);
+        let mut claims = self.by_address.remove(&address).unwrap_or_default();
+        let was_taken = is_taken(&claims);
+        claims
+            .retain_mut(|claim| claim.stays(kind_of(claimants, &claim.node), evidence.speaks, now));
+        join(&mut claims, claimants);
+        let is_shared = claimants.len() > 1;
+        for claim in claims.iter_mut().filter(|claim| claim.deleted.is_none()) {
+            claim.presence = if is_shared {
+                let has_session = (evidence.has_session)(&claim.node, address);
+                claim.presence.next(has_session, now)
+            } else {
+                Presence::Here
+            };
+        }
+        if is_shared {
+            Contest::new(&claims, claimants).decide(address, settled);
+        }
+        if was_taken != is_taken(&claims) {
+            settled.taken_or_free.push(address);
+        }
+        self.put(address, claims, (evidence.is_in_pods)(address));
+    }
+
+    fn put(&mut self, address: IpAddr, claims: Vec<Claim>, is_in_pods: bool) {
+        let (is_open, is_kept) = match &*claims {
+            [] => (false, false),
+            [only] => (only.deleted.is_some(), only.deleted.is_some() || is_in_pods),
+            _ => (true, true),
+        };
+        if is_open {
+            self.open.insert(address);
+        } else {
+            self.open.remove(&address);
+        }
+        if is_kept {
+            let claims = claims.clone();
+            self.kept.insert(address, SavedClaims { address, claims });
+        } else {
+            self.kept.remove(&address);
+        }
+        if !claims.is_empty() {
+            self.by_address.insert(address, claims);
+        }
+    }
+
+    fn of(&self, address: IpAddr) -> &[Claim] {
+        self.by_address.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// What follows from the Nodes is to be found anew for every address.
+    #[cfg(test)]
+    pub(super) fn open_all(&mut self) {
+        self.open = self.by_address.keys().copied().collect();
     }
 }
 
@@ -200,11 +283,15 @@ impl Claim {
         speaks: impl Fn(&NodeName) -> bool,
         now: OffsetDateTime,
     ) -> bool {
-        if stated.is_some() {
-            self.deleted = None;
+        if let Some(kind) = stated {
+            (self.deleted, self.internal) = (None, kind.is_internal());
             return true;
         }
         !speaks(&self.node) && now < *self.deleted.get_or_insert(now) + RETURN
+    }
+
+    fn takes_the_address(&self) -> bool {
+        self.deleted.is_none() && self.internal
     }
 
     fn changes_at(&self) -> Option<OffsetDateTime> {
@@ -252,110 +339,24 @@ fn join(claims: &mut Vec<Claim>, claimants: &[Claimant]) {
         } else {
             Presence::Here
         },
+        internal: claimant.kind.is_internal(),
         deleted: None,
     }));
     claims.sort_by(|a, b| a.node.cmp(&b.node));
 }
 
+/// What a claim is that was saved before this was kept.
+fn internal() -> bool {
+    true
+}
+
+fn is_taken(claims: &[Claim]) -> bool {
+    claims.iter().any(Claim::takes_the_address)
+}
+
 fn kind_of(claimants: &[Claimant], node: &NodeName) -> Option<ClaimKind> {
     let found = claimants.binary_search_by(|claimant| claimant.node.cmp(node));
     found.ok().map(|at| claimants[at].kind)
-}
-
-/// The claims of Nodes that are there on one address.
-struct Contest<'a> {
-    claims: Vec<(&'a Claim, ClaimKind)>,
-}
-
-impl<'a> Contest<'a> {
-    fn new(claims: &'a [Claim], claimants: &[Claimant]) -> Self {
-        let there = claims.iter().filter_map(|claim| {
-            let kind = kind_of(claimants, &claim.node)?;
-            Some((claim, kind))
-        });
-        Self {
-            claims: there.collect(),
-        }
-    }
-
-    fn decide(&self, address: IpAddr, settled: &mut Settled) {
-        let is_dialled = |(_, kind): &(&Claim, ClaimKind)| *kind == ClaimKind::Tunnelled;
-        if !self.claims.iter().any(is_dialled) {
-            return;
-        }
-        let winners = self.winners();
-        let tunnelled = winners.iter().any(is_dialled);
-        let refused = || {
-            let winners: BTreeSet<_> = winners.iter().map(|(claim, _)| &claim.node).collect();
-            let losers = self.claims.iter();
-            losers
-                .filter(|(claim, kind)| kind.wants_the_address() && !winners.contains(&claim.node))
-                .map(|(claim, _)| claim.node.clone())
-                .collect::<Vec<_>>()
-        };
-        let names = || winners.iter().map(|(claim, _)| claim.node.clone());
-        let holder = match winners[..] {
-            [(only, _)] if tunnelled => AddressHolder::Node(only.node.clone()),
-            _ if tunnelled => AddressHolder::Contested(names().collect()),
-            _ => AddressHolder::Outside,
-        };
-        let refused = refused();
-        if !refused.is_empty() {
-            settled.refused.push(RefusedClaim {
-                address,
-                holders: names().collect(),
-                refused,
-            });
-        }
-        settled.holders.push((address, holder));
-    }
-
-    /// The first of those that count, several where they came together.
-    fn winners(&self) -> Vec<(&'a Claim, ClaimKind)> {
-        let place = |(claim, _): &(&Claim, ClaimKind)| claim.place;
-        let first = self.claims.iter().map(place).min();
-        let counts = |entry: &(&Claim, ClaimKind)| match entry.1 {
-            ClaimKind::Tunnelled => entry.0.presence != Presence::Absent,
-            ClaimKind::Direct | ClaimKind::TunnelledExternal | ClaimKind::DirectExternal => {
-                Some(entry.0.place) == first
-            }
-        };
-        let counting = self.claims.iter().filter(|entry| counts(entry));
-        let best = counting.clone().map(place).min();
-        let winners = match best {
-            Some(best) => counting
-                .filter(|entry| entry.0.place == best)
-                .copied()
-                .collect(),
-            // None of them has ever shown itself, or not for long.
-            None => self
-                .claims
-                .iter()
-                .filter(|entry| Some(entry.0.place) == first)
-                .copied()
-                .collect(),
-        };
-        without_those_that_give_way(winners)
-    }
-}
-
-impl ClaimKind {
-    /// Whether a Node that does not get the address misses something.
-    fn wants_the_address(self) -> bool {
-        match self {
-            Self::Tunnelled | Self::Direct => true,
-            // Behind a NAT many nodes have the same.
-            Self::TunnelledExternal | Self::DirectExternal => false,
-        }
-    }
-}
-
-fn without_those_that_give_way(mut winners: Vec<(&Claim, ClaimKind)>) -> Vec<(&Claim, ClaimKind)> {
-    let stands = |entry: &(&Claim, ClaimKind)| entry.1 != ClaimKind::DirectExternal;
-    if winners.iter().any(stands) {
-        winners.retain(stands);
-    }
-    winners
 }
 
 #[cfg(test)]

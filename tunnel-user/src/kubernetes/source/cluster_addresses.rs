@@ -85,6 +85,14 @@ impl ClusterAddresses {
         self.services.contains(&address)
     }
 
+    /// The addresses that are something else by the other.
+    pub(super) fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = IpAddr> + 'a {
+        let endpoints = self.endpoints.symmetric_difference(&other.endpoints);
+        let hosts = self.host.symmetric_difference(&other.host);
+        let services = self.services.symmetric_difference(&other.services);
+        endpoints.chain(hosts).chain(services).copied()
+    }
+
     #[cfg(test)]
     pub(super) fn of(api_server: &[&str], services: &[&str]) -> Self {
         let set = |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect();

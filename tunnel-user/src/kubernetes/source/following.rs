@@ -219,8 +219,8 @@ impl SourceState {
             true
         });
         self.clients_tx.send_if_modified(|current| {
-            let changed = **current != clients;
-            *current = Arc::new(clients);
+            let changed = *current != clients;
+            *current = clients;
             changed
         });
         self.health.send_if_modified(|health| {

@@ -15,30 +15,31 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
+    sync::Arc,
 };
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use kube::runtime::watcher::Event;
 
 use time::OffsetDateTime;
 
 use super::{
-    ClusterProblem, NodeProblem, NodeSelector, PortsProblem,
-    claims::{ClaimKind, Claimant, Claims, HasSession, RefusedClaim},
+    ClusterProblem, NodeSelector, PortsProblem,
+    claims::{ClaimKind, Claims, Evidence, HasSession, RefusedClaim, Settled},
     client_ranges::clients_of,
     cluster_addresses::ClusterAddresses,
-    judgement::{Judge, Judged},
-    listing::{ListedNode, Listing, NodePlace},
+    judged_nodes::JudgedNodes,
+    judgement::Judged,
+    listing::Listing,
     node::{NodeFacts, NodeObject},
-    pod_ranges::addresses_in,
+    nodes::Nodes,
     ports::Ports,
     ports_config::LastConfig,
     saved::Saved,
 };
 use crate::{
     kubernetes::ObjectName,
-    model::{AddressRanges, NodeName, NodeNetworks, PortSet, Snapshot, TunnelPort},
+    model::{AddressHolder, AddressRanges, NodeName, NodeNetworks, PortSet, Snapshot, TunnelPort},
 };
 
 /// What does not change while the server runs.
@@ -66,49 +67,38 @@ pub(super) struct Index {
     cluster: ClusterAddresses,
     claims: Claims,
     shares_addresses: bool,
+    /// What follows from all that by the last view.
+    judged: JudgedNodes,
+    snapshot: Snapshot,
+    clients: Arc<AddressRanges>,
 }
 
 /// What follows from it.
 pub(super) struct View {
     pub(super) snapshot: Snapshot,
     /// Where the cluster's own clients come from.
-    pub(super) clients: AddressRanges,
+    pub(super) clients: Arc<AddressRanges>,
     pub(super) problems: BTreeSet<ClusterProblem>,
     /// When time alone may change it.
     pub(super) next_change: Option<OffsetDateTime>,
 }
 
-/// What every Node says of itself, judged.
-struct Statements<'a> {
-    tunnelled: Vec<Judged>,
-    claims: BTreeMap<IpAddr, Vec<Claimant>>,
-    facts: &'a BTreeMap<NodeName, NodeFacts>,
-}
-
-#[derive(Default, PartialEq, Eq)]
-struct Nodes {
-    facts: BTreeMap<NodeName, NodeFacts>,
-    /// Objects whose name is none, by that.
-    nameless: BTreeMap<String, ClusterProblem>,
-}
-
 impl Index {
     /// Starts with what was kept on disk.
     pub(super) fn new(rules: Rules, saved: Option<Saved>) -> Self {
-        let by_name = |facts: NodeFacts| (facts.name.clone(), facts);
         let saved = saved.unwrap_or_else(|| Saved::new(OffsetDateTime::UNIX_EPOCH));
         Self {
+            nodes: Nodes::restored(saved.nodes, &rules),
             rules,
-            nodes: Nodes {
-                facts: saved.nodes.into_iter().map(by_name).collect(),
-                nameless: BTreeMap::new(),
-            },
             listed: Nodes::default(),
             heard_nodes: false,
             config: LastConfig::saved(saved.ports_config),
             cluster: saved.cluster,
             claims: Claims::restored(saved.claims),
             shares_addresses: false,
+            judged: JudgedNodes::default(),
+            snapshot: Snapshot::default(),
+            clients: Arc::default(),
         }
     }
 
@@ -120,7 +110,7 @@ impl Index {
                 false
             }
             Event::InitApply(object) => {
-                self.listed.insert(&object);
+                self.listed.insert(&object, &self.rules);
                 false
             }
             Event::InitDone => {
@@ -128,7 +118,7 @@ impl Index {
                 let first = !mem::replace(&mut self.heard_nodes, true);
                 mem::replace(&mut self.nodes, listed) != self.nodes || first
             }
-            Event::Apply(object) => self.nodes.insert(&object),
+            Event::Apply(object) => self.nodes.insert(&object, &self.rules),
             Event::Delete(object) => self.nodes.remove(object.name()),
         }
     }
@@ -169,12 +159,11 @@ impl Index {
 
     /// What is worth keeping on disk.
     pub(super) fn to_save(&self, written_at: OffsetDateTime) -> Saved {
-        let pods = self.pod_ranges(|_| true);
         let mut saved = Saved::new(written_at);
-        saved.nodes = self.nodes.facts.values().cloned().collect();
+        saved.nodes = self.nodes.facts.clone();
         saved.ports_config.clone_from(&self.config.last);
         saved.cluster.clone_from(&self.cluster);
-        saved.claims = self.claims.to_save(|address| pods.contains(address));
+        saved.claims = self.claims.to_save();
         saved
     }
 
@@ -183,107 +172,105 @@ impl Index {
         self.config.reference(&self.rules.ports_config)
     }
 
-    /// The snapshot, and what is wrong; settles who has which address.
+    /// The snapshot, and what is wrong; settles who has which address. It costs what has changed since the last one,
+    /// and what several Nodes claim.
     pub(super) fn view(&mut self, has_session: HasSession<'_>, now: OffsetDateTime) -> View {
-        let asked = self.asked_ports();
-        let mut claims = mem::take(&mut self.claims);
-        let statements = self.statements(&claims);
-        let speaks = |node: &NodeName| {
-            let facts = self.nodes.facts.get(node);
-            facts.is_some_and(|facts| !facts.internal.is_empty())
+        let facts = &self.nodes.facts;
+        let differences = self
+            .judged
+            .look(facts, &self.cluster, &self.rules, &self.claims);
+        if differences.direct_nodes {
+            let facts = facts.values().map(Arc::as_ref);
+            self.clients = Arc::new(clients_of(facts, &self.rules));
+        }
+        let evidence = Evidence {
+            stated: self.judged.stated(),
+            speaks: &|node| {
+                facts
+                    .get(node)
+                    .is_some_and(|facts| !facts.internal.is_empty())
+            },
+            has_session,
+            is_in_pods: &|address| self.judged.is_in_pods(address),
         };
-        let settled = claims.settle(&statements.claims, speaks, has_session, now);
+        let settled = self.claims.settle(&differences.addresses, &evidence, now);
+        self.judged
+            .have_become_taken_or_free(&settled.taken_or_free);
+        self.edit_snapshot(differences.nodes, &settled);
+        self.shares_addresses = !settled.holders.is_empty();
+        let asked = self.asked_ports();
         let mut problems: BTreeSet<ClusterProblem> =
             self.nodes.nameless.values().cloned().collect();
-        problems.extend(statements.problems());
-        let Statements { tunnelled, .. } = statements;
-        let uncaptured = tunnelled.iter().filter(|judged| !judged.outside.is_empty());
-        let uncaptured =
-            uncaptured.map(|judged| (judged.node.name.clone(), judged.outside.clone()));
-        let uncaptured: Vec<_> = uncaptured.collect();
-        let nodes = tunnelled.into_iter().map(|judged| judged.node);
-        let shares_addresses = !settled.holders.is_empty();
-        let (https, mut http) = (asked.https(), asked.http());
-        http.insert(TunnelPort::KUBELET_READ_ONLY);
-        let snapshot = Snapshot::new(nodes, self.tunnelled_ports(&asked))
-            .with_loopback_ports(asked.loopback)
-            .with_https_ports(https)
-            .with_http_ports(http)
-            .with_uncaptured(uncaptured)
-            .with_holders(settled.holders);
-        problems.extend(shared_addresses(&snapshot));
+        problems.extend(self.judged.problems());
+        problems.extend(shared_addresses(&self.snapshot));
         problems.extend(settled.refused.into_iter().map(held_address));
-        let of_ports = asked.problems.into_iter();
+        let of_ports = asked.problems.iter().cloned();
         problems.extend(of_ports.map(|problem| self.ports_problem(problem)));
-        self.claims = claims;
-        self.shares_addresses = shares_addresses;
         View {
-            snapshot,
-            clients: clients_of(self.nodes.facts.values(), &self.rules),
+            snapshot: self.with_ports(asked),
+            clients: Arc::clone(&self.clients),
             problems,
             next_change: settled.next_change,
         }
     }
 
-    /// Every Node, and what is spoken on the ports.
-    pub(super) fn listing(&self) -> Listing {
-        let listed = |facts: &NodeFacts| ListedNode {
-            name: facts.name.clone(),
-            place: if self.rules.is_tunnelled(facts) {
-                NodePlace::Tunnelled
-            } else {
-                NodePlace::direct(facts)
-            },
-        };
-        let knows_ports = self.config.heard || self.config.last.is_some();
-        Listing {
-            nodes: self.nodes.facts.values().map(listed).collect(),
-            ports: knows_ports.then(|| self.asked_ports().schemes),
-        }
+    /// The next view is made from nothing but what was heard, and who had which address.
+    #[cfg(test)]
+    fn forget_what_follows(&mut self) {
+        self.judged = JudgedNodes::default();
+        self.snapshot = Snapshot::default();
+        self.clients = Arc::default();
+        self.claims.open_all();
     }
 
-    /// What every Node says, as far as it counts.
-    fn statements(&self, had: &Claims) -> Statements<'_> {
-        let pods = self.pod_ranges(|range| {
-            // Where the operator has said where nodes are, a Node's word that pods are among them
-            // is no reason to shut new nodes out.
-            self.rules.node_networks.is_unset() || !had.has_any_in(addresses_in(range))
-        });
-        let judge = Judge {
-            rules: &self.rules,
-            cluster: &self.cluster,
-            pods: &pods,
-            had: &|address, node| had.has(address, node),
-        };
-        let mut statements = Statements {
-            tunnelled: Vec::new(),
-            claims: BTreeMap::new(),
-            facts: &self.nodes.facts,
-        };
-        for facts in self.nodes.facts.values() {
-            if self.rules.is_tunnelled(facts) {
-                let judged = judge.tunnelled(facts);
-                let addresses = judged.node.addresses.iter().copied();
-                statements.claim(facts, addresses, ClaimKind::Tunnelled);
-                let external = facts.external.iter().copied();
-                statements.claim(facts, external, ClaimKind::TunnelledExternal);
-                statements.tunnelled.push(judged);
-            } else {
-                statements.claim(facts, facts.internal.iter().copied(), ClaimKind::Direct);
-                let external = facts.external.iter().copied();
-                statements.claim(facts, external, ClaimKind::DirectExternal);
+    /// Puts into the snapshot what has changed.
+    fn edit_snapshot(&mut self, nodes: Vec<(NodeName, Option<Judged>)>, settled: &Settled) {
+        for (name, judged) in nodes {
+            let Some(judged) = judged else {
+                self.snapshot.remove_node(&name);
+                continue;
+            };
+            self.snapshot.set_uncaptured(&name, &judged.outside);
+            if self.snapshot.node(&name) != Some(&judged.node) {
+                self.snapshot.set_node(judged.node);
             }
         }
-        statements
+        let mut contested: BTreeMap<_, _> = settled.holders.iter().cloned().collect();
+        for address in &settled.looked_at {
+            let holder = contested.remove(address);
+            let holder = holder.unwrap_or_else(|| self.only_claimant(*address));
+            self.snapshot.set_holder(*address, holder);
+        }
     }
 
-    fn pod_ranges(&self, counts: impl Fn(IpNet) -> bool) -> AddressRanges {
-        let ranges = self
-            .nodes
-            .facts
-            .values()
-            .flat_map(|facts| &facts.pod_ranges);
-        ranges.copied().filter(|range| counts(*range)).collect()
+    /// Who has an address that no two Nodes contest.
+    fn only_claimant(&self, address: IpAddr) -> AddressHolder {
+        match self.judged.stated().get(&address).map(Vec::as_slice) {
+            Some([only]) if only.kind == ClaimKind::Tunnelled => {
+                AddressHolder::Node(only.node.clone())
+            }
+            _ => AddressHolder::Outside,
+        }
+    }
+
+    fn with_ports(&self, asked: Ports) -> Snapshot {
+        let (https, mut http) = (asked.https(), asked.http());
+        http.insert(TunnelPort::KUBELET_READ_ONLY);
+        let snapshot = self.snapshot.clone();
+        snapshot
+            .with_ports(self.tunnelled_ports(&asked))
+            .with_loopback_ports(asked.loopback)
+            .with_https_ports(https)
+            .with_http_ports(http)
+    }
+
+    /// Every Node, and what is spoken on the ports.
+    pub(super) fn listing(&self) -> Listing {
+        let knows_ports = self.config.heard || self.config.last.is_some();
+        Listing {
+            nodes: self.nodes.places.clone(),
+            ports: knows_ports.then(|| self.asked_ports().schemes),
+        }
     }
 
     /// What is wrong with the `ConfigMap`.
@@ -321,78 +308,6 @@ impl Rules {
     }
 }
 
-impl Statements<'_> {
-    /// Nodes are told in order, so that the claimants of each address are sorted.
-    fn claim(
-        &mut self,
-        facts: &NodeFacts,
-        addresses: impl Iterator<Item = IpAddr>,
-        kind: ClaimKind,
-    ) {
-        for address in addresses {
-            let claimants = self.claims.entry(address).or_default();
-            if claimants.last().is_none_or(|last| last.node != facts.name) {
-                let node = facts.name.clone();
-                claimants.push(Claimant { node, kind });
-            }
-        }
-    }
-
-    fn problems(&self) -> Vec<ClusterProblem> {
-        let of_node = |node: &NodeName, problem: NodeProblem| ClusterProblem::Node {
-            node: node.clone(),
-            problem,
-        };
-        let mut problems = Vec::new();
-        for judged in &self.tunnelled {
-            let of_judged = judged.problems.iter().cloned();
-            problems.extend(of_judged.map(|problem| of_node(&judged.node.name, problem)));
-        }
-        for facts in self.facts.values() {
-            if facts.is_server() {
-                problems.push(of_node(&facts.name, NodeProblem::ServerName));
-            }
-            let ranges = facts.pod_ranges.iter().copied();
-            let over_nodes = ranges.filter(|range| self.is_over_nodes(*range));
-            let of_ranges = over_nodes.map(NodeProblem::PodRangeOverNodes);
-            problems.extend(of_ranges.map(|problem| of_node(&facts.name, problem)));
-        }
-        problems
-    }
-
-    fn is_over_nodes(&self, pod_range: IpNet) -> bool {
-        let mut within = self
-            .claims
-            .range(addresses_in(pod_range))
-            .flat_map(|(_, claimants)| claimants);
-        within.any(|claimant| claimant.kind == ClaimKind::Tunnelled)
-    }
-}
-
-impl Nodes {
-    fn insert(&mut self, object: &NodeObject) -> bool {
-        match NodeFacts::read(object) {
-            Ok(facts) => {
-                let unchanged = self.facts.get(&facts.name) == Some(&facts);
-                self.facts.insert(facts.name.clone(), facts);
-                !unchanged
-            }
-            Err(error) => {
-                let problem = ClusterProblem::node_name(&error);
-                let before = self.nameless.insert(object.name().to_owned(), problem);
-                before.is_none()
-            }
-        }
-    }
-
-    fn remove(&mut self, name: &str) -> bool {
-        match name.parse::<NodeName>() {
-            Ok(name) => self.facts.remove(&name).is_some(),
-            Err(_) => self.nameless.remove(name).is_some(),
-        }
-    }
-}
-
 fn held_address(claim: RefusedClaim) -> ClusterProblem {
     let RefusedClaim {
         address,
@@ -407,11 +322,12 @@ fn held_address(claim: RefusedClaim) -> ClusterProblem {
 }
 
 fn shared_addresses(snapshot: &Snapshot) -> impl Iterator<Item = ClusterProblem> {
-    let conflicts = snapshot.conflicts().iter();
-    conflicts.map(|conflict| ClusterProblem::SharedAddress {
-        address: conflict.address,
-        nodes: conflict.nodes.clone(),
-    })
+    snapshot
+        .conflicts()
+        .map(|conflict| ClusterProblem::SharedAddress {
+            address: conflict.address,
+            nodes: conflict.nodes.clone(),
+        })
 }
 
 #[cfg(test)]

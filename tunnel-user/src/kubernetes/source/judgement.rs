@@ -17,7 +17,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{cluster_addresses::ClusterAddresses, index::Rules, node::NodeFacts};
 use crate::{
     kubernetes::certificates::kind::SERVER_SUBJECT,
-    model::{AddressRanges, Admits, Node, NodeName, TunnelPort, UnfitAddress},
+    model::{Admits, Node, NodeName, TunnelPort, UnfitAddress},
 };
 
 /// An operator's word that certificates of the node's agent from before this time count no longer.
@@ -98,7 +98,8 @@ pub enum NodeProblem {
 pub(super) struct Judge<'a> {
     pub(super) rules: &'a Rules,
     pub(super) cluster: &'a ClusterAddresses,
-    pub(super) pods: &'a AddressRanges,
+    /// Whether the address is in a range of pods that counts.
+    pub(super) is_pods: &'a dyn Fn(IpAddr) -> bool,
     /// Whether the Node had the address before.
     pub(super) had: &'a dyn Fn(IpAddr, &NodeName) -> bool,
 }
@@ -153,7 +154,7 @@ impl Judge<'_> {
             Err(NodeProblem::ServiceAddress(address))
         } else if !self.rules.node_networks.admit(address) {
             Err(NodeProblem::OutsideNodeNetworks(address))
-        } else if self.pods.contains(address) && !(self.had)(address, node) {
+        } else if (self.is_pods)(address) && !(self.had)(address, node) {
             Err(NodeProblem::PodAddress(address))
         } else {
             Ok(())

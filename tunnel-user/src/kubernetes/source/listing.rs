@@ -3,25 +3,18 @@
 
 use std::net::IpAddr;
 
+use imbl::OrdMap;
+
 use super::node::NodeFacts;
 use crate::model::{NodeName, SchemedPorts};
 
 /// Every Node, and the ports with what is spoken there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// In order of their names.
-    pub nodes: Vec<ListedNode>,
+    /// Where each is reached.
+    pub nodes: OrdMap<NodeName, NodePlace>,
     /// `None` while the `ConfigMap` of the ports was neither heard of nor kept on disk.
     pub ports: Option<SchemedPorts>,
-}
-
-/// A Node, and where clients that dial it by name are to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedNode {
-    /// Its name.
-    pub name: NodeName,
-    /// Where it is reached.
-    pub place: NodePlace,
 }
 
 /// Where a Node is reached.

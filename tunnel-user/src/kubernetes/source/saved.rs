@@ -1,9 +1,10 @@
 //! What is known of the cluster, on disk: a server that starts without an API server goes on with
 //! the nodes and ports that it knew last.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use imbl::OrdMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, serde::rfc3339};
 use tokio::{
     sync::watch,
@@ -18,6 +19,7 @@ use super::{
     ports_config::PortsConfig,
 };
 use crate::{
+    model::NodeName,
     observability::chain,
     pki::{PrivateDir, StoreError},
 };
@@ -49,10 +51,12 @@ pub(super) struct Saved {
     version: u32,
     #[serde(with = "rfc3339")]
     pub(super) written_at: OffsetDateTime,
-    pub(super) nodes: Vec<NodeFacts>,
+    #[serde(serialize_with = "values", deserialize_with = "nodes_by_name")]
+    pub(super) nodes: OrdMap<NodeName, Arc<NodeFacts>>,
     pub(super) ports_config: Option<PortsConfig>,
     pub(super) cluster: ClusterAddresses,
-    pub(super) claims: Vec<SavedClaims>,
+    #[serde(serialize_with = "values", deserialize_with = "claims_by_address")]
+    pub(super) claims: OrdMap<IpAddr, SavedClaims>,
 }
 
 /// Read first: a file of another version may have nothing else in common.
@@ -67,10 +71,10 @@ impl Saved {
         Self {
             version: VERSION,
             written_at,
-            nodes: Vec::new(),
+            nodes: OrdMap::new(),
             ports_config: None,
             cluster: ClusterAddresses::default(),
-            claims: Vec::new(),
+            claims: OrdMap::new(),
         }
     }
 
@@ -179,6 +183,33 @@ impl SavedFile {
             let _ = timeout(PAUSE, shutdown.cancelled()).await;
         }
     }
+}
+
+fn values<S, K, V>(map: &OrdMap<K, V>, serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: Serializer,
+    K: Ord,
+    V: Serialize,
+{
+    serializer.collect_seq(map.values())
+}
+
+fn nodes_by_name<'a, D>(deserializer: D) -> Result<OrdMap<NodeName, Arc<NodeFacts>>, D::Error>
+where
+    D: Deserializer<'a>,
+{
+    let nodes = Vec::<NodeFacts>::deserialize(deserializer)?.into_iter();
+    Ok(nodes
+        .map(|facts| (facts.name.clone(), Arc::new(facts)))
+        .collect())
+}
+
+fn claims_by_address<'a, D>(deserializer: D) -> Result<OrdMap<IpAddr, SavedClaims>, D::Error>
+where
+    D: Deserializer<'a>,
+{
+    let claims = Vec::<SavedClaims>::deserialize(deserializer)?.into_iter();
+    Ok(claims.map(|claims| (claims.address, claims)).collect())
 }
 
 #[cfg(test)]

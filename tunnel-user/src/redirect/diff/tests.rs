@@ -19,14 +19,13 @@ fn table(nodes: &[(u8, &[u16])], ports: &[u16]) -> Table {
         closed_gate: 0,
         extra_ports: extra.to_vec(),
     };
-    Table {
-        nodes: nodes
-            .iter()
-            .map(|(last, extra)| (address(*last), row(extra)))
-            .collect(),
-        ports: ports.iter().copied().collect(),
-        own_namespace_ports: BTreeSet::new(),
+    let mut table = Table::default();
+    table.ports.extend(ports);
+    for (last, extra) in nodes {
+        let octets = address(*last);
+        table.set(Address { octets }.into(), Some(row(extra)));
     }
+    table
 }
 
 /// What the programs would redirect.

@@ -1,6 +1,6 @@
 //! What the table owes to the server's proof that captured connects arrive.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tunnel_ebpf::{Address, node_mode, policy};
 
@@ -11,16 +11,18 @@ impl Table {
     /// Treats nodes' addresses of this family as while no server listens: what is captured of it
     /// does not arrive.
     pub fn set_aside(&mut self, family: Family) {
-        let rows = self.nodes.iter_mut();
-        for (_, row) in rows.filter(|(octets, _)| family_of(octets) == family) {
+        let aside = |(octets, row): (&[u8; 16], &Row)| {
             // A node that is set aside for another reason stays as it is.
-            if row.node_mode == node_mode::CAPTURE {
-                row.node_mode = match row.closed_gate {
-                    policy::REFUSE => node_mode::REFUSE,
-                    _ => node_mode::BYPASS,
-                };
-            }
-        }
+            let is_captured = family_of(octets) == family && row.node_mode == node_mode::CAPTURE;
+            let node_mode = match row.closed_gate {
+                policy::REFUSE => node_mode::REFUSE,
+                _ => node_mode::BYPASS,
+            };
+            let row = row.clone();
+            is_captured.then_some((*octets, Row { node_mode, ..row }))
+        };
+        let aside: Vec<_> = self.nodes.iter().filter_map(aside).collect();
+        self.nodes.extend(aside);
     }
 
     /// Captures the targets of the server's own probes as well, one for each family of which a
@@ -36,11 +38,8 @@ impl Table {
         } else {
             Vec::new()
         };
-        let captured = |family| self.nodes.keys().any(|octets| family_of(octets) == family);
-        let families: Vec<_> = Family::ALL
-            .into_iter()
-            .filter(|family| captured(*family))
-            .collect();
+        let families = Family::ALL.into_iter();
+        let families: Vec<_> = families.filter(|family| self.has(*family)).collect();
         let targets = families.into_iter().map(Family::probe_target);
         let targets: Vec<_> = targets.map(|ip| SocketAddr::new(ip, port)).collect();
         for target in &targets {
@@ -49,9 +48,24 @@ impl Table {
                 closed_gate: policy::BYPASS,
                 extra_ports: extra_ports.clone(),
             };
-            self.nodes.insert(Address::from(target.ip()).octets, row);
+            self.set(target.ip(), Some(row));
         }
         targets
+    }
+
+    /// Whether any row is of this family; IPv4 addresses are v4-mapped, and together.
+    fn has(&self, family: Family) -> bool {
+        let octets = |v4| Address::from(IpAddr::V4(v4)).octets;
+        let v4 = octets(Ipv4Addr::UNSPECIFIED)..=octets(Ipv4Addr::BROADCAST);
+        match family {
+            Family::V4 => self.nodes.range(v4).next().is_some(),
+            Family::V6 => {
+                let ends = [self.nodes.get_min(), self.nodes.get_max()];
+                ends.into_iter()
+                    .flatten()
+                    .any(|(octets, _)| !v4.contains(octets))
+            }
+        }
     }
 
     /// How many of the rows are such targets, which no node can have.

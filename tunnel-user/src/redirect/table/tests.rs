@@ -1,3 +1,5 @@
+use tunnel_ebpf::{node_mode, policy};
+
 use super::*;
 use crate::model::{Node, TunnelPort};
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Session, SessionConnection, SessionReport};
 use crate::{
-    model::{AgentIdentity, NodeName, SnapshotReader, Target},
+    model::{AgentIdentity, NodeName, Snapshot, SnapshotReader, Target},
     pki::Validity,
     tunnel::{Client, DialError, FirstBytes, Refusal},
     wait::changed_before,
@@ -114,20 +114,38 @@ impl Sessions {
 
     /// Ends the sessions of nodes that the snapshot no longer admits, as it changes.
     pub async fn follow(self, mut snapshots: SnapshotReader, shutdown: CancellationToken) {
+        let mut before: Option<Arc<Snapshot>> = None;
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            for session in self.all() {
-                if let Err(refusal) = session.still_admitted(&snapshot) {
-                    let node = &session.identity().node;
-                    tracing::info!(%node, reason = %refusal, "ending the session");
-                    session.end();
+            let concerned: Vec<NodeName> = match &before {
+                Some(before) => {
+                    let changes = snapshot.changed_nodes(before);
+                    changes.map(|change| change.name().clone()).collect()
                 }
+                None => self.lock().keys().cloned().collect(),
+            };
+            for node in concerned {
+                self.judge_again(&node, &snapshot);
             }
-            self.lock()
-                .retain(|node, live| !live.is_empty() || snapshot.node(node).is_some());
+            before = Some(snapshot);
             if !changed_before(&mut snapshots, &shutdown).await {
                 return;
             }
+        }
+    }
+
+    fn judge_again(&self, node: &NodeName, snapshot: &Snapshot) {
+        let held = self.lock().get(node).cloned().unwrap_or_default();
+        for session in held {
+            if let Err(refusal) = session.still_admitted(snapshot) {
+                tracing::info!(%node, reason = %refusal, "ending the session");
+                session.end();
+            }
+        }
+        let is_over = |held: &Vec<_>| held.is_empty() && snapshot.node(node).is_none();
+        let mut by_node = self.lock();
+        if by_node.get(node).is_some_and(is_over) {
+            by_node.remove(node);
         }
     }
 

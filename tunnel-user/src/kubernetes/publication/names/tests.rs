@@ -3,16 +3,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use k8s_openapi::ByteString;
 
 use super::*;
-use crate::kubernetes::source::{ListedNode, NodePlace};
+use crate::kubernetes::source::NodePlace;
 
 const TEXT: &str = "10.77.0.1\tc1\n10.96.0.7\te1";
 
 fn listing(nodes: &[(&str, Option<&str>)]) -> Listing {
-    let listed = |(name, own): &(&str, Option<&str>)| ListedNode {
-        name: name.parse().unwrap(),
-        place: own.map_or(NodePlace::Tunnelled, |own| {
-            NodePlace::Direct(vec![own.parse().unwrap()])
-        }),
+    let listed = |(name, own): &(&str, Option<&str>)| {
+        let direct = |own: &str| NodePlace::Direct(vec![own.parse().unwrap()]);
+        let place = own.map_or(NodePlace::Tunnelled, direct);
+        (name.parse().unwrap(), place)
     };
     Listing {
         nodes: nodes.iter().map(listed).collect(),

@@ -1,11 +1,16 @@
+mod incremental;
+
 use std::time::Instant;
 
 use super::*;
 use crate::{
     kubernetes::{
         certificates::kind::{SERVER_NODE_NAME, SERVER_SUBJECT},
-        source::testing::{
-            EDGE, cloud, edge, listed, nobody, node, ports, rules, with_kubelet, with_pods,
+        source::{
+            NodePlace,
+            testing::{
+                EDGE, cloud, edge, listed, nobody, node, ports, rules, with_kubelet, with_pods,
+            },
         },
     },
     model::{NodeNetwork, Scheme},
@@ -100,7 +105,7 @@ fn a_listing_has_every_node_with_where_it_is_reached_and_the_ports_that_are_know
     let places: Vec<_> = listing
         .nodes
         .iter()
-        .map(|node| (node.name.as_str(), node.place.clone()))
+        .map(|(name, place)| (name.as_str(), place.clone()))
         .collect();
     let expected = [
         ("c1", direct(&["10.1.0.1"])),
@@ -229,7 +234,7 @@ fn a_node_that_claims_64_others_addresses_gets_none_and_takes_none() {
     }
     assert_eq!(owned(&mut index), before);
     let view = view(&mut index);
-    assert_eq!(view.snapshot.conflicts(), []);
+    assert_eq!(view.snapshot.conflicts().len(), 0);
     let claims: Vec<_> = view.problems.into_iter().collect();
     assert_eq!(claims.len(), 64);
     for claim in claims {

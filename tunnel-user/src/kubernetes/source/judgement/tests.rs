@@ -6,16 +6,16 @@ use crate::{
         node::NodeObject,
         testing::{EDGE, edge, ports, revoked, rules, with_kubelet},
     },
-    model::NodeNetwork,
+    model::{AddressRanges, NodeNetwork},
 };
 
 fn judged_by(rules: &Rules, pods: &[&str], had: bool, object: &NodeObject) -> Judged {
     let cluster = ClusterAddresses::of(&["10.96.0.1", "192.0.2.6"], &["10.96.0.10"]);
-    let pods = pods.iter().map(|range| range.parse().unwrap()).collect();
+    let pods: AddressRanges = pods.iter().map(|range| range.parse().unwrap()).collect();
     let judge = Judge {
         rules,
         cluster: &cluster,
-        pods: &pods,
+        is_pods: &|address| pods.contains(address),
         had: &|_, _| had,
     };
     judge.tunnelled(&NodeFacts::read(object).unwrap())
