@@ -1,6 +1,7 @@
 //! What the tests of the tunnel share: a server and an agent in this process, joined by real TLS
 //! over loopback, and the two ends of a carried connection.
 
+mod agents;
 mod dialling;
 
 use std::{net::SocketAddr, slice, sync::Arc, time::Duration};
@@ -8,7 +9,6 @@ use std::{net::SocketAddr, slice, sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use http::Response;
 use prometheus_client::registry::Registry;
-use rustls::ClientConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::{
@@ -22,22 +22,19 @@ use tokio_util::{
 };
 use tonic::{Status, body::Body};
 
-pub(crate) use self::dialling::enrolled;
+pub(crate) use self::{agents::TestAgent, dialling::enrolled};
 use super::{
     Client, Connection, DialError, FirstBytes, Memory, RelayCallers, Settings, Transfer,
-    agent::{Policy, Servers, SessionManager, SessionManagerOptions},
+    agent::Policy,
     server::{AgentListener, ListenerOptions, Sessions, TunnelMetrics},
 };
 use crate::{
     model::{
-        Admits, AgentIdentity, IdentityKey, Node, NodeName, PortSet, ServerAddr, Snapshot,
-        SnapshotWriter, Target,
+        Admits, AgentIdentity, IdentityKey, Node, NodeName, PortSet, Snapshot, SnapshotWriter,
+        Target,
     },
-    observability::metrics::{AgentMetrics, ServerMetrics},
-    pki::{
-        AgentCsr, AgentProof, Ca, Credential, SERVER_NAME, ServerProof, Validity, client_config,
-        new_key, request, server_config,
-    },
+    observability::metrics::ServerMetrics,
+    pki::{AgentProof, Ca, Credential, Validity, new_key, server_config},
 };
 
 /// Nothing on loopback takes this long.
@@ -61,19 +58,6 @@ pub(crate) struct TestServer {
     _accepting: watch::Sender<bool>,
     running: AbortOnDropHandle<()>,
     shutdown: CancellationToken,
-}
-
-/// An agent of one node.
-pub(crate) struct TestAgent {
-    pub(super) servers: Servers,
-    listed: watch::Sender<Vec<ServerAddr>>,
-    /// What it proves itself with.
-    pub(super) tls: watch::Sender<Arc<ClientConfig>>,
-    /// What a server refused of that.
-    pub(super) refused: watch::Receiver<Option<Arc<ClientConfig>>>,
-    pub(super) running: AbortOnDropHandle<()>,
-    pub(super) drain: CancellationToken,
-    abort: CancellationToken,
 }
 
 /// One carried connection: the client's end, the target's end, and how the carrying ends.
@@ -206,102 +190,6 @@ impl TestServer {
         }
     }
 
-    /// An agent whose certificate names the node and the enrolment.
-    pub(super) fn agent(&self, node: &str, key: &str, policy: Policy) -> TestAgent {
-        self.agent_of(&[self.address], node, key, policy)
-    }
-
-    /// The same, told of these addresses.
-    pub(super) fn agent_of(
-        &self,
-        addresses: &[SocketAddr],
-        node: &str,
-        key: &str,
-        policy: Policy,
-    ) -> TestAgent {
-        self.agent_until(addresses, &identity(node, key), LIFE, policy)
-    }
-
-    /// The same, with a certificate of that life.
-    pub(super) fn agent_until(
-        &self,
-        addresses: &[SocketAddr],
-        identity: &AgentIdentity,
-        life: Duration,
-        policy: Policy,
-    ) -> TestAgent {
-        self.agent_with(addresses, identity, self.proof(identity, life), policy)
-    }
-
-    /// The same, that proves itself with this.
-    pub(super) fn agent_with(
-        &self,
-        addresses: &[SocketAddr],
-        identity: &AgentIdentity,
-        proof: Arc<ClientConfig>,
-        policy: Policy,
-    ) -> TestAgent {
-        let (listed, servers_rx) = watch::channel(listed(addresses));
-        let (tls, tls_rx) = watch::channel(proof);
-        let servers = Servers::default();
-        let refused = watch::Sender::new(None);
-        let manager = SessionManager::new(
-            SessionManagerOptions {
-                servers: servers_rx,
-                most_sessions: None,
-                server_name: Some(SERVER_NAME.try_into().unwrap()),
-                tls: tls_rx,
-                refused_tx: refused.clone(),
-                identity: watch::channel(identity.clone()).1,
-                settings: self.settings,
-                memory: plenty(self.settings),
-                policy: Arc::new(policy),
-                mark: "1".parse().unwrap(),
-                metrics: AgentMetrics::register(&mut Registry::default()),
-                drain_timeout: PATIENCE,
-            },
-            servers.clone(),
-        );
-        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-        let running = tokio::spawn(
-            manager
-                .run(drain.clone(), abort.clone())
-                .map(Result::unwrap),
-        );
-        TestAgent {
-            servers,
-            listed,
-            tls,
-            refused: refused.subscribe(),
-            running: AbortOnDropHandle::new(running),
-            drain,
-            abort,
-        }
-    }
-
-    /// A certificate of that life, from now on.
-    pub(super) fn proof(&self, identity: &AgentIdentity, life: Duration) -> Arc<ClientConfig> {
-        self.proof_of(
-            identity,
-            Validity::starting(OffsetDateTime::now_utc(), life),
-        )
-    }
-
-    /// A certificate of that life, whenever that began.
-    pub(super) fn proof_of(
-        &self,
-        identity: &AgentIdentity,
-        validity: Validity,
-    ) -> Arc<ClientConfig> {
-        let subject = new_key().unwrap();
-        let csr = AgentCsr::from_der(&request(&subject).unwrap()).unwrap();
-        let leaf = self.ca.issue_agent(&csr, identity, validity).unwrap();
-        let subject = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(subject.serialize_der()));
-        let credential = Credential::new(subject, vec![leaf]).unwrap();
-        let cas = slice::from_ref(self.ca.certificate());
-        Arc::new(client_config(&credential, cas, ServerProof::OwnCa).unwrap())
-    }
-
     /// Ends every session, and is gone.
     pub(super) async fn end(self) {
         self.shutdown.cancel();
@@ -378,23 +266,6 @@ impl TestServer {
     }
 }
 
-impl TestAgent {
-    /// Tells it of other addresses than before.
-    pub(super) fn list(&self, addresses: &[SocketAddr]) {
-        self.listed.send_replace(listed(addresses));
-    }
-
-    /// Ends it at once, with what it carries.
-    pub(super) async fn end(self) {
-        self.drain.cancel();
-        self.abort.cancel();
-        timeout(PATIENCE, self.running)
-            .await
-            .expect("the agent did not end")
-            .unwrap();
-    }
-}
-
 /// More memory than any test needs.
 fn plenty(settings: Settings) -> Memory {
     Memory::new(4 << 30, settings.first_window())
@@ -406,13 +277,6 @@ pub(super) fn identity(node: &str, key: &str) -> AgentIdentity {
         addresses: Vec::new(),
         key: IdentityKey::from(key),
     }
-}
-
-fn listed(addresses: &[SocketAddr]) -> Vec<ServerAddr> {
-    let addresses = addresses.iter();
-    addresses
-        .map(|addr| (addr.ip(), addr.port()).into())
-        .collect()
 }
 
 /// Two ends of a TCP connection.
