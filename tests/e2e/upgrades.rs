@@ -137,6 +137,33 @@ fn a_server_that_drains_after_it_handed_over_holds_none_of_its_ports() {
 }
 
 #[test]
+fn a_server_that_starts_while_a_stopped_one_drains_takes_over_from_it() {
+    let stage = Stage::new();
+    let _target = stage.target(&format!("--bind {NODE}"));
+    let target = stage.listen(OTHER);
+    let (mut stopped, _agent) = stage.culvert("", "");
+    let mut open = stage.pair(&target);
+    stopped.signal(Signal::TERM).unwrap();
+    until("the gate is closed", PATIENCE, || {
+        Ok((stage.fails(NODE) == "connect ENETUNREACH").then_some(()))
+    })
+    .unwrap();
+    exchange(&mut open);
+
+    let mut next = stage.server("");
+    stage.works(NODE);
+    exchange(&mut open);
+    assert!(stopped.is_running(), "{}", stopped.output());
+    drop(open);
+    assert!(stopped.wait(PATIENCE).unwrap().success());
+    // It has taken nothing away from the other.
+    stage.works(NODE);
+    let curl = "-sSf http://127.0.0.1:10265/readyz".split(' ');
+    command::output_of(stage.control().command("curl").args(curl), "").unwrap();
+    assert!(next.stop(PATIENCE).unwrap().success());
+}
+
+#[test]
 fn a_server_that_is_told_to_stop_before_it_took_over_leaves_the_first_one_in_charge() {
     let stage = Stage::new();
     let _target = stage.target(&format!("--bind {NODE}"));

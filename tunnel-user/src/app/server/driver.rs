@@ -134,7 +134,11 @@ impl Driver {
             }
             Action::OfferSockets => self.offer_sockets(),
             Action::AskAgentsToMove => server.components.sessions.drain(),
-            Action::GoOn => self.go_on(),
+            Action::GoOn => {
+                self.let_successor_go("this server goes on");
+                self.server.in_charge.send_replace(true);
+            }
+            Action::LetSuccessorGo => self.let_successor_go("this server stops without one"),
             Action::AwaitNoSuccessor => self.old_process = None,
             Action::TellNotReady => server.clients.not_ready("stopping"),
             Action::LeaveSockets => server.leave_sockets(),
@@ -163,14 +167,13 @@ impl Driver {
         }
     }
 
-    fn go_on(&mut self) {
+    fn let_successor_go(&mut self, consequence: &str) {
         if let Some(old_process) = &mut self.old_process {
             old_process.let_go();
         }
         let too_late = || io::ErrorKind::TimedOut.into();
         let error = self.successor_error.take().unwrap_or_else(too_late);
-        tracing::warn!(%error, "a successor gave up: this server goes on");
-        self.server.in_charge.send_replace(true);
+        tracing::warn!(%error, "a successor gave up: {consequence}");
     }
 
     fn tell(&self, notice: Notice) {

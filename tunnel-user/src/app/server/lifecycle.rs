@@ -9,7 +9,7 @@
 //!   |   \             | it gives up, or takes too long
 //!   |    HandingOver -'        a successor has come; it gets the sockets, then the agents
 //!   |   / told to stop, a task has failed, or the successor takes clients
-//!  DrainingClients             until the last has gone
+//!  DrainingClients             until the last has gone; a server that stops still hands over to whoever comes
 //!   |   \ --drain-timeout is over, or a second signal
 //!   |    ResettingClients      until the last has gone
 //!   |   /
@@ -74,8 +74,11 @@ pub(super) enum Phase {
     Serving,
     /// It takes clients, but neither agents nor care of the kernel's tables.
     HandingOver { by: Instant },
-    /// What is under way finishes.
-    DrainingClients { by: Instant },
+    /// What is under way finishes. A successor that comes to a server that was stopped has to be ready by then.
+    DrainingClients {
+        by: Instant,
+        successor: Option<Instant>,
+    },
     /// What outlived the drain ends now; it has no time of its own.
     ResettingClients { drained_by: Instant },
     /// Agents take the last bytes, and the last words.
@@ -84,14 +87,6 @@ pub(super) enum Phase {
     WaitingForPodEnd,
     /// Nothing of it is left.
     Ended,
-}
-
-/// Why a server stops taking clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    HandedOver,
-    /// It was told to, or cannot go on.
-    Stopped,
 }
 
 impl Lifecycle {
@@ -121,8 +116,10 @@ impl Lifecycle {
             Phase::Starting { by } => by,
             Phase::WaitingForAgents { by }
             | Phase::HandingOver { by }
-            | Phase::DrainingClients { by }
             | Phase::EndingSessions { by } => Some(by),
+            Phase::DrainingClients { by, successor } => {
+                Some(successor.map_or(by, |successor| successor.min(by)))
+            }
             Phase::Serving
             | Phase::ResettingClients { .. }
             | Phase::WaitingForPodEnd
@@ -156,8 +153,10 @@ impl Lifecycle {
             Phase::Starting { by } => self.starting(by.is_some_and(|by| now >= by), now, actions),
             Phase::WaitingForAgents { by } => self.waiting_for_agents(now >= by, actions),
             Phase::Serving => self.serving(now, actions),
-            Phase::HandingOver { by } => self.handing_over(now >= by, now, actions),
-            Phase::DrainingClients { by } => self.draining_clients(by, now, actions),
+            Phase::HandingOver { by } => self.handing_over(by, now, actions),
+            Phase::DrainingClients { by, successor } => {
+                self.draining_clients(by, successor, now, actions)
+            }
             Phase::ResettingClients { drained_by } => {
                 let gone = self.has(Event::ClientsGone);
                 gone.then(|| end_sessions(drained_by, now, actions))
@@ -224,7 +223,7 @@ impl Lifecycle {
 
     fn serving(&mut self, now: Instant, actions: &mut Vec<Action>) -> Option<Phase> {
         if self.has_to_stop() {
-            return Some(self.leave(Leaving::Stopped, now, actions));
+            return Some(self.stop(None, now, actions));
         }
         if self.happened.remove(&Event::SuccessorFailed) {
             actions.push(Action::GoOn);
@@ -238,15 +237,15 @@ impl Lifecycle {
 
     fn handing_over(
         &mut self,
-        late: bool,
+        by: Instant,
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> Option<Phase> {
         if self.has_to_stop() {
-            return Some(self.leave(Leaving::Stopped, now, actions));
+            return Some(self.stop(Some(by), now, actions));
         }
-        if self.has(Event::SuccessorReady) {
-            return Some(self.leave(Leaving::HandedOver, now, actions));
+        if self.happened.remove(&Event::SuccessorReady) {
+            return Some(self.hand_over(now, actions));
         }
         if self.happened.remove(&Event::OfferTaken) {
             actions.push(Action::AskAgentsToMove);
@@ -254,52 +253,102 @@ impl Lifecycle {
             return Some(Phase::HandingOver { by });
         }
         let failed = self.happened.remove(&Event::SuccessorFailed);
-        (failed || late).then(|| {
+        (failed || now >= by).then(|| {
             actions.push(Action::GoOn);
             Phase::Serving
         })
     }
 
-    fn leave(&mut self, leaving: Leaving, now: Instant, actions: &mut Vec<Action>) -> Phase {
-        self.handed_over = leaving == Leaving::HandedOver;
+    /// A successor takes clients.
+    fn hand_over(&mut self, now: Instant, actions: &mut Vec<Action>) -> Phase {
+        self.handed_over = true;
         actions.extend([
             Action::AwaitNoSuccessor,
             Action::TellNotReady,
             // The tables stay as they are: sessions that end now say nothing of their nodes.
             Action::LeaveCharge,
-        ]);
-        if self.handed_over {
             // A successor that dies must leave no listening socket behind: the kernel would go on
             // redirecting to it. And one that lives must not share its callers with this server.
-            actions.extend([Action::LeaveSockets, Action::LeaveQueue, Action::StopMeta]);
-        } else {
-            actions.push(Action::CloseGate);
-        }
+            Action::LeaveSockets,
+            Action::LeaveQueue,
+            Action::StopMeta,
+        ]);
+        self.drain(None, now, actions)
+    }
+
+    /// It was told to stop, or cannot go on. A successor that is there, or comes before the last client has gone, gets
+    /// the sockets all the same: it could not bind them.
+    fn stop(&self, successor: Option<Instant>, now: Instant, actions: &mut Vec<Action>) -> Phase {
+        actions.extend([Action::TellNotReady, Action::LeaveCharge, Action::CloseGate]);
+        self.drain(successor, now, actions)
+    }
+
+    fn drain(&self, successor: Option<Instant>, now: Instant, actions: &mut Vec<Action>) -> Phase {
         // Should the successor die, the next server need not wait for this one.
         actions.extend([Action::ReleasePins, Action::TakeNoClients]);
         let by = now + self.circumstances.drain_timeout;
-        Phase::DrainingClients { by }
+        Phase::DrainingClients { by, successor }
     }
 
     fn draining_clients(
-        &self,
+        &mut self,
         by: Instant,
+        successor: Option<Instant>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> Option<Phase> {
-        if self.has(Event::ClientsGone) {
-            // Also where only who accepts them is gone.
-            actions.push(Action::ResetClients);
-            return Some(end_sessions(by, now, actions));
+        let is_late = successor.is_some_and(|ready_by| now >= ready_by);
+        if let Some(next) = self.late_successor(by, is_late, now, actions) {
+            return Some(next);
         }
-        if !self.has(Event::Aborted) {
+        let gone = self.has(Event::ClientsGone) && successor.is_none();
+        if !gone && !self.has(Event::Aborted) {
             if now < by {
                 return None;
             }
             actions.push(Action::Tell(Notice::ClientsOutlivedDrain));
         }
+        if !self.handed_over {
+            actions.push(Action::AwaitNoSuccessor);
+        }
+        // Also where only who accepts them is gone.
         actions.push(Action::ResetClients);
-        Some(Phase::ResettingClients { drained_by: by })
+        Some(if gone {
+            end_sessions(by, now, actions)
+        } else {
+            Phase::ResettingClients { drained_by: by }
+        })
+    }
+
+    /// What a successor does that comes to a server which has stopped, and drains.
+    fn late_successor(
+        &mut self,
+        by: Instant,
+        is_late: bool,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Option<Phase> {
+        let with = |successor| Some(Phase::DrainingClients { by, successor });
+        if self.happened.remove(&Event::SuccessorCame) {
+            actions.push(Action::OfferSockets);
+            with(Some(now + OFFER_TIME))
+        } else if self.happened.remove(&Event::OfferTaken) {
+            actions.push(Action::AskAgentsToMove);
+            with(Some(now + READY_TIME))
+        } else if self.happened.remove(&Event::SuccessorReady) {
+            self.handed_over = true;
+            actions.extend([
+                Action::AwaitNoSuccessor,
+                Action::LeaveSockets,
+                Action::StopMeta,
+            ]);
+            with(None)
+        } else if self.happened.remove(&Event::SuccessorFailed) || is_late {
+            actions.push(Action::LetSuccessorGo);
+            with(None)
+        } else {
+            None
+        }
     }
 
     fn ending_sessions(&self, late: bool, actions: &mut Vec<Action>) -> Option<Phase> {

@@ -17,8 +17,7 @@ const IN_A_POD: Circumstances = Circumstances {
 };
 
 /// What a server that was not handed over does when it begins to leave.
-const STOPPING: [Action; 6] = [
-    Action::AwaitNoSuccessor,
+const STOPPING: [Action; 5] = [
     Action::TellNotReady,
     Action::LeaveCharge,
     Action::CloseGate,
@@ -257,8 +256,12 @@ fn one_that_may_not_have_the_sockets_changes_nothing() {
 #[test]
 fn a_stop_lets_clients_finish_then_sessions_and_takes_the_addresses_away() {
     let mut world = World::stopping();
-    let actions = world.on(Event::ClientsGone);
-    assert_eq!(actions, [Action::ResetClients, Action::EndSessions]);
+    let gone = [
+        Action::AwaitNoSuccessor,
+        Action::ResetClients,
+        Action::EndSessions,
+    ];
+    assert_eq!(world.on(Event::ClientsGone), gone);
     assert_eq!(world.on(Event::SessionsGone), ENDS);
     assert!(world.life.has_ended());
 }
@@ -269,6 +272,7 @@ fn clients_that_outlive_the_drain_are_reset_and_sessions_get_some_time_all_the_s
     let actions = world.after(DRAIN);
     let reset = [
         Action::Tell(Notice::ClientsOutlivedDrain),
+        Action::AwaitNoSuccessor,
         Action::ResetClients,
     ];
     assert_eq!(actions, reset);
@@ -291,8 +295,9 @@ fn sessions_have_what_clients_leave_of_the_drain() {
 
 #[test]
 fn a_second_signal_cuts_each_wait_short() {
+    const CUT_SHORT: [Action; 2] = [Action::AwaitNoSuccessor, Action::ResetClients];
     let mut world = World::stopping();
-    assert_eq!(world.on(Event::Aborted), [Action::ResetClients]);
+    assert_eq!(world.on(Event::Aborted), CUT_SHORT);
     let mut ended = vec![Action::EndSessions];
     ended.extend(ENDS);
     assert_eq!(world.on(Event::ClientsGone), ended);
@@ -306,17 +311,56 @@ fn a_second_signal_cuts_each_wait_short() {
     assert_eq!(world.on(Event::Aborted), []);
     let actions = world.on(Event::ToldToStop);
     assert_eq!(actions[..STOPPING.len()], STOPPING);
-    assert_eq!(actions[STOPPING.len()..], [Action::ResetClients]);
+    assert_eq!(actions[STOPPING.len()..], CUT_SHORT);
 }
 
+/// What a server that has stopped does for a successor that takes clients.
+const HANDED_OVER_LATE: [Action; 3] = [
+    Action::AwaitNoSuccessor,
+    Action::LeaveSockets,
+    Action::StopMeta,
+];
+
 #[test]
-fn a_stop_while_handing_over_closes_the_gate_and_lets_the_successor_go() {
+fn a_stop_while_handing_over_closes_the_gate_and_the_successor_goes_on() {
     let mut world = World::serving(ALONE);
     world.on(Event::SuccessorCame);
     assert_eq!(world.on(Event::ToldToStop), STOPPING);
+    assert_eq!(world.on(Event::OfferTaken), [Action::AskAgentsToMove]);
     let mut world = World::handing_over(ALONE);
     assert_eq!(world.on(Event::ToldToStop), STOPPING);
-    world.on(Event::ClientsGone);
+    assert_eq!(
+        world.on(Event::ClientsGone),
+        [],
+        "the successor has need of it"
+    );
+    let mut handed_over = HANDED_OVER_LATE.to_vec();
+    handed_over.extend([Action::ResetClients, Action::EndSessions]);
+    assert_eq!(world.on(Event::SuccessorReady), handed_over);
+    assert_eq!(world.on(Event::SessionsGone), ENDS_HANDED_OVER);
+}
+
+#[test]
+fn who_comes_while_a_stopped_server_drains_takes_over_from_it() {
+    let mut world = World::stopping();
+    assert_eq!(world.on(Event::SuccessorCame), [Action::OfferSockets]);
+    assert_eq!(world.on(Event::SuccessorFailed), [Action::LetSuccessorGo]);
+    assert_eq!(world.on(Event::SuccessorCame), [Action::OfferSockets]);
+    assert_eq!(world.on(Event::OfferTaken), [Action::AskAgentsToMove]);
+    assert_eq!(world.on(Event::SuccessorReady), HANDED_OVER_LATE);
+    let gone = [Action::ResetClients, Action::EndSessions];
+    assert_eq!(world.on(Event::ClientsGone), gone);
+    assert_eq!(world.on(Event::SessionsGone), ENDS_HANDED_OVER);
+}
+
+#[test]
+fn a_stopped_server_waits_for_no_successor_that_hangs() {
+    let mut world = World::stopping();
+    world.on(Event::SuccessorCame);
+    assert_eq!(world.on(Event::ClientsGone), []);
+    let mut let_go = vec![Action::LetSuccessorGo, Action::AwaitNoSuccessor];
+    let_go.extend([Action::ResetClients, Action::EndSessions]);
+    assert_eq!(world.after(OFFER_TIME), let_go);
     assert_eq!(world.on(Event::SessionsGone), ENDS);
 }
 
@@ -398,8 +442,13 @@ fn nobody_is_waited_for_who_has_gone_before_his_time() {
     let actions = world.on(Event::TaskFailed);
     let (stopping, rest) = actions.split_at(STOPPING.len());
     assert_eq!(stopping, STOPPING);
-    assert_eq!(rest[..2], [Action::ResetClients, Action::EndSessions]);
-    assert_eq!(rest[2..], ENDS);
+    let gone = [
+        Action::AwaitNoSuccessor,
+        Action::ResetClients,
+        Action::EndSessions,
+    ];
+    assert_eq!(rest[..3], gone);
+    assert_eq!(rest[3..], ENDS);
 }
 
 #[test]

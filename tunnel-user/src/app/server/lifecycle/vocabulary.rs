@@ -60,6 +60,8 @@ pub(in crate::app::server) enum Action {
     AskAgentsToMove,
     /// Let the successor go that gave up; take agents and write tables again.
     GoOn,
+    /// Let the successor go that gave up, and wait for another.
+    LetSuccessorGo,
     /// Let no successor come any more, and let go of the one that is there.
     AwaitNoSuccessor,
     /// Say that this server stops.
