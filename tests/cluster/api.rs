@@ -64,7 +64,7 @@ pub(crate) fn in_control_plane<T: Send>(work: impl Future<Output = T> + Send) ->
 
 pub(crate) async fn access() -> Access {
     let kubeconfig = cluster().directory().kubeconfig("admin");
-    let (access, _files) = Access::new(Some(&kubeconfig)).await.unwrap();
+    let (access, _files) = Access::new(Some(&kubeconfig), None).await.unwrap();
     access
 }
 

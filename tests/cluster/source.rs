@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_tests::cluster::API_SERVER;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +97,7 @@ impl Running {
             state_dir: state_dir.to_owned(),
             events,
             leading: watch::Sender::new(true).subscribe(),
+            cloud_nodes: Gauge::default(),
         })
         .unwrap();
         let end = CancellationToken::new();

@@ -176,6 +176,22 @@ fn what_cannot_be_reached_is_told_with_node_cause_and_code() {
 }
 
 #[test]
+fn without_the_redirect_nodes_are_reached_by_name_alone() {
+    let stage = Stage::new();
+    let _service = Service::start(&stage, "10.78.0.11:9100");
+    let flags =
+        format!("{SERVER} --redirect=false --bind-address 10.77.0.1 --http-address 127.0.0.1");
+    let (_server, _agent) = stage.culvert(&flags, AGENT);
+    assert_eq!(stage.fails("10.78.0.11:9100"), "connect ENETUNREACH");
+    assert_eq!(stage.metric("redirect_entries"), 0);
+    assert_eq!(stage.metric("nodes"), 1);
+    assert_eq!(stage.fails(HTTP), "connect ECONNREFUSED");
+    let mut client = stage.connect("127.0.0.1:10264");
+    let answer = get(&mut client, "/metrics", "Host: edge-1:9100");
+    assert_eq!(answer.code, 200, "{}", answer.body);
+}
+
+#[test]
 fn only_this_machine_may_use_it_and_whom_the_operator_lets_in() {
     let stage = Stage::with_pod();
     let service = Service::start(&stage, "10.78.0.11:9100");

@@ -35,3 +35,4 @@ mod transparent;
 mod units;
 mod upgrades;
 mod windows;
+mod yurt_tunnel;

@@ -13,7 +13,8 @@ use crate::stage::{Stage, accept};
 const API_SERVER: &str = "10.77.0.1:6443";
 const PROXY: &str = "10.77.0.1:3128";
 
-fn kubeconfig(stage: &Stage) -> PathBuf {
+/// A kubeconfig of that API server, which has a CA and a token.
+pub(crate) fn kubeconfig(stage: &Stage) -> PathBuf {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = ca.self_signed(&KeyPair::generate().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The command line: `culvert server|agent|token|node|status`.
+//! The command line: `culvert server|agent|token|node|status`, and that of [Yurt-Tunnel's](yurt_tunnel) programs.
 //!
 //! ```text
 //! flag  >  environment CULVERT_<FLAG>  >  --config FILE (YAML, same names)  >  default
@@ -15,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod token;
+mod yurt_tunnel;
 
 use std::ffi::OsString;
 
@@ -24,6 +25,8 @@ pub use environment::Environment;
 pub use node::NodeArgs;
 pub use status::StatusArgs;
 pub use token::TokenArgs;
+use yurt_tunnel::Program;
+pub use yurt_tunnel::Translated;
 
 use crate::{
     observability::logging::{LogFilter, LogFormat},
@@ -71,6 +74,18 @@ pub enum ParseError {
     /// The environment, the configuration file, or flags that contradict each other.
     #[error(transparent)]
     Settings(#[from] anyhow::Error),
+    /// The version was asked for, of a program that has another name besides.
+    #[error("the version was asked for")]
+    Version(&'static str),
+}
+
+/// A command, and how it was asked for.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What culvert was asked to do.
+    pub command: Command,
+    /// Where it was asked in Yurt-Tunnel's words.
+    pub translated: Option<Translated>,
 }
 
 impl Command {
@@ -105,6 +120,10 @@ impl ParseError {
                 print_error(error);
                 EXIT_USAGE
             }
+            Self::Version(program) => {
+                println!("{program}: culvert {}", crate::VERSION);
+                0
+            }
         }
     }
 }
@@ -114,17 +133,61 @@ impl ParseError {
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment: &Environment,
+) -> Result<Invocation, ParseError> {
+    let args = yurt_tunnel::with_own_name(args.into_iter().collect());
+    if let Some(program) = Program::asked_for(&args) {
+        return parse_translated(program, &args, environment);
+    }
+    let command = parse_own(program(), &args, environment)?;
+    Ok(Invocation {
+        command,
+        translated: None,
+    })
+}
+
+/// The whole command line as clap knows it.
+fn program() -> clap::Command {
+    Cli::command().subcommands(yurt_tunnel::commands())
+}
+
+fn parse_own(
+    mut root: clap::Command,
+    args: &[OsString],
+    environment: &Environment,
 ) -> Result<Command, ParseError> {
-    let args: Vec<OsString> = args.into_iter().collect();
-    let mut root = Cli::command();
-    layers::apply(&mut root, &args, environment)?;
-    let matches = root.try_get_matches_from_mut(&args)?;
+    layers::apply(&mut root, args, environment)?;
+    let matches = root.try_get_matches_from_mut(args)?;
     let mut command = Cli::from_arg_matches(&matches)?.command;
     if let (Command::Agent(args), Some((_, given))) = (&mut command, matches.subcommand()) {
         args.token_is_public = given.value_source("token") == Some(ValueSource::CommandLine);
     }
     command.validate()?;
     Ok(command)
+}
+
+/// Reads a command line of Yurt-Tunnel's, and then the one that means the same.
+fn parse_translated(
+    yurt_tunnel: Program,
+    args: &[OsString],
+    environment: &Environment,
+) -> Result<Invocation, ParseError> {
+    let matches = program().try_get_matches_from(args)?;
+    let flags = matches.subcommand_matches(yurt_tunnel.name());
+    let flags = flags.expect("the subcommand has been looked for");
+    let translation = yurt_tunnel::translate(yurt_tunnel, flags, environment)?;
+    let mut root = Cli::command();
+    layers::set_defaults(&mut root, translation.role(), translation.defaults());
+    let own: Vec<_> = translation.args().map(OsString::from).collect();
+    let command = parse_own(root, &own, environment).map_err(|error| match error {
+        ParseError::Settings(error) => error
+            .context(format!("{} means `{translation}`", yurt_tunnel.name()))
+            .into(),
+        other => other,
+    })?;
+    Ok(Invocation {
+        command,
+        translated: Some(translation.of(yurt_tunnel)),
+    })
 }
 
 /// The variables of the environment that look like settings but set nothing: probably misspelt.

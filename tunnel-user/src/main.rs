@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tunnel_user::{
     app,
-    cli::{self, Command, Environment},
+    cli::{self, Command, Environment, Invocation},
     observability::logging,
 };
 
@@ -23,11 +23,11 @@ const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let environment = Environment::of_this_process();
-    let command = match cli::parse(std::env::args_os(), &environment) {
-        Ok(command) => command,
+    let invocation = match cli::parse(std::env::args_os(), &environment) {
+        Ok(invocation) => invocation,
         Err(error) => return ExitCode::from(error.print()),
     };
-    match run(command, &environment) {
+    match run(invocation, &environment) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => {
             cli::print_error(&error);
@@ -36,9 +36,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, environment: &Environment) -> anyhow::Result<()> {
+fn run(invocation: Invocation, environment: &Environment) -> anyhow::Result<()> {
+    let Invocation {
+        command,
+        translated,
+    } = invocation;
     if let Some((filter, format)) = command.logging() {
         logging::init(&filter, format)?;
+        if let Some(translated) = translated {
+            translated.tell();
+        }
         for variable in cli::unread_variables(environment) {
             tracing::warn!(
                 variable,

@@ -1,6 +1,6 @@
 //! `cargo xtask image`: Culvert as an OCI image archive, made without an engine.
 //!
-//! The image is one static binary and nothing else. Built for release, the binary is the same whenever and wherever it
+//! The image is one static binary, under its other names as well, and nothing else. Built for release, the binary is the same whenever and wherever it
 //! is built from the same sources with the same compilers, and so is the archive.
 
 mod archive;
@@ -98,9 +98,20 @@ fn build(profile: Profile, name: &str, output: &Path) -> Result<Digests> {
         name: name.to_owned(),
         entrypoint: vec!["/culvert".into()],
         labels: vec![label("title", "culvert"), label("version", version)],
-        files: Layer::default().file("culvert", 0o755, content),
+        files: with_other_names(Layer::default().file("culvert", 0o755, content)),
     };
     write(&image, output)
+}
+
+/// The names by which Yurt-Tunnel's manifests call its programs, where its images have them.
+fn with_other_names(files: Layer) -> Layer {
+    let directories = ["usr", "usr/local", "usr/local/bin"];
+    let files = directories
+        .into_iter()
+        .fold(files, |files, path| files.directory(path, 0o755));
+    ["server", "agent"].into_iter().fold(files, |files, role| {
+        files.link(&format!("usr/local/bin/yurt-tunnel-{role}"), "/culvert")
+    })
 }
 
 /// The same wherever it is built. Paths of this machine are in messages of panics, and take another name.

@@ -52,8 +52,12 @@ async fn run_until(args: AgentArgs, stop: Stop) -> anyhow::Result<()> {
         let memory = memory.clone();
         Box::new(move || memory.read())
     });
+    let metrics = AgentMetrics::register(&mut registry);
+    if args.names.yurt_tunnel_metrics {
+        metrics.register_yurt_tunnel(&mut registry);
+    }
     let agent = Agent {
-        metrics: AgentMetrics::register(&mut registry),
+        metrics,
         readiness: Readiness::default(),
         servers: Servers::default(),
         memory,

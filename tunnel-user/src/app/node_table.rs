@@ -16,7 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     model::{AddressConflict, Family, NodeName, Snapshot, SnapshotReader},
-    observability::{chain, metrics::ServerMetrics, readiness::Condition},
+    observability::{
+        chain,
+        metrics::{ServerMetrics, to_gauge},
+        readiness::Condition,
+    },
     redirect::{
         ApplyError, Excluded, NodeMode, Redirect, Table, TableBuilder, addresses::Surroundings,
     },
@@ -38,6 +42,8 @@ pub(super) struct SharedRedirect(Arc<Mutex<Redirect>>);
 /// Follows whatever the tables depend on, for as long as this server is in charge of them.
 pub(super) struct NodeTable {
     pub(super) redirect: SharedRedirect,
+    /// Whether anything is to be captured at all.
+    pub(super) captures: bool,
     pub(super) snapshots: SnapshotReader,
     pub(super) own_addresses: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     /// Where this machine's clients are, as the kernel programs have to know.
@@ -82,6 +88,12 @@ impl NodeTable {
     /// Brings the kernel's tables up to date.
     pub(super) fn apply(&mut self) -> Result<(), ApplyError> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        self.metrics.nodes.set(to_gauge(snapshot.nodes().len()));
+        let snapshot = if self.captures {
+            snapshot
+        } else {
+            Arc::default()
+        };
         let own = Arc::clone(&self.own_addresses.borrow_and_update());
         let mut table = self.table(&snapshot, &own);
         if self.guards_loopback_ports {
@@ -95,7 +107,6 @@ impl NodeTable {
         let excluded = self.tables.excluded().cloned().collect();
         let conflicts = snapshot.conflicts().cloned().collect();
         self.told.tell(excluded, conflicts);
-        self.metrics.nodes.set(gauge(snapshot.nodes().len()));
         let surroundings = Arc::clone(&self.surroundings.borrow_and_update());
         let changes = {
             let mut redirect = self.redirect.lock();
@@ -108,7 +119,9 @@ impl NodeTable {
             }
             redirect.apply(&table)?
         };
-        self.metrics.redirect_entries.set(gauge(table.addresses()));
+        self.metrics
+            .redirect_entries
+            .set(to_gauge(table.addresses()));
         self.applied.ready();
         self.probes.send_if_modified(|told| {
             let news = *told != probes;
@@ -210,8 +223,4 @@ impl LogDedup {
         self.excluded = excluded;
         self.conflicts = conflicts;
     }
-}
-
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,9 @@ const PREFIX: &str = "CULVERT_";
 /// Flags that also listen to the name that Kubernetes manifests customarily give.
 const CUSTOMARY: [(&str, &str); 2] = [("node-name", "NODE_NAME"), ("node-ip", "NODE_IP")];
 
+/// What only the command lines of Yurt-Tunnel know.
+const OTHERS: [&str; 1] = ["POD_IP"];
+
 /// A copy of the environment, so that parsing depends on nothing outside its arguments.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
@@ -35,6 +38,18 @@ impl Environment {
             })
     }
 
+    /// The same, where it is text.
+    pub(super) fn text_of(&self, flag: &str) -> Option<(String, String)> {
+        let (variable, value) = self.value_of(flag)?;
+        Some((variable, value.to_string_lossy().into_owned()))
+    }
+
+    /// A variable that sets no flag; an empty one is not set either.
+    pub(super) fn other(&self, name: &str) -> Option<&str> {
+        let value = self.0.get(name)?.to_str()?;
+        Some(value).filter(|value| !value.is_empty())
+    }
+
     /// The variables that begin as ours do but set none of these flags. What Kubernetes sets for a
     /// Service whose name begins with `culvert` is not among them.
     pub(super) fn unread(&self, flags: &BTreeSet<String>) -> Vec<&str> {
@@ -52,7 +67,8 @@ impl Environment {
 impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
         let own = |name: &String| {
-            name.starts_with(PREFIX) || CUSTOMARY.iter().any(|(_, customary)| customary == name)
+            let customary = CUSTOMARY.iter().map(|(_, customary)| customary);
+            name.starts_with(PREFIX) || customary.chain(&OTHERS).any(|customary| customary == name)
         };
         Self(
             variables

@@ -77,6 +77,18 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// Gives flags of a subcommand other defaults, below whatever environment and file say.
+pub(super) fn set_defaults<'a>(
+    root: &mut Command,
+    name: &str,
+    defaults: impl Iterator<Item = (&'a str, &'a str)>,
+) {
+    let leaf = subcommand(root, &[name.to_owned()]);
+    for (flag, value) in defaults {
+        set_default(leaf, flag, &[value.into()]);
+    }
+}
+
 /// The flags of a command and of all its subcommands.
 pub(super) fn all_flags(command: &Command) -> BTreeSet<String> {
     let own = flags(command).into_keys();

@@ -3,7 +3,6 @@ mod refusals;
 
 use std::{ffi::OsString, io::Write as _, time::Duration};
 
-use clap::CommandFactory;
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -12,7 +11,7 @@ use crate::settings::{EbpfLogLevel, OfflineNodes};
 fn parse_with(line: &str, environment: &[(&str, &str)]) -> Result<Command, ParseError> {
     let args = std::iter::once("culvert").chain(line.split_whitespace());
     let environment = environment.iter().copied().collect();
-    parse(args.map(OsString::from), &environment)
+    parse(args.map(OsString::from), &environment).map(|invocation| invocation.command)
 }
 
 fn server(line: &str, environment: &[(&str, &str)]) -> ServerArgs {
@@ -37,7 +36,7 @@ fn file(content: &str) -> NamedTempFile {
 
 #[test]
 fn clap_finds_no_fault_in_the_definition() {
-    Cli::command().debug_assert();
+    program().debug_assert();
 }
 
 #[test]

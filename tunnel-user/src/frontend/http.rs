@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     model::{PeerAddr, SnapshotReader},
-    observability::metrics::{Connections, Frontend, HttpRequests},
+    observability::metrics::{Connections, Frontend, HttpRequests, RequestsUnderWay},
     strangers::{ClientLimiter, share_of_descriptors},
     tunnel::Dialer,
 };
@@ -80,6 +80,8 @@ pub struct HttpOptions {
     pub connections: Connections,
     /// Counts requests.
     pub requests: HttpRequests,
+    /// Counts those that are being answered.
+    pub under_way: RequestsUnderWay,
 }
 
 /// Accepts clients that speak HTTP.
@@ -98,6 +100,7 @@ struct Shared {
     active: Active,
     connections: Connections,
     requests: HttpRequests,
+    under_way: RequestsUnderWay,
 }
 
 impl HttpFrontend {
@@ -155,6 +158,7 @@ impl Shared {
             active: Active::new(u32::try_from(places).unwrap_or(u32::MAX)),
             connections: options.connections,
             requests: options.requests,
+            under_way: options.under_way,
         }
     }
 

@@ -11,8 +11,11 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
-use kube::{Client, Config};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+use kube::{Client, Config, config::InClusterError};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -86,17 +89,21 @@ pub enum AccessError {
 #[derive(Clone, Debug)]
 enum Origin {
     Kubeconfig(PathBuf),
-    ServiceAccount,
+    /// Of this pod; with an API server elsewhere than the kubelet says, or not.
+    ServiceAccount(Option<Authority>),
 }
 
 impl Access {
-    /// Reads the kubeconfig, or the service account of this pod. Nothing is asked of the API
+    /// Reads the kubeconfig, or the service account of this pod, whose API server may be named. Nothing is asked of the API
     /// server, so it need not be there. While [`CredentialFiles`] run, the client and the CAs follow what was read.
-    pub async fn new(kubeconfig: Option<&Path>) -> Result<(Self, CredentialFiles), AccessError> {
+    pub async fn new(
+        kubeconfig: Option<&Path>,
+        api_server: Option<&Authority>,
+    ) -> Result<(Self, CredentialFiles), AccessError> {
         any_version::install();
         let origin = match kubeconfig {
             Some(file) => Origin::Kubeconfig(file.to_owned()),
-            None => Origin::ServiceAccount,
+            None => Origin::ServiceAccount(api_server.cloned()),
         };
         // Before they are read: what changes meanwhile is seen later.
         let fingerprint = origin.fingerprint();
@@ -123,7 +130,8 @@ impl Origin {
     async fn read(&self) -> Result<Config, AccessError> {
         let mut config = match self {
             Self::Kubeconfig(file) => kubeconfig::read(file).await?,
-            Self::ServiceAccount => in_cluster()?,
+            Self::ServiceAccount(None) => in_cluster(Config::incluster)?,
+            Self::ServiceAccount(Some(server)) => in_cluster(|| elsewhere(server))?,
         };
         config.connect_timeout = Some(CONNECT_TIME);
         config.read_timeout = Some(SILENCE);
@@ -135,7 +143,7 @@ impl Origin {
         Client::try_from(config).map_err(|error| AccessError::Client {
             credentials: match self {
                 Self::Kubeconfig(file) => format!("--kubeconfig {}", file.display()),
-                Self::ServiceAccount => format!("the service account in {SERVICE_ACCOUNT}"),
+                Self::ServiceAccount(_) => format!("the service account in {SERVICE_ACCOUNT}"),
             },
             cause: api_error::describe(&error),
         })
@@ -145,7 +153,7 @@ impl Origin {
     fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Kubeconfig(file) => kubeconfig::files(file),
-            Self::ServiceAccount => vec![PathBuf::from(format!("{SERVICE_ACCOUNT}/ca.crt"))],
+            Self::ServiceAccount(_) => vec![PathBuf::from(format!("{SERVICE_ACCOUNT}/ca.crt"))],
         }
     }
 
@@ -168,9 +176,11 @@ fn authorities(config: &Config) -> Vec<CertificateDer<'static>> {
 }
 
 /// The service account of this pod.
-fn in_cluster() -> Result<Config, AccessError> {
-    let config = Config::incluster()
-        .map_err(|error| AccessError::NotInCluster(api_error::describe(&error)))?;
+fn in_cluster(
+    config: impl FnOnce() -> Result<Config, InClusterError>,
+) -> Result<Config, AccessError> {
+    let config =
+        config().map_err(|error| AccessError::NotInCluster(api_error::describe(&error)))?;
     let of_account = |file: &str| {
         let file = format!("{SERVICE_ACCOUNT}/{file}");
         Content::of_file(&file)
@@ -180,6 +190,15 @@ fn in_cluster() -> Result<Config, AccessError> {
         of_account("token")?.token()
     };
     checked().map_err(AccessError::ServiceAccount)?;
+    Ok(config)
+}
+
+/// The same account, and another way to the API server.
+fn elsewhere(server: &Authority) -> Result<Config, InClusterError> {
+    let url = Uri::builder().scheme(Scheme::HTTPS).path_and_query("/");
+    let url = url.authority(server.clone()).build();
+    let mut config = Config::incluster_dns()?;
+    config.cluster_url = url.expect("scheme, authority and path are all there is to it");
     Ok(config)
 }
 

@@ -34,6 +34,7 @@ mod testing;
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use kube::Api;
+use prometheus_client::metrics::gauge::Gauge;
 use time::OffsetDateTime;
 use tokio::sync::watch as latest;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +62,10 @@ use super::{
     events::Events,
     watch::{Scope, Watcher, follow},
 };
-use crate::model::{AddressRanges, NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader};
+use crate::{
+    model::{AddressRanges, NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader},
+    observability::metrics::to_gauge,
+};
 
 /// What the source needs.
 pub struct SourceOptions {
@@ -90,6 +94,8 @@ pub struct SourceOptions {
     pub events: Events,
     /// Whether this server writes Events about problems; one of all servers does.
     pub leading: latest::Receiver<bool>,
+    /// Shows how many Nodes are not tunnelled.
+    pub cloud_nodes: Gauge,
 }
 
 /// Whether the agent of a node has a session, with a certificate that names this address.
@@ -138,6 +144,7 @@ impl Source {
             state_dir,
             events,
             leading,
+            cloud_nodes,
         } = options;
         let file = SavedFile::open(&state_dir)?;
         let saved = file.read().map(Arc::new);
@@ -159,6 +166,7 @@ impl Source {
             let view = index.view(&*sessions.name, now);
             (snapshot, look_at) = (view.snapshot, instant_of(view.next_change, now));
             clients = view.clients;
+            cloud_nodes.set(to_gauge(view.cloud_nodes));
         }
         let (snapshots, reader) = latest::channel(Arc::new(snapshot));
         let (health, health_reader) = latest::channel(SourceHealth::starting(saved.as_deref()));
@@ -181,6 +189,7 @@ impl Source {
                 has_session: sessions.name,
                 asked_cluster: false,
                 look_at,
+                cloud_nodes,
             },
             saved,
         };

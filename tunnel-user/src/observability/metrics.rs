@@ -19,6 +19,7 @@ mod relay;
 mod server;
 #[cfg(test)]
 mod tests;
+mod yurt_tunnel;
 
 use prometheus_client::{metrics::info::Info, registry::Registry};
 
@@ -30,13 +31,20 @@ pub use dials::Dials;
 pub use http::HttpRequests;
 pub use https::HttpsRefusals;
 pub use labels::{
-    CodeClass, DialFailure, Direction, Frontend, HttpReason, HttpsRefusal, Outcome, RelaySide,
+    CodeClass, DialFailure, Direction, Frontend, HttpReason, HttpsRefusal, Outcome, PathClass,
+    RelaySide, Verb,
 };
 pub use memory::{ConnectionMemory, ReadMemory};
 pub(in crate::observability) use process::register_process;
 pub use redirect::{ReadCounters, ReadSchemes, SchemeReport};
 pub use relay::RelayMetrics;
 pub use server::ServerMetrics;
+pub use yurt_tunnel::{RequestUnderWay, RequestsUnderWay};
+
+/// A number of things as a gauge shows it.
+pub fn to_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.
 fn register_build(registry: &mut Registry) {

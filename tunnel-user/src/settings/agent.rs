@@ -15,7 +15,7 @@ use clap::{ArgAction, Args};
 use super::{
     ClusterArgs, Secret,
     server::SETTINGS_HELP,
-    shared::{ConfigArgs, LogArgs, SessionArgs, node_name, positive_duration},
+    shared::{ConfigArgs, LogArgs, MetricNameArgs, SessionArgs, node_name, positive_duration},
 };
 use crate::{
     model::{Mark, NodeName, ServerAddr},
@@ -138,6 +138,10 @@ pub struct AgentArgs {
         help_heading = "Meta"
     )]
     pub meta_port: u16,
+
+    /// How metrics are named.
+    #[command(flatten)]
+    pub names: MetricNameArgs,
 
     /// The cluster, where there is one.
     #[command(flatten)]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{ArgAction, Args};
+use http::uri::Authority;
 
 use super::shared::node_name;
 use crate::{
@@ -27,6 +28,12 @@ pub struct ClusterArgs {
     /// Kubeconfig of the cluster, with --kubernetes [default: the service account of this pod]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+
+    /// Where the API server is, for the service account of this pod [default: as the kubelet tells the pod]
+    ///
+    /// For nodes whose pods do not reach it at the address of the Service `kubernetes`.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub api_server: Option<Authority>,
 
     /// Directory of the key and certificate got from the cluster [default: pki in --state-dir]
     #[arg(long, value_name = "DIR")]

@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{
     ServerKubernetesArgs,
-    shared::{ConfigArgs, LogArgs, SessionArgs, positive_duration},
+    shared::{ConfigArgs, LogArgs, MetricNameArgs, SessionArgs, positive_duration},
 };
 use crate::{
     model::{GatePolicy, Mark, NodeNetwork, TunnelPort},
@@ -71,12 +71,16 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PORT", help_heading = "HTTPS")]
     pub https_port: Option<u16>,
 
-    /// Port on which HTTP requests for nodes are received, at --bind-address; 0: none [default: 10264 with
+    /// Port on which HTTP requests for nodes are received, at --http-address; 0: none [default: 10264 with
     /// --kubernetes, otherwise none]
     ///
     /// A request names its node in `Host`, or in the headers X-Tunnel-Proxy-Host and X-Tunnel-Proxy-Dest.
     #[arg(long, value_name = "PORT", help_heading = "HTTP")]
     pub http_port: Option<u16>,
+
+    /// Address at which HTTP requests are received [default: --bind-address]
+    #[arg(long, value_name = "IP", help_heading = "HTTP")]
+    pub http_address: Option<IpAddr>,
 
     /// Who may use --http-port besides processes of this machine (repeatable, or a comma list) [default: the networks
     /// of --clients if it is given; otherwise with --kubernetes Nodes that are not tunnelled, and their pods]
@@ -118,6 +122,15 @@ pub struct ServerArgs {
         help_heading = "Redirect"
     )]
     pub node_networks: Vec<NodeNetwork>,
+
+    /// Whether connects to nodes' addresses are captured; with `false` clients reach nodes by name alone, at the HTTPS
+    /// and the HTTP port
+    ///
+    /// The kernel programs are loaded all the same, and let every connect pass.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true",
+          help_heading = "Redirect")]
+    pub redirect: bool,
 
     /// Address of this machine that receives redirected connections, at most one of each family
     /// (repeatable, or a comma list) [default: this machine's primary addresses]
@@ -245,6 +258,10 @@ pub struct ServerArgs {
         help_heading = "Meta"
     )]
     pub meta_port: u16,
+
+    /// How metrics are named.
+    #[command(flatten)]
+    pub names: MetricNameArgs,
 
     /// The cluster, where there is one.
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::{ByteSize, InvalidByteSize};
 use crate::{
@@ -25,6 +25,18 @@ pub struct ConfigArgs {
     /// flag, environment variable `CULVERT_<FLAG>` (capitals, `_` for `-`), this file, default.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// How metrics are named, besides their own names.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Meta")]
+pub struct MetricNameArgs {
+    /// Show on /metrics as well, under Yurt-Tunnel's and konnectivity's names, what dashboards made for Yurt-Tunnel
+    /// look for
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true)]
+    pub yurt_tunnel_metrics: bool,
 }
 
 /// How sessions, and connections inside them, are carried.

@@ -47,8 +47,9 @@ impl ServerArgs {
             );
         }
         ensure!(
-            self.http_port().is_some() || self.http_allow_cidrs.is_empty(),
-            "--http-allow-cidrs has no meaning without --http-port: give one, or leave it out"
+            self.http_port().is_some()
+                || (self.http_allow_cidrs.is_empty() && self.http_address.is_none()),
+            "--http-allow-cidrs and --http-address have no meaning without --http-port: give one, or leave them out"
         );
         let own_ports = self.own_ports();
         for port in &self.kubernetes.kubelet_ports {
@@ -111,9 +112,16 @@ impl AgentArgs {
 impl ClusterArgs {
     fn validate(&self) -> anyhow::Result<()> {
         ensure!(
-            self.kubernetes || (self.kubeconfig.is_none() && self.cert_dir.is_none()),
-            "--kubeconfig and --cert-dir have no meaning without --kubernetes: add it, or leave \
-             them out"
+            self.kubernetes
+                || (self.kubeconfig.is_none()
+                    && self.cert_dir.is_none()
+                    && self.api_server.is_none()),
+            "--kubeconfig, --api-server and --cert-dir have no meaning without --kubernetes: add it, or leave them out"
+        );
+        ensure!(
+            self.kubeconfig.is_none() || self.api_server.is_none(),
+            "--api-server is for the service account of a pod, and --kubeconfig names an API server itself: leave one of \
+             the two out"
         );
         Ok(())
     }

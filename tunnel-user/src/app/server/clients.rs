@@ -78,6 +78,7 @@ impl Server {
     ) -> anyhow::Result<()> {
         let mut table = NodeTable {
             redirect: self.redirect.clone(),
+            captures: self.args.redirect,
             snapshots: self.components.platform.snapshots.clone(),
             own_addresses: self.components.own_addresses.clone(),
             surroundings: self.components.surroundings.clone(),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::{memory_limit, node_table::SharedRedirect, tasks::Tasks},
     observability::{
-        metrics::{SchemeReport, ServerMetrics},
+        metrics::{SchemeReport, ServerMetrics, to_gauge},
         readiness::Readiness,
     },
     redirect::{
@@ -63,6 +63,9 @@ impl Components {
     ) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
+        if args.names.yurt_tunnel_metrics {
+            metrics.register_yurt_tunnel(&mut registry);
+        }
         let addresses = AddressWatch::new().await?;
         let surroundings = SurroundingsWatch::new().await?;
         let readiness = Readiness::default();
@@ -209,10 +212,10 @@ async fn count_sessions(sessions: Sessions, metrics: ServerMetrics, end: Cancell
     let mut changes = sessions.changes();
     loop {
         changes.borrow_and_update();
-        let count = i64::try_from(sessions.count()).unwrap_or(i64::MAX);
-        metrics.sessions.set(count);
-        let connected = i64::try_from(sessions.nodes().len()).unwrap_or(i64::MAX);
-        metrics.connected_nodes.set(connected);
+        metrics.sessions.set(to_gauge(sessions.count()));
+        metrics
+            .connected_nodes
+            .set(to_gauge(sessions.nodes().len()));
         if !changed_before(&mut changes, &end).await {
             return;
         }

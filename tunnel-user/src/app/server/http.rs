@@ -29,6 +29,7 @@ impl Server {
                 dialer: self.dialer(),
                 connections: self.components.metrics.connections.clone(),
                 requests: self.components.metrics.http_requests.clone(),
+                under_way: self.components.metrics.requests_under_way.clone(),
             },
         );
         let frontend = frontend.context("cannot watch a listening socket")?;

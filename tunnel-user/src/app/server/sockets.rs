@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
@@ -43,7 +43,10 @@ impl Sockets {
             .then(|| at_bind_address(args, offer, args.agent_port, "--agent-port"))
             .transpose()?;
         let http = args.http_port();
-        let http = http.map(|port| at_bind_address(args, offer, port, "--http-port"));
+        let http = http.map(|port| {
+            let ip = args.http_address.or(args.bind_address);
+            taken_on(offer, ip, port, "--http-address or --http-port")
+        });
         let http = http.transpose()?;
         let meta = SocketAddr::new(args.meta_address, args.meta_port);
         let meta = taken_or(offer, meta, || {
@@ -154,10 +157,23 @@ pub(super) fn at_bind_address(
     port: u16,
     flag: &str,
 ) -> anyhow::Result<TcpListener> {
-    let ip = args.bind_address;
+    taken_on(
+        offer,
+        args.bind_address,
+        port,
+        &format!("--bind-address or {flag}"),
+    )
+}
+
+fn taken_on(
+    offer: &mut Offer,
+    ip: Option<IpAddr>,
+    port: u16,
+    setting: &str,
+) -> anyhow::Result<TcpListener> {
     match offer.take_on(ip, port) {
         Some(socket) => Ok(socket),
-        None => bind::listen_on(ip, port, &format!("--bind-address or {flag}")),
+        None => bind::listen_on(ip, port, setting),
     }
 }
 

@@ -8,6 +8,7 @@ fn refusal(line: &str, environment: &[(&str, &str)]) -> String {
         Ok(command) => panic!("{line:?} was accepted: {command:?}"),
         Err(ParseError::CommandLine(answer)) => answer.to_string(),
         Err(ParseError::Settings(error)) => format!("{error:#}"),
+        Err(error @ ParseError::Version(_)) => panic!("{line}: {error}"),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -63,7 +63,9 @@ pub(super) async fn answer(
     let place = shared
         .admit(visit)
         .and_then(|()| visit.begin(&shared.active));
-    let (response, reason) = match place {
+    let (response, reason) = match place.map(|answering| {
+        answering.counted(shared.under_way.begin(&line.method, request.uri().path()))
+    }) {
         Ok(answering) => match forward(shared, visit, request).await {
             Ok(answer) => (answer.into_response(visit, answering), HttpReason::Answered),
             Err(refusal) => {

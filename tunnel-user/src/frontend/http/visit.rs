@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
 use crate::{
     model::PeerAddr,
+    observability::metrics::RequestUnderWay,
     strangers::{ClientLimiter, Permit, Turn},
     tunnel::{Client, Places},
 };
@@ -54,6 +55,7 @@ pub(super) struct Active(Arc<Mutex<Places>>);
 pub(super) struct Answering {
     visit: Arc<Visit>,
     active: Active,
+    counted: Option<RequestUnderWay>,
 }
 
 impl Active {
@@ -99,6 +101,7 @@ impl Visit {
         Ok(Answering {
             visit: Arc::clone(self),
             active: active.clone(),
+            counted: None,
         })
     }
 
@@ -164,6 +167,12 @@ impl Visit {
 }
 
 impl Answering {
+    /// The same, counted as long as it lives.
+    pub(super) fn counted(mut self, under_way: RequestUnderWay) -> Self {
+        self.counted = Some(under_way);
+        self
+    }
+
     /// The answer cannot be ended as it should be.
     pub(super) fn cut(&self) {
         self.visit.state().is_cut = true;

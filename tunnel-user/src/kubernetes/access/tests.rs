@@ -92,7 +92,7 @@ users:
     async fn refusal(&self, changes: &[(&str, &str)]) -> String {
         self.kubeconfig("https://127.0.0.1:1", changes);
         let file = self.file("config");
-        let Err(error) = Access::new(Some(&file)).await else {
+        let Err(error) = Access::new(Some(&file), None).await else {
             panic!("accepted with {changes:?}");
         };
         let said = format!("{:#}", anyhow::Error::from(error));
@@ -312,7 +312,7 @@ async fn what_is_wrong_is_said_once_with_its_file_entry_and_a_way_out() {
         }
     }
     let gone = files.file("nowhere");
-    let error = Access::new(Some(&gone)).await.err().unwrap();
+    let error = Access::new(Some(&gone), None).await.err().unwrap();
     let said = format!("{:#}", anyhow::Error::from(error));
     let file = gone.display().to_string();
     assert!(
@@ -397,7 +397,9 @@ async fn a_client_certificate_of_version_1_is_shown_to_the_api_server() {
     assert_eq!(parsed.version(), x509_parser::x509::X509Version::V1);
     let (server, shown) = api_server(&files).await;
     files.kubeconfig(&server, &[]);
-    let (access, _files) = Access::new(Some(&files.file("config"))).await.unwrap();
+    let (access, _files) = Access::new(Some(&files.file("config")), None)
+        .await
+        .unwrap();
     let asking = tokio::spawn(async move { access.client.apiserver_version().await });
     let shown = timeout(PATIENCE, shown).await.unwrap().unwrap();
     assert_eq!(shown, certificate);
@@ -415,7 +417,9 @@ async fn a_client_certificate_and_a_ca_that_are_replaced_are_used_at_the_next_re
         fs::copy(files.file(from), files.file(to)).unwrap();
     }
     files.kubeconfig(&server, &[]);
-    let (access, mut follower) = Access::new(Some(&files.file("config"))).await.unwrap();
+    let (access, mut follower) = Access::new(Some(&files.file("config")), None)
+        .await
+        .unwrap();
     let former = access.cas.borrow().clone();
 
     files.write("ca.pem", ca.unwrap());
@@ -439,7 +443,9 @@ async fn a_client_certificate_and_a_ca_that_are_replaced_are_used_at_the_next_re
 async fn a_kubeconfig_that_names_another_api_server_takes_a_restart() {
     let files = Files::new();
     files.kubeconfig("https://10.0.0.1:6443", &[]);
-    let (access, mut follower) = Access::new(Some(&files.file("config"))).await.unwrap();
+    let (access, mut follower) = Access::new(Some(&files.file("config")), None)
+        .await
+        .unwrap();
     files.openssl("req -x509 -newkey rsa:2048 -nodes -keyout new.key -out ca.pem -subj /CN=new");
     files.kubeconfig("https://10.0.0.2:6443", &[]);
     follower.look().await;

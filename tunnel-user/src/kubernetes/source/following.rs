@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher::Event;
+use prometheus_client::metrics::gauge::Gauge;
 use time::OffsetDateTime;
 use tokio::{
     sync::watch as latest,
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     kubernetes::watch::WatchEvent,
     model::{AddressRanges, SnapshotWriter},
+    observability::metrics::to_gauge,
     wait::sleep_until_opt,
 };
 
@@ -52,6 +54,7 @@ pub(super) struct SourceState {
     pub(super) asked_cluster: bool,
     /// When to look again at who has which address although no object has changed.
     pub(super) look_at: Option<Instant>,
+    pub(super) cloud_nodes: Gauge,
 }
 
 /// Whatever the source hears of.
@@ -203,6 +206,7 @@ impl SourceState {
         let View {
             snapshot,
             clients,
+            cloud_nodes,
             mut problems,
             next_change,
         } = self.index.view(&*self.has_session, now);
@@ -210,6 +214,7 @@ impl SourceState {
             self.look_by(at);
         }
         problems.extend(self.unreadable_config());
+        self.cloud_nodes.set(to_gauge(cloud_nodes));
         self.snapshots.send_if_modified(|current| {
             if **current == snapshot {
                 return false;

@@ -78,6 +78,8 @@ pub(super) struct View {
     pub(super) snapshot: Snapshot,
     /// Where the cluster's own clients come from.
     pub(super) clients: Arc<AddressRanges>,
+    /// Nodes that are not tunnelled, in number.
+    pub(super) cloud_nodes: usize,
     pub(super) problems: BTreeSet<ClusterProblem>,
     /// When time alone may change it.
     pub(super) next_change: Option<OffsetDateTime>,
@@ -209,6 +211,7 @@ impl Index {
         View {
             snapshot: self.with_ports(asked),
             clients: Arc::clone(&self.clients),
+            cloud_nodes: self.nodes.facts.len() - self.snapshot.nodes().len(),
             problems,
             next_change: settled.next_change,
         }

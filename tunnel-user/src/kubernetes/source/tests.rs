@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -33,6 +34,7 @@ fn leading(
         state_dir: state_dir.to_owned(),
         events,
         leading: watch::Sender::new(leading).subscribe(),
+        cloud_nodes: Gauge::default(),
     };
     Source::new(options).unwrap()
 }

@@ -38,6 +38,11 @@ impl Dials {
         dials
     }
 
+    /// Shows the time under another name as well; its unit is added to it.
+    pub(super) fn show_duration_as(&self, registry: &mut Registry, name: &str, help: &str) {
+        registry.register_with_unit(name, help, Unit::Seconds, self.duration.clone());
+    }
+
     /// Counts a dial that succeeded.
     pub fn succeeded(&self, took: Duration) {
         self.duration.observe(took.as_secs_f64());

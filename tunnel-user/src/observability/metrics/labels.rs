@@ -173,6 +173,58 @@ label_values! {
 }
 
 label_values! {
+    /// The method of a request.
+    Verb {
+        /// GET.
+        Get = "GET",
+        /// HEAD.
+        Head = "HEAD",
+        /// POST.
+        Post = "POST",
+        /// PUT.
+        Put = "PUT",
+        /// PATCH.
+        Patch = "PATCH",
+        /// DELETE.
+        Delete = "DELETE",
+        /// OPTIONS.
+        Options = "OPTIONS",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+label_values! {
+    /// What a request's path begins with: a kubelet's endpoints, and what exporters serve.
+    PathClass {
+        /// Metrics, of whatever.
+        Metrics = "/metrics",
+        /// The kubelet's numbers.
+        Stats = "/stats",
+        /// Logs of a container.
+        ContainerLogs = "/containerLogs",
+        /// A command in a container.
+        Exec = "/exec",
+        /// A container's own process.
+        Attach = "/attach",
+        /// A port of a pod.
+        PortForward = "/portForward",
+        /// A command in a container, the old way.
+        Run = "/run",
+        /// The pods of a node.
+        Pods = "/pods",
+        /// Logs of the node.
+        Logs = "/logs",
+        /// Health.
+        Health = "/healthz",
+        /// Profiles.
+        Debug = "/debug",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+label_values! {
     /// Which way bytes went.
     Direction {
         /// From the client to the target.
@@ -237,4 +289,10 @@ pub(super) struct ByDirection {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByCertificate {
     pub(super) certificate: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ByVerbAndPath {
+    pub(super) verb: Verb,
+    pub(super) path: PathClass,
 }

@@ -7,7 +7,7 @@ use prometheus_client::{
 
 use super::{
     Carried, Certificates, Connections, Dials, HttpRequests, HttpsRefusals, ReadCluster,
-    ReadCounters, ReadMemory, ReadSchemes, RelayMetrics,
+    ReadCounters, ReadMemory, ReadSchemes, RelayMetrics, RequestsUnderWay,
     cluster::Cluster,
     memory::Memory,
     redirect::{RedirectEvents, RedirectSchemes},
@@ -31,6 +31,8 @@ pub struct ServerMetrics {
     pub relay: RelayMetrics,
     /// Requests to the HTTP frontend.
     pub http_requests: HttpRequests,
+    /// Those of them that are being answered.
+    pub requests_under_way: RequestsUnderWay,
     /// Accepted connections that the kernel programs know nothing of; they are closed.
     pub without_original_destination: Counter,
     /// Connects by which the server proved to itself that what it captures arrives.
@@ -45,6 +47,8 @@ pub struct ServerMetrics {
     pub nodes: Gauge,
     /// Nodes that can be dialled.
     pub connected_nodes: Gauge,
+    /// Nodes of the cluster that are not tunnelled.
+    pub cloud_nodes: Gauge,
     /// Addresses in the kernel's table of nodes.
     pub redirect_entries: Gauge,
     /// Expiry of `ca` and `server`.
@@ -64,6 +68,7 @@ impl ServerMetrics {
             dials: Dials::register(registry),
             relay: RelayMetrics::register(registry),
             http_requests: HttpRequests::register(registry),
+            requests_under_way: RequestsUnderWay::default(),
             without_original_destination: Counter::default(),
             arrival_probes: Counter::default(),
             arrival_probe_failures: Counter::default(),
@@ -71,6 +76,7 @@ impl ServerMetrics {
             https_refusals: HttpsRefusals::register(registry),
             nodes: Gauge::default(),
             connected_nodes: Gauge::default(),
+            cloud_nodes: Gauge::default(),
             redirect_entries: Gauge::default(),
             certificates: Certificates::register(registry),
         };

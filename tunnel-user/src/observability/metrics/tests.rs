@@ -108,6 +108,33 @@ fn a_server_shows_exactly_this() {
 }
 
 #[test]
+fn for_dashboards_of_yurt_tunnel_a_server_shows_exactly_this_besides() {
+    let (mut own, mut registry) = (Registry::default(), Registry::default());
+    let metrics = ServerMetrics::register(&mut own);
+    metrics.register_yurt_tunnel(&mut registry);
+    let begin = |method, path| metrics.requests_under_way.begin(&method, path);
+    let _logs = begin(::http::Method::GET, "/containerLogs/default/p/c");
+    let _scrapes = ["/metrics", "/metrics/cadvisor"].map(|path| begin(::http::Method::GET, path));
+    let _odd = begin("BREW".parse().unwrap(), "/metricsandmore");
+    drop(begin(::http::Method::POST, "/exec/default/p/c"));
+    metrics.cloud_nodes.set(3);
+    metrics.connected_nodes.set(2);
+    metrics.dials.succeeded(Duration::from_millis(20));
+    let expected = include_str!("yurt_tunnel_server.txt");
+    assert_eq!(scrape(&registry), sorted(expected));
+}
+
+#[test]
+fn for_dashboards_of_yurt_tunnel_an_agent_shows_exactly_this_besides() {
+    let (mut own, mut registry) = (Registry::default(), Registry::default());
+    let metrics = AgentMetrics::register(&mut own);
+    metrics.register_yurt_tunnel(&mut registry);
+    metrics.dials.succeeded(Duration::from_millis(20));
+    let expected = include_str!("yurt_tunnel_agent.txt");
+    assert_eq!(scrape(&registry), sorted(expected));
+}
+
+#[test]
 fn an_agent_shows_exactly_this() {
     let mut registry = Registry::default();
     let metrics = AgentMetrics::register(&mut registry);

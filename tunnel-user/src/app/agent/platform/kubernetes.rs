@@ -18,7 +18,9 @@ use crate::{
 
 pub(super) async fn establish(mut context: PlatformContext<'_>) -> anyhow::Result<Platform> {
     let args = context.args;
-    let (access, files) = Access::new(args.cluster.kubeconfig.as_deref()).await?;
+    let cluster = &args.cluster;
+    let (access, files) =
+        Access::new(cluster.kubeconfig.as_deref(), cluster.api_server.as_ref()).await?;
     let servers = find_servers(&access, &mut context)?;
     let listed_ports = follow_ports(&access, &mut context)?;
     let node = args.node_name()?;

@@ -50,7 +50,9 @@ type Listings = watch::Receiver<Option<Arc<Listing>>>;
 /// Prepares everything. The API server is first asked by the tasks, and need not be there.
 pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Platform> {
     let settings = &context.args.kubernetes;
-    let (access, files) = Access::new(settings.cluster.kubeconfig.as_deref()).await?;
+    let cluster = &settings.cluster;
+    let (access, files) =
+        Access::new(cluster.kubeconfig.as_deref(), cluster.api_server.as_ref()).await?;
     let mut member = Member {
         access,
         machine: settings.node_name()?,
@@ -202,6 +204,7 @@ impl Member<'_> {
             state_dir: args.state_dir.clone(),
             events: events.clone(),
             leading,
+            cloud_nodes: self.context.metrics.cloud_nodes.clone(),
         })
         .context("cannot keep what is known of the cluster in --state-dir")?;
         let (clients, listings) = (source.clients(), source.listings());

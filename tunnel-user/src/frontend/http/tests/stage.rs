@@ -89,6 +89,7 @@ impl Stage {
             snapshots,
             connections: metrics.connections,
             requests: metrics.http_requests,
+            under_way: metrics.requests_under_way,
         };
         let [accepting, abort] = [CancellationToken::new(), CancellationToken::new()];
         let frontend = HttpFrontend::new(listener, options).unwrap();
