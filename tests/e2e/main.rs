@@ -17,6 +17,7 @@ mod https;
 mod identity;
 mod lifetime;
 mod links;
+mod migration;
 mod narrow;
 mod numbers;
 mod programs_log;

@@ -1,4 +1,4 @@
-//! The command line: `culvert server|agent|token|node|status`, and that of [Yurt-Tunnel's](yurt_tunnel) programs.
+//! The command line: `culvert server|agent|token|node|status|migrate`, and that of [Yurt-Tunnel's](yurt_tunnel) programs.
 //!
 //! ```text
 //! flag  >  environment CULVERT_<FLAG>  >  --config FILE (YAML, same names)  >  default
@@ -9,6 +9,7 @@
 mod config_file;
 mod environment;
 mod layers;
+pub mod migrate;
 pub mod node;
 pub mod status;
 mod table;
@@ -22,6 +23,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
 pub use environment::Environment;
+pub use migrate::MigrateArgs;
 pub use node::NodeArgs;
 pub use status::StatusArgs;
 pub use token::TokenArgs;
@@ -63,6 +65,8 @@ pub enum Command {
     Node(NodeArgs),
     /// Show what a running server or agent is doing
     Status(StatusArgs),
+    /// Show and remove what a Yurt-Tunnel server left in this machine's iptables
+    Migrate(MigrateArgs),
 }
 
 /// Why there is no [`Command`].
@@ -94,7 +98,7 @@ impl Command {
         match self {
             Self::Server(args) => Some((args.log_filter(), args.log.log_format)),
             Self::Agent(args) => Some((args.log.log_level.clone(), args.log.log_format)),
-            Self::Token(_) | Self::Node(_) | Self::Status(_) => None,
+            Self::Token(_) | Self::Node(_) | Self::Status(_) | Self::Migrate(_) => None,
         }
     }
 
@@ -102,7 +106,7 @@ impl Command {
         match self {
             Self::Server(args) => args.validate(),
             Self::Agent(args) => args.validate(),
-            Self::Token(_) | Self::Node(_) | Self::Status(_) => Ok(()),
+            Self::Token(_) | Self::Node(_) | Self::Status(_) | Self::Migrate(_) => Ok(()),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! tunnel, standalone -> outgoing       (the agent's own sockets)
 //! standalone -> tunnel::grpc           (calls over a given stream)
 //! tunnel, kubernetes -> backoff        app, tunnel, kubernetes -> wait
+//! cli, app -> yurt_tunnel -> model      (what Yurt-Tunnel left on this machine)
 //! standalone, kubernetes -> certificates -> pki
 //! pki, observability, model            depend on nothing above them
 //! ```
@@ -34,6 +35,7 @@ mod strangers;
 mod sys;
 pub mod tunnel;
 mod wait;
+pub mod yurt_tunnel;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -63,6 +63,7 @@ fn run(invocation: Invocation, environment: &Environment) -> anyhow::Result<()> 
             Command::Token(args) => cli::token::run(&args).await,
             Command::Node(args) => cli::node::run(&args),
             Command::Status(args) => cli::status::run(&args).await,
+            Command::Migrate(args) => cli::migrate::run(&args),
         }
     })
 }

@@ -23,6 +23,7 @@ mod renumbering;
 mod shutdown_tokens;
 mod sockets;
 mod status;
+mod yurt_tunnel;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     awaited::Awaited, components::Components, driver::Driver, lifecycle::Event,
-    shutdown_tokens::ShutdownTokens, sockets::Sockets,
+    shutdown_tokens::ShutdownTokens, sockets::Sockets, yurt_tunnel::YurtTunnelRules,
 };
 use super::{
     descriptors,
@@ -48,6 +49,7 @@ use crate::{
     redirect::{self, LocalRanges, LogLevel, Redirect, Sharing, addresses::local_route},
     settings::{EbpfLogLevel, ServerArgs},
     tunnel::server::AgentListener,
+    yurt_tunnel::Leftover,
 };
 
 /// How long after its start a server waits for agents that are still on their way, rather than
@@ -103,6 +105,8 @@ struct Server {
     /// neither.
     in_charge: watch::Sender<bool>,
     patient_until: Instant,
+    /// What Yurt-Tunnel left on this machine.
+    yurt_tunnel: watch::Receiver<Vec<Leftover>>,
 }
 
 impl Server {
@@ -119,7 +123,8 @@ impl Server {
             Sharing::Alone
         };
         let own_addresses = Arc::clone(&components.own_addresses.borrow());
-        let ranges = ranges::route(&args, &own_addresses).await?;
+        let yurt_tunnel = YurtTunnelRules::look();
+        let ranges = ranges::route(&args, &own_addresses, &yurt_tunnel).await?;
         let mut redirect = Redirect::install(&redirect::Options {
             sharing,
             ranges,
@@ -132,6 +137,7 @@ impl Server {
             ranges,
             in_charge,
             patient_until: Instant::now() + START_UP,
+            yurt_tunnel: yurt_tunnel.subscribe(),
             tasks: Tasks::default(),
             shutdown,
             awaited: Awaited::default(),
@@ -143,6 +149,10 @@ impl Server {
         server
             .tasks
             .spawn("maintaining the local routes of the ranges", routed);
+        let end = server.shutdown.everything.clone();
+        server
+            .tasks
+            .spawn("looking for Yurt-Tunnel's rules", yurt_tunnel.follow(end));
         if let Some(log) = log_task {
             let end = server.shutdown.everything.clone();
             server.tasks.try_spawn("reading the eBPF log", log.run(end));
@@ -176,6 +186,7 @@ impl Server {
             &self.components,
             &self.redirect,
             &self.sockets.clients,
+            &self.yurt_tunnel,
         );
         let admin = AdminServer::new(directory, on_conflict, reporter.into_fn()).await?;
         let end = self.shutdown.everything.clone();

@@ -123,6 +123,9 @@ pub struct RedirectStatus {
     /// How many network namespaces of clients are served by `range`, by `tuple`, or are `unreached`.
     #[serde(default)]
     pub client_namespaces: BTreeMap<String, u64>,
+    /// The chains of iptables rules that Yurt-Tunnel left on this machine, by where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub yurt_tunnel_rules: Vec<String>,
     /// The kernel programs' counters, by event.
     pub counters: BTreeMap<String, u64>,
 }

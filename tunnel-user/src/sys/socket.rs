@@ -121,8 +121,19 @@ fn option<const SIZE: usize>(
     name: libc::c_int,
 ) -> io::Result<[u8; SIZE]> {
     let mut value = [0; SIZE];
-    let mut length = libc::socklen_t::try_from(SIZE).expect("a small number");
-    // SAFETY: the kernel writes at most that many bytes, into the array.
+    read_option(socket, level, name, &mut value)?;
+    Ok(value)
+}
+
+/// Reads an option into a buffer, whose content is part of the question with some.
+pub(crate) fn read_option(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut [u8],
+) -> io::Result<()> {
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most that many bytes, into the buffer.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -133,7 +144,7 @@ fn option<const SIZE: usize>(
         )
     };
     match result {
-        0 => Ok(value),
+        0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

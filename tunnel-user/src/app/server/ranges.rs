@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::client_sockets::ClientSockets;
+use super::{client_sockets::ClientSockets, yurt_tunnel::YurtTunnelRules};
 use crate::{
     app::node_table::SharedRedirect,
     observability::chain,
@@ -31,8 +31,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(15);
 pub(super) async fn route(
     args: &ServerArgs,
     own_addresses: &BTreeSet<IpAddr>,
+    yurt_tunnel: &YurtTunnelRules,
 ) -> anyhow::Result<LocalRanges> {
-    let mut ranges = args.ranges()?;
+    let mut ranges = yurt_tunnel.leave(args.ranges()?);
     let has_v6 = own_addresses
         .iter()
         .any(|ip| ip.is_ipv6() && !ip.is_loopback());

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use super::{Components, client_sockets::ClientSockets, platform::HeldCertificate};
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     redirect::{GateState, Scheme, Schemes},
     settings::ServerArgs,
     tunnel::server::{SessionReport, Sessions},
+    yurt_tunnel::Leftover,
 };
 
 /// Makes reports.
@@ -33,6 +35,7 @@ pub(super) struct Reporter {
     certificates: Vec<HeldCertificate>,
     authority: Option<Validity>,
     cluster: Option<ReadCluster>,
+    yurt_tunnel: watch::Receiver<Vec<Leftover>>,
 }
 
 impl Reporter {
@@ -41,6 +44,7 @@ impl Reporter {
         components: &Components,
         redirect: &SharedRedirect,
         clients: &ClientSockets,
+        yurt_tunnel: &watch::Receiver<Vec<Leftover>>,
     ) -> Self {
         Self {
             started_at: components.started_at,
@@ -53,6 +57,7 @@ impl Reporter {
             certificates: components.platform.certificates.clone(),
             authority: components.platform.authority,
             cluster: components.platform.cluster.clone(),
+            yurt_tunnel: yurt_tunnel.clone(),
         }
     }
 
@@ -120,6 +125,12 @@ impl Reporter {
                 .named()
                 .map(|(name, count)| (name.to_owned(), count))
                 .into(),
+            yurt_tunnel_rules: self
+                .yurt_tunnel
+                .borrow()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             counters: counters
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),

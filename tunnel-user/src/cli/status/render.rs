@@ -116,6 +116,8 @@ fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
     let pairs = |map: Vec<String>| map.join(", ");
     let served = redirect.served_by.iter();
     let namespaces = redirect.client_namespaces.iter();
+    let rules = redirect.yurt_tunnel_rules.iter();
+    let rules = rules.map(|rules| ("iptables", format!("rules of Yurt-Tunnel's: {rules}")));
     let facts = [
         ("gate", gate),
         ("listens on", pairs(listeners(redirect))),
@@ -140,6 +142,7 @@ fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
         ("ports", list(&redirect.ports)),
         ("entries", redirect.entries.to_string()),
     ];
+    let facts: Vec<_> = facts.into_iter().chain(rules).collect();
     write_facts(out, &facts)?;
     section(out, "COUNTERS", redirect.counters.len())?;
     let rows = redirect

@@ -54,6 +54,7 @@ fn redirect() -> RedirectStatus {
             ("pods".to_owned(), "tuple".to_owned()),
         ]),
         client_namespaces: BTreeMap::from([("tuple".to_owned(), 2)]),
+        yurt_tunnel_rules: vec!["nf_tables, IPv4: TUNNEL-PORT, TUNNEL-PORT-10250".to_owned()],
         entries: 3,
         counters: BTreeMap::from([
             ("redirected".to_owned(), 1234),

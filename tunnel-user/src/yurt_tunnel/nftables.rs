@@ -1,0 +1,138 @@
+//! The chains of `nf_tables`, asked for by netlink: one dump of all chains of a family.
+
+use std::{ffi::CStr, io, time::Duration};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    sockopt::{Timeout, set_socket_timeout},
+};
+
+use super::TABLE;
+use crate::model::Family;
+
+/// <https://github.com/torvalds/linux/blob/v5.10/include/uapi/linux/netfilter/nfnetlink.h#L57>
+const NFTABLES: u16 = 10 << 8;
+/// <https://github.com/torvalds/linux/blob/v5.10/include/uapi/linux/netfilter/nf_tables.h#L97>
+const NEW_CHAIN: u16 = NFTABLES | 3;
+const GET_CHAIN: u16 = NFTABLES | 4;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+/// <https://github.com/torvalds/linux/blob/v5.10/include/uapi/linux/netlink.h#L53>
+const REQUEST_DUMP: u16 = 0x1 | 0x300;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const HEADER: usize = 16;
+/// What follows the header in messages of netfilter.
+const GENERIC: usize = 4;
+/// The kernel writes no more at once.
+const BUFFER: usize = 64 << 10;
+/// It answers at once, if at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The names of the chains of table `nat`.
+pub(super) fn nat_chains(family: Family) -> io::Result<Vec<String>> {
+    match dump(family) {
+        // This kernel has no such tables.
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        dumped => dumped,
+    }
+}
+
+fn dump(family: Family) -> io::Result<Vec<String>> {
+    let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        kind,
+        flags,
+        Some(netlink::NETFILTER),
+    )?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    send(&socket, &request(family), SendFlags::empty())?;
+    let mut chains = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = &buffer[..length];
+        while let Some((kind, body, next)) = message(rest) {
+            match kind {
+                DONE => return Ok(chains),
+                ERROR => return Err(refusal(body)),
+                NEW_CHAIN => chains.extend(chain_of_nat(body)),
+                _ => {}
+            }
+            rest = next;
+        }
+    }
+}
+
+fn request(family: Family) -> [u8; HEADER + GENERIC] {
+    let mut message = [0; HEADER + GENERIC];
+    let length = u32::try_from(message.len()).expect("a short message");
+    message[..4].copy_from_slice(&length.to_ne_bytes());
+    message[4..6].copy_from_slice(&GET_CHAIN.to_ne_bytes());
+    message[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
+    message[HEADER] = match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    message
+}
+
+/// The first message: its kind, what it says, and the messages behind it.
+fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    let length = usize::try_from(length).ok()?;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let body = bytes.get(HEADER..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, body, rest))
+}
+
+/// An error's number is negative.
+fn refusal(body: &[u8]) -> io::Error {
+    let code = body.get(..4).and_then(|code| code.try_into().ok());
+    let code = code.map_or(0, i32::from_ne_bytes);
+    io::Error::from_raw_os_error(code.saturating_neg())
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    let absent = [
+        libc::EPROTONOSUPPORT,
+        libc::EAFNOSUPPORT,
+        libc::EOPNOTSUPP,
+        libc::EINVAL,
+        libc::ENOENT,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| absent.contains(&code))
+}
+
+/// The chain's name, if it is one of that table.
+fn chain_of_nat(body: &[u8]) -> Option<String> {
+    let (mut table, mut name) = (None, None);
+    let mut rest = body.get(GENERIC..)?;
+    while let Some((kind, value, next)) = attribute(rest) {
+        match kind {
+            CHAIN_TABLE => table = text(value),
+            CHAIN_NAME => name = text(value),
+            _ => {}
+        }
+        rest = next;
+    }
+    (table? == TABLE).then_some(name?.to_owned())
+}
+
+fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
+    let length = usize::from(length);
+    // The two highest bits say what is in it.
+    let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff;
+    let value = bytes.get(4..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, value, rest))
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    CStr::from_bytes_until_nul(value).ok()?.to_str().ok()
+}
