@@ -10,6 +10,7 @@
 
 mod aftermath;
 mod another_server;
+mod another_tunnel;
 mod api;
 mod bare;
 mod callers;

@@ -226,7 +226,8 @@ fn beside_yurt_tunnel_nodes_with_an_agent_of_culverts_are_carried_and_others_lef
         .unwrap();
     let yurt_tunnels = answer_in_its_place(&stage);
     let _target = stage.target("--bind 10.78.0.11:10250");
-    let mut server = stage.server("--offline-nodes bypass --gate-policy bypass");
+    let flags = "--offline-nodes bypass --startup-grace 0s --gate-policy bypass";
+    let mut server = stage.server(flags);
     let said = server.output();
     let told = "Yurt-Tunnel's iptables rules are on this machine";
     assert_eq!(said.matches(told).count(), 1, "{said}");

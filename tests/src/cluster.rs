@@ -34,6 +34,7 @@ mod serving;
 mod start;
 mod stored;
 mod teardown;
+pub mod yurt_tunnel;
 
 use std::ffi::OsStr;
 use std::process::Child;

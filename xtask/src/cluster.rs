@@ -84,6 +84,12 @@ pub(crate) fn prepare() -> Result<()> {
     prepare_with(&[programs::KUBERNETES])
 }
 
+/// The same, and the tunnel that tests migrate from.
+pub(crate) fn prepare_tests() -> Result<()> {
+    prepare()?;
+    programs::ensure(programs::OPENYURT)
+}
+
 /// The same for a cluster of the newest Kubernetes.
 pub(crate) fn prepare_newest() -> Result<()> {
     prepare_with(&[programs::KUBERNETES_NEWEST, programs::CONTAINERD])

@@ -179,7 +179,7 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
 /// Builds whatever a cluster and its tests run.
 fn prepare_cluster(args: &Args) -> Result<()> {
     shell::require_root("the cluster tier")?;
-    cluster::prepare()?;
+    cluster::prepare_tests()?;
     build_for_cluster(args)
 }
 

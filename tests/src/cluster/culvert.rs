@@ -16,13 +16,19 @@ const PATIENCE: Duration = Duration::from_mins(2);
 impl Cluster {
     /// Installs Culvert as `docs/kubernetes.md` tells to, and waits until all of it is ready.
     pub fn install_culvert(&self) -> Result<()> {
+        self.import_culvert()?;
+        let overlay = self.install_overlay()?;
+        self.kubectl(["apply", "-k", &overlay.display().to_string()])?;
+        self.wait_for_culvert()
+    }
+
+    /// Brings Culvert's image to every machine.
+    pub fn import_culvert(&self) -> Result<()> {
         let image = archive_path("culvert-for-tests.tar")?;
         for machine in self.machines() {
             self.import(machine, &image)?;
         }
-        let overlay = self.install_overlay()?;
-        self.kubectl(["apply", "-k", &overlay.display().to_string()])?;
-        self.wait_for_culvert()
+        Ok(())
     }
 
     /// Waits until every pod of Culvert is of the newest revision and ready.

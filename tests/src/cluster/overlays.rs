@@ -19,11 +19,16 @@ const JOB: (&str, &str) = ("batch/v1", "Job");
 impl Cluster {
     /// Over `deploy/kubernetes/base`: what is installed.
     pub(super) fn install_overlay(&self) -> Result<PathBuf> {
+        self.culvert_overlay("base")
+    }
+
+    /// Over the base, or over an overlay that contains it.
+    pub fn culvert_overlay(&self, over: &str) -> Result<PathBuf> {
         let patches = [
             patch(DAEMON_SET, SERVER, &server_patch(self.control_plane())?),
             patch(DAEMON_SET, AGENT, &agent_patch(self.directory().root())),
         ];
-        self.write_overlay("overlay", "base", &patches)
+        self.write_overlay("overlay", over, &patches)
     }
 
     /// Over `deploy/kubernetes/remove`: the job that takes Culvert out of the kernel of the control plane.

@@ -52,9 +52,6 @@ use crate::{
     yurt_tunnel::Leftover,
 };
 
-/// How long after its start a server waits for agents that are still on their way, rather than
-/// refuse their clients: as long as an agent may pause between two attempts, and some.
-const START_UP: Duration = Duration::from_secs(15);
 /// What a second signal leaves to end in order.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -136,7 +133,7 @@ impl Server {
             redirect: SharedRedirect::new(redirect),
             ranges,
             in_charge,
-            patient_until: Instant::now() + START_UP,
+            patient_until: Instant::now() + args.startup_grace,
             yurt_tunnel: yurt_tunnel.subscribe(),
             tasks: Tasks::default(),
             shutdown,

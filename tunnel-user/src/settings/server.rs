@@ -211,6 +211,12 @@ pub struct ServerArgs {
     )]
     pub offline_nodes: OfflineNodes,
 
+    /// How long after its start a server takes a node without a session for one whose agent is still on its way: its
+    /// clients wait, whatever --offline-nodes says
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration,
+          help_heading = "Redirect")]
+    pub startup_grace: Duration,
+
     /// cgroup whose processes are captured [default: the root of the cgroup2 hierarchy]
     #[arg(long, value_name = "PATH", help_heading = "Redirect")]
     pub cgroup: Option<PathBuf>,

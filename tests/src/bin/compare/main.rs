@@ -10,7 +10,6 @@ mod rows;
 mod stage;
 mod table;
 mod tunnel;
-mod yurt_tunnel;
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use culvert_tests::cluster::Cluster;
 
-use crate::yurt_tunnel;
+use culvert_tests::cluster::yurt_tunnel;
 
 /// One of the two.
 pub(crate) struct Tunnel {

@@ -262,6 +262,23 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
         &["--kubeconfig", "--kubernetes"],
     ),
     ("server --cert-dir d", &["--cert-dir", "--kubernetes"]),
+    (
+        "agent --api-server a --server s",
+        &["--api-server", "--kubernetes"],
+    ),
+    (
+        "server --kubernetes --api-server a:6443 --kubeconfig k",
+        &["--api-server", "--kubeconfig", "leave one of the two out"],
+    ),
+    (
+        "server --kubernetes --api-server https://a",
+        &["--api-server"],
+    ),
+    (
+        "server --http-address 127.0.0.1",
+        &["--http-address", "no meaning without --http-port"],
+    ),
+    ("server --redirect=no", &["--redirect", "true, false"]),
     ("server --service a", &["--service", "NAMESPACE/NAME"]),
     (
         "server --kubernetes --node-selector=",

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use culvert_tests::cluster::{BUSYBOX, Cluster};
-use culvert_tests::programs;
 use serde_json::{Value, json};
 
 use super::{AGENT, SERVER};
+use crate::cluster::{BUSYBOX, Cluster};
+use crate::programs;
 
 const NAMESPACE: &str = "kube-system";
 const PROXY_CLIENT: &str = "tunnel-proxy-client";

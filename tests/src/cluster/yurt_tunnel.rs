@@ -9,17 +9,20 @@ mod objects;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use culvert_tests::cluster::{Cluster, wait_until};
 use serde_json::Value;
 
-pub(crate) const SERVER: &str = "yurt-tunnel-server";
-pub(crate) const AGENT: &str = "yurt-tunnel-agent";
+use super::{Cluster, wait_until};
+
+/// Its server: the program, the `Deployment`, the service account.
+pub const SERVER: &str = "yurt-tunnel-server";
+/// Its agent: the program and the `DaemonSet`.
+pub const AGENT: &str = "yurt-tunnel-agent";
 
 const PATIENCE: Duration = Duration::from_mins(3);
 const EDGES: u64 = 2;
 
 /// Applies everything, does what remains to be done by hand, and waits until both agents are connected.
-pub(crate) fn install(cluster: &Cluster) -> Result<Vec<String>> {
+pub fn install(cluster: &Cluster) -> Result<Vec<String>> {
     let control = cluster.control_plane().name();
     cluster.kubectl(["label", "node", control, "openyurt.io/is-edge-worker=false"])?;
     for (name, object) in objects::all(cluster)? {
@@ -44,7 +47,7 @@ pub(crate) fn install(cluster: &Cluster) -> Result<Vec<String>> {
 }
 
 /// Approves what waits, as yurt-manager would where it is installed.
-pub(crate) fn approve_pending(cluster: &Cluster) -> Result<usize> {
+pub fn approve_pending(cluster: &Cluster) -> Result<usize> {
     let requests = cluster.get("certificatesigningrequests")?;
     let requests = requests["items"].as_array().into_iter().flatten();
     let pending = |request: &&Value| request["status"]["conditions"].is_null();
