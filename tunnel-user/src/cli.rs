@@ -1,4 +1,4 @@
-//! The command line: `culvert server|agent|token|node|status|migrate`, and that of [Yurt-Tunnel's](yurt_tunnel) programs.
+//! The command line: `culvert server|agent|token|node|status|migrate`, and that of Yurt-Tunnel's programs.
 //!
 //! ```text
 //! flag  >  environment CULVERT_<FLAG>  >  --config FILE (YAML, same names)  >  default
