@@ -12,4 +12,5 @@ mod pins;
 mod privileges;
 mod race;
 mod repair;
+mod services;
 mod size;

@@ -72,7 +72,7 @@ impl Address {
     }
 
     #[inline(always)]
-    const fn halves(&self) -> [u64; 2] {
+    pub(crate) const fn halves(&self) -> [u64; 2] {
         // SAFETY: the type is aligned for u64, and any 16 bytes are valid halves.
         unsafe { *core::ptr::from_ref(self).cast::<[u64; 2]>() }
     }

@@ -1,6 +1,6 @@
 //! Who connects: a process of the server's own network namespace, or of another.
 
-use tunnel_ebpf::{Config, PortRule, clients};
+use tunnel_ebpf::{Config, clients};
 
 use crate::sockaddr::SockAddr;
 
@@ -36,11 +36,11 @@ impl Client {
 
     /// Where the server's namespace is not known, nobody can be kept out: its own processes would be.
     #[inline(always)]
-    pub(crate) fn permit(self, rule: &PortRule, config: &Config) -> Permit {
+    pub(crate) fn permit(self, clients: u32, config: &Config) -> Permit {
         let is_own = matches!(self, Self::Own) || config.own_netns == 0;
         if !is_own && u32::from(config.clients) == clients::OWN_NAMESPACE {
             Permit::NotCaptured
-        } else if !is_own && rule.clients == clients::OWN_NAMESPACE {
+        } else if !is_own && clients == clients::OWN_NAMESPACE {
             Permit::Refused
         } else {
             Permit::Given

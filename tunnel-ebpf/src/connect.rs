@@ -1,13 +1,13 @@
 //! The decision over one connect.
 
-use tunnel_ebpf::{ClientDst, Config, Endpoint, NodeEntry, node_mode, policy, port_kind};
+use tunnel_ebpf::{ClientDst, Config, Endpoint, NodeEntry, PortRule, node_mode, policy, port_kind};
 
 use crate::{
     client::{Client, Permit},
     count::count,
     destination::{self, Destination},
     gate::{self, Gate},
-    maps,
+    maps, services,
     sockaddr::SockAddr,
     trace::trace,
 };
@@ -18,37 +18,94 @@ pub(crate) enum Decision {
     Refuse,
 }
 
-/// Decides over a connect to `target`. What is not ours costs one lookup.
+/// Where a connect leads.
+pub(crate) struct Target {
+    pub(crate) endpoint: Endpoint,
+    /// The node that has this address.
+    pub(crate) node: NodeEntry,
+    /// Who may use the node's port; one of [`clients`](tunnel_ebpf::clients).
+    pub(crate) clients: u32,
+    /// The client dialled a Service, of which this is an endpoint.
+    pub(crate) of_service: bool,
+}
+
+/// Decides over a connect. What is not ours costs one lookup, and one that the kernel makes a load.
 #[inline(always)]
-pub(crate) fn decide(address: &SockAddr<'_>, target: &Endpoint) -> Decision {
+pub(crate) fn decide(address: &SockAddr<'_>, dialled: &Endpoint) -> Decision {
     if !address.is_tcp() {
         return Decision::Pass;
     }
-    let Some(rule) = maps::port_rule(target.port()) else {
-        count(|c| &mut c.other_port);
-        return Decision::Pass;
-    };
+    let rule = maps::port_rule(dialled.port());
     let Some(config) = maps::settings() else {
         return Decision::Pass;
     };
-    if rule.kind == port_kind::OWN && is_own_listener(target, config) {
-        dialled_directly(address, target);
-        return Decision::Pass;
-    }
-    let node = match maps::node(&target.address) {
-        Some(node) if node.groups & rule.groups != 0 => node,
-        _ => {
-            count(|c| &mut c.other_address);
-            trace!(debug, address, target, "pass", "other-address");
+    let node = match &rule {
+        Some(rule) if rule.kind == port_kind::OWN && is_own_listener(dialled, config) => {
+            dialled_directly(address, dialled);
             return Decision::Pass;
         }
+        Some(rule) => member(dialled, rule),
+        None => None,
     };
+    let target = match (node, &rule) {
+        (Some(node), Some(rule)) => Some(Target {
+            endpoint: *dialled,
+            node,
+            clients: rule.clients,
+            of_service: false,
+        }),
+        _ => services::translate(address, dialled),
+    };
+    let Some(target) = target else {
+        count_untouched(address, dialled, rule.is_some());
+        return Decision::Pass;
+    };
+    let decision = permitted(address, &target, config);
+    if target.of_service {
+        if target.node.node_mode == services::DIRECT && matches!(decision, Decision::Redirect(_)) {
+            count_untouched(address, dialled, rule.is_some());
+        }
+        services::settle(address, dialled, &target, &decision);
+    } else if matches!(decision, Decision::Redirect(_)) {
+        maps::forget_service_dst(address.socket().cast());
+    }
+    decision
+}
+
+/// The node that has this address, and the rule of this port of it.
+#[inline(always)]
+pub(crate) fn as_node(endpoint: &Endpoint) -> Option<(NodeEntry, PortRule)> {
+    let rule = maps::port_rule(endpoint.port())?;
+    member(endpoint, &rule).map(|node| (node, rule))
+}
+
+/// The node that has this address, if the port with this rule is one of its.
+#[inline(always)]
+fn member(endpoint: &Endpoint, rule: &PortRule) -> Option<NodeEntry> {
+    maps::node(&endpoint.address).filter(|node| node.groups & rule.groups != 0)
+}
+
+/// A connect to something that is no node's.
+#[inline(always)]
+fn count_untouched(address: &SockAddr<'_>, dialled: &Endpoint, tunnelled_port: bool) {
+    if tunnelled_port {
+        count(|c| &mut c.other_address);
+        trace!(debug, address, dialled, "pass", "other-address");
+    } else {
+        count(|c| &mut c.other_port);
+    }
+}
+
+/// Decides whether the client may go there, before anything else is looked at.
+#[inline(always)]
+fn permitted(address: &SockAddr<'_>, to: &Target, config: &Config) -> Decision {
+    let target = &to.endpoint;
     if is_exempt(address, target, config) {
         return Decision::Pass;
     }
     let client = Client::of(address, config);
-    match client.permit(&rule, config) {
-        Permit::Given => through_gate(address, target, client, &node, config),
+    match client.permit(to.clients, config) {
+        Permit::Given => through_gate(address, target, client, &to.node, config),
         Permit::NotCaptured => {
             count(|c| &mut c.other_client);
             trace!(debug, address, target, "pass", "other-client");
@@ -109,6 +166,10 @@ fn as_it_stands(
 ) -> Decision {
     match node.node_mode {
         node_mode::CAPTURE => redirect(address, target, client, node, config),
+        services::DIRECT => {
+            trace!(info, address, target, "redirect", "endpoint");
+            Decision::Redirect(*target)
+        }
         node_mode::REFUSE => {
             count(|c| &mut c.standing_refuse);
             trace!(info, address, target, "refuse", "node mode");
@@ -133,6 +194,7 @@ fn is_own_listener(target: &Endpoint, config: &Config) -> bool {
 fn dialled_directly(address: &SockAddr<'_>, target: &Endpoint) {
     count(|c| &mut c.own_listener);
     maps::forget_client_dst(address.socket().cast());
+    maps::forget_service_dst(address.socket().cast());
     trace!(debug, address, target, "pass", "own-listener");
 }
 

@@ -13,17 +13,23 @@ mod address;
 mod counters;
 mod entries;
 mod ranges;
+mod service_entries;
 
 pub use address::{Address, Endpoint};
-pub use counters::Counters;
+pub use counters::{Counters, ServiceCounters};
 pub use entries::{
     ClientDst, Config, LISTENER_V4, LISTENER_V6, Namespace, NodeEntry, Pending, PortRule,
     SlotEntry, Tuple, clients, groups, node_mode, policy, port_kind, scheme,
 };
 pub use ranges::{Range, Ranges};
+pub use service_entries::{
+    Backend, MAX_BACKENDS, MAX_SERVICES, SERVICE_PORT_WORDS, ServiceEntry, affinity_of,
+    backend_key, chosen, service_flags, service_port_bit, service_port_word,
+};
 
 /// The version of everything in this crate. Objects of different versions never share a map: each
-/// pins its maps under a directory of its own.
+/// pins its maps under a directory of its own. A map that is added, beside others that stay as they are, is no other
+/// version: programs that do not know it leave it alone.
 pub const ABI: u32 = 2;
 
 /// How many nodes' addresses the redirect can hold.
@@ -73,9 +79,20 @@ pub mod maps {
     pub const PENDING_DST: &str = "pending_dst";
     /// `PERCPU_ARRAY[1]` of [`Counters`](crate::Counters).
     pub const COUNTERS: &str = "counters";
+    /// `ARRAY[1024]` of u64: a bit for each port that some Service in `services` has.
+    pub const SERVICE_PORTS: &str = "service_ports";
+    /// `HASH` [`Endpoint`](crate::Endpoint) → [`ServiceEntry`](crate::ServiceEntry).
+    pub const SERVICES: &str = "services";
+    /// `HASH` [`backend_key`](crate::backend_key) → [`Backend`](crate::Backend).
+    pub const BACKENDS: &str = "backends";
+    /// `SK_STORAGE` of [`ClientDst`](crate::ClientDst), on client sockets that dialled a Service: that, and where it
+    /// led them.
+    pub const SERVICE_DST: &str = "service_dst";
+    /// `PERCPU_ARRAY[1]` of [`ServiceCounters`](crate::ServiceCounters).
+    pub const SERVICE_COUNTS: &str = "service_counts";
 
     /// Every map that is pinned and outlives the server.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 18] = [
         PORTS,
         NODES,
         SLOTS,
@@ -89,6 +106,11 @@ pub mod maps {
         ACCEPTED_DST,
         PENDING_DST,
         COUNTERS,
+        SERVICE_PORTS,
+        SERVICES,
+        BACKENDS,
+        SERVICE_DST,
+        SERVICE_COUNTS,
     ];
 }
 

@@ -12,6 +12,9 @@
 //!  server: ACK or TFO -> handover (PASSIVE_ESTABLISHED_CB): moved into the accepted socket
 //!          accept(), reads the original destination by file descriptor
 //! ```
+//! What is dialled may also be a Service with nodes among its endpoints: one of them is chosen first, and it goes on as
+//! if that had been dialled.
+//!
 //! On any doubt a connect passes untouched.
 #![no_std]
 #![no_main]
@@ -40,6 +43,7 @@ mod namespaces;
 mod notes;
 mod ops;
 mod peername;
+mod services;
 mod sockaddr;
 mod steer;
 mod trace;

@@ -17,8 +17,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tunnel_ebpf::{
-    Address, ClientDst, Config, Counters, Endpoint, MAX_NAMESPACES, MAX_NODES, MAX_OWN_ADDRESSES,
-    MAX_PENDING, MAX_PORTS, MAX_UPLINKS, Namespace, NodeEntry, Pending, PortRule, SlotEntry, Tuple,
+    Address, Backend, ClientDst, Config, Counters, Endpoint, MAX_BACKENDS, MAX_NAMESPACES,
+    MAX_NODES, MAX_OWN_ADDRESSES, MAX_PENDING, MAX_PORTS, MAX_SERVICES, MAX_UPLINKS, Namespace,
+    NodeEntry, Pending, PortRule, SERVICE_PORT_WORDS, ServiceCounters, ServiceEntry, SlotEntry,
+    Tuple, backend_key, service_port_bit, service_port_word,
 };
 
 #[btf_map(name = "ports")]
@@ -49,6 +51,18 @@ static ACCEPTED_DST: SkStorage<Endpoint> = SkStorage::new();
 static PENDING_DST: HashMap<Tuple, Pending, MAX_PENDING> = HashMap::new();
 #[btf_map(name = "counters")]
 static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+#[btf_map(name = "service_ports")]
+static SERVICE_PORTS: Array<u64, SERVICE_PORT_WORDS> = Array::new();
+#[btf_map(name = "services")]
+static SERVICES: HashMap<Endpoint, ServiceEntry, MAX_SERVICES, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map(name = "backends")]
+static BACKENDS: HashMap<u64, Backend, MAX_BACKENDS, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map(name = "service_dst")]
+static SERVICE_DST: SkStorage<ClientDst> = SkStorage::new();
+#[btf_map(name = "service_counts")]
+static SERVICE_COUNTS: PerCpuArray<ServiceCounters, 1> = PerCpuArray::new();
 
 /// A sockmap with values of 8 bytes: only then does the kernel tell user space which socket is in a
 /// slot. The library's has 4. The fields are types for the loader to read, as libbpf lays them out.
@@ -202,6 +216,57 @@ pub(crate) fn remove_pending(tuple: &Tuple) {
 #[inline(always)]
 pub(crate) fn this_cpu_counters() -> Option<*mut Counters> {
     lookup(raw(&COUNTERS), 0)
+}
+
+#[inline(always)]
+pub(crate) fn this_cpu_service_counters() -> Option<*mut ServiceCounters> {
+    lookup(raw(&SERVICE_COUNTS), 0)
+}
+
+/// Whether some Service has this port. The kernel makes this lookup a load.
+#[inline(always)]
+pub(crate) fn is_port_of_services(port: u16) -> bool {
+    let word = lookup::<u64>(raw(&SERVICE_PORTS), u64::from(service_port_word(port)));
+    // SAFETY: an element of an array, read as one word.
+    word.is_some_and(|word| unsafe { *word } & service_port_bit(port) != 0)
+}
+
+/// The Service that clients dial so.
+#[inline(always)]
+pub(crate) fn service(dialled: &Endpoint) -> Option<ServiceEntry> {
+    // SAFETY: copied at once, and looked at as a whole afterwards.
+    let entry = unsafe { SERVICES.get(dialled).copied() };
+    entry.filter(|entry| entry.is_of(dialled))
+}
+
+/// The backend of a Service that has this number.
+#[inline(always)]
+pub(crate) fn backend(service: u32, number: u32) -> Option<Endpoint> {
+    let key = backend_key(service, number);
+    // SAFETY: copied at once, and looked at as a whole afterwards.
+    let backend = lookup::<Backend>(raw(&BACKENDS), key).map(|backend| unsafe { *backend });
+    let whole = backend.filter(|backend| backend.is_of(key));
+    whole.map(|backend| backend.endpoint)
+}
+
+/// Notes on the client's socket which Service it dialled; false when there is no memory.
+#[inline(always)]
+pub(crate) fn remember_service_dst(socket: *mut c_void, dst: &ClientDst) -> bool {
+    // As for what redirected sockets remember.
+    forget_service_dst(socket);
+    storage(&SERVICE_DST, socket, Some(dst)).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn service_dst_of(socket: *mut c_void) -> Option<&'static ClientDst> {
+    // SAFETY: the kernel keeps the storage while the program runs.
+    storage(&SERVICE_DST, socket, None).map(|slot| unsafe { &*slot })
+}
+
+#[inline(always)]
+pub(crate) fn forget_service_dst(socket: *mut c_void) {
+    // SAFETY: a socket storage map and a socket that the verifier knows. An absent entry is fine.
+    unsafe { bpf_sk_storage_delete(raw(&SERVICE_DST), socket) };
 }
 
 /// Looks up a key of up to 8 bytes. On the stack it takes all 8 of them, for the reason that

@@ -5,9 +5,17 @@ use tunnel_ebpf::{Config, Endpoint};
 
 use crate::{count::count, maps, sockaddr::SockAddr};
 
-/// The original destination of a socket whose peer is where it was redirected to.
+/// The original destination of a socket whose peer is where it was redirected to: of one that dialled a Service, that.
+/// kube-proxy's translation shows no other either.
 #[inline(always)]
 pub(crate) fn original(address: &SockAddr<'_>, peer: &Endpoint) -> Option<Endpoint> {
+    if let Some(dst) = maps::service_dst_of(address.socket().cast())
+        && dst.redirect.port == peer.port
+        && dst.redirect.address == peer.address
+    {
+        count(|c| &mut c.peer_shown);
+        return Some(dst.original);
+    }
     if let Some(config) = maps::settings()
         && let Some(slot) = slot(address, peer, config)
     {

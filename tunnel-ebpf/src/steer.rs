@@ -66,7 +66,7 @@ pub(crate) fn decide(ctx: &SkLookupContext) -> Verdict {
     } else {
         Client::Other(0)
     };
-    if !matches!(client.permit(&rule, config), Permit::Given) {
+    if !matches!(client.permit(rule.clients, config), Permit::Given) {
         count(|c| &mut c.steer_stranger);
         return Verdict::Drop;
     }

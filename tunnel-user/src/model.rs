@@ -16,6 +16,7 @@ mod node_networks;
 mod ports;
 mod printable;
 mod server_addr;
+mod service_endpoints;
 mod service_ports;
 mod snapshot;
 mod target;
@@ -34,6 +35,7 @@ pub use node_networks::{InvalidNodeNetwork, NodeNetwork, NodeNetworks};
 pub use ports::{ListedPorts, PortSet, TunnelPort};
 pub use printable::{LONGEST_PRINTED, is_printable, printable, printable_up_to};
 pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};
+pub use service_endpoints::{ServiceEndpoints, ServiceName, ServicesReader};
 pub use service_ports::{HTTP_PORT, HTTPS_PORT, Scheme, SchemedPorts, listening_port};
 pub use snapshot::{
     AddressConflict, AddressHolder, NodeChange, Snapshot, SnapshotReader, SnapshotWriter,

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  Snapshot --Table--> apply() --> nodes, ports     what is captured
+//!  Services --ServiceTable--> apply_services()      the same on its way to a Service
 //!  Listeners --> open_gate() --> config, listeners  where it is sent, while somebody listens
 //!  accept loop --> Heartbeat::beat()                that somebody also accepts
 //!  accepted socket --> OriginalDestinations::of()   where it was meant to go
@@ -31,6 +32,7 @@ mod original;
 mod own_directory;
 mod pins;
 mod schemes;
+mod services;
 mod slots;
 mod state;
 mod table;
@@ -49,11 +51,12 @@ use self::{
     kernel_view::KernelView,
     migration::Plan,
     pins::{Pins, pin_error},
+    services::ServiceMaps,
 };
 pub use self::{
     claim::{Holders, Sharing},
     confinement::Confinement,
-    counters::{CounterReader, Counters},
+    counters::{CounterReader, Counters, ServiceCounters},
     diff::Changes,
     error::{ApplyError, GateError, InstallError},
     gate::{GateState, Heartbeat, Listeners},
@@ -63,6 +66,7 @@ pub use self::{
     original::OriginalDestinations,
     pins::Removed,
     schemes::{NamespaceReader, Namespaces, Scheme, Schemes},
+    services::{CaughtService, LeftOutService, ServiceChanges, ServiceTable},
     state::{ProgramState, RedirectState},
     table::{Excluded, Exclusion, NodeMode, Table, TableBuilder},
 };
@@ -84,6 +88,7 @@ pub struct Redirect {
     view: Option<KernelView>,
     ports: KernelMap<u16, PortRule>,
     slots: KernelMap<u32, SlotEntry>,
+    services: ServiceMaps,
     own_addresses: KernelMap<Address, u64>,
     uplinks: KernelMap<u32, u64>,
     namespaces: NamespaceReader,
@@ -164,6 +169,7 @@ impl Redirect {
         let own_addresses = KernelMap::open(&pins.map(maps::OWN_ADDRESSES)).map_err(open)?;
         let uplinks = KernelMap::open(&pins.map(maps::UPLINKS)).map_err(open)?;
         let namespaces = NamespaceReader::open(&pins).map_err(open)?;
+        let services = ServiceMaps::open(&pins).map_err(open)?;
         Ok(Self {
             options,
             host,
@@ -176,6 +182,7 @@ impl Redirect {
             view: None,
             ports,
             slots,
+            services,
             own_addresses,
             uplinks,
             namespaces,

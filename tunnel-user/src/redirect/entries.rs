@@ -17,8 +17,8 @@ impl Redirect {
         table.check_size()?;
         self.applied = None;
         // Whatever fails from here on is read anew the next time.
+        let is_anothers = self.is_anothers()?;
         let config = self.gate.config().map_err(failed("read", maps::CONFIG))?;
-        let is_anothers = config.is_some_and(|config| !self.gate.wrote(&config));
         let own_port = config.map(|config| config.port);
         let view = self.view.take();
         let trusted = view.filter(|view| !is_anothers && view.is_trusted());
@@ -40,6 +40,13 @@ impl Redirect {
     /// one remembers of it.
     pub fn forget(&mut self) {
         self.view = None;
+        self.services.forget();
+    }
+
+    /// Whether another server opened the gate, and may be writing.
+    pub(super) fn is_anothers(&self) -> Result<bool, ApplyError> {
+        let config = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        Ok(config.is_some_and(|config| !self.gate.wrote(&config)))
     }
 
     fn read(&self, table: &Table) -> Result<KernelView, ApplyError> {
@@ -94,7 +101,10 @@ impl Redirect {
     }
 }
 
-fn failed(action: &'static str, map: &'static str) -> impl FnOnce(io::Error) -> ApplyError {
+pub(super) fn failed(
+    action: &'static str,
+    map: &'static str,
+) -> impl FnOnce(io::Error) -> ApplyError {
     move |source| ApplyError::Map {
         action,
         map,

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Then everything is read anew with the next change.
-const TRUSTED_FOR: Duration = Duration::from_mins(1);
+pub(super) const TRUSTED_FOR: Duration = Duration::from_mins(1);
 
 /// The tables as they were read or written last.
 #[derive(Debug)]

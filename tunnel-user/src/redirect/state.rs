@@ -5,7 +5,9 @@ use std::{io, net::IpAddr, path::PathBuf};
 use serde::Serialize;
 use tunnel_ebpf::programs;
 
-use super::{Counters, GateState, Redirect, Schemes, host::Host, links, pins::Pins};
+use super::{
+    Counters, GateState, Redirect, Schemes, ServiceCounters, host::Host, links, pins::Pins,
+};
 
 /// The installed redirect, as the kernel tells it.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +22,8 @@ pub struct RedirectState {
     pub programs: Vec<ProgramState>,
     /// How many addresses are captured.
     pub nodes: usize,
+    /// How many ports of Services are caught.
+    pub services: usize,
     /// The ports that are tunnelled, for all nodes or some.
     pub ports: Vec<u16>,
     /// Whether connects are redirected.
@@ -32,6 +36,8 @@ pub struct RedirectState {
     pub schemes: Schemes,
     /// What the programs counted.
     pub counters: Counters,
+    /// What they counted of connects to Services.
+    pub service_counters: ServiceCounters,
 }
 
 /// One program.
@@ -69,6 +75,7 @@ impl RedirectState {
                 Some(nodes) => nodes,
                 None => redirect.nodes.entries()?.len(),
             },
+            services: redirect.services.len()?,
             ports,
             gate: redirect.gate.state()?,
             redirect_addresses: addresses
@@ -78,6 +85,7 @@ impl RedirectState {
             redirect_port: config.map(|config| config.port),
             schemes: redirect.schemes()?,
             counters: redirect.counters.read()?,
+            service_counters: redirect.counters.read_services()?,
         })
     }
 }

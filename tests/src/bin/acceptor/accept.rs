@@ -3,7 +3,10 @@
 use std::{
     io::{self, ErrorKind, Write as _},
     net::{TcpListener, TcpStream},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -34,12 +37,15 @@ pub(crate) fn serve(
     listeners: &[TcpListener],
     threads: usize,
     spin: bool,
-    redirect: &mut Redirect,
+    redirect: &Mutex<Redirect>,
     stop: &CancellationToken,
 ) -> Result<Accepted> {
+    let lock = || redirect.lock().expect("nobody panicked");
+    let originals = lock().original_destinations();
+    let heartbeat = lock().heartbeat();
     let acceptor = Acceptor {
-        originals: redirect.original_destinations(),
-        heartbeat: redirect.heartbeat(),
+        originals,
+        heartbeat,
         spin,
         known: AtomicU64::new(0),
         unknown: AtomicU64::new(0),
@@ -56,7 +62,7 @@ pub(crate) fn serve(
         })
     };
     run(&|| stop.is_cancelled())?;
-    eprintln!("gate closed: {}", redirect.close_gate()?);
+    eprintln!("gate closed: {}", lock().close_gate()?);
     // A client may have been sent here just before, and its SYN still be on the way.
     let end = Instant::now() + GRACE;
     run(&|| Instant::now() >= end)?;

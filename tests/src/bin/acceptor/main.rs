@@ -4,6 +4,7 @@
 //! serves what was accepted before, prints a report (`culvert_tests::report::Accepted`) and ends.
 
 mod accept;
+mod services;
 
 use std::{
     collections::BTreeSet,
@@ -11,6 +12,8 @@ use std::{
     os::fd::AsFd as _,
     path::PathBuf,
     process::ExitCode,
+    sync::Mutex,
+    thread,
     time::Duration,
 };
 
@@ -20,15 +23,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tunnel_user::{
-    model::{GatePolicy, Node, NodeName, PortSet, Snapshot, TunnelPort},
+    model::{GatePolicy, Node, NodeName, PortSet, ServiceEndpoints, Snapshot, TunnelPort},
     redirect::{
-        Clients, HostRange, Listeners, LocalRanges, LogLevel, NodeMode, Options, Redirect, Sharing,
-        Table,
+        Clients, HostRange, Listeners, LocalRanges, LogLevel, NodeMode, Options, Redirect,
+        ServiceTable, Sharing, Table,
         addresses::{Surroundings, local_route},
     },
 };
 
 #[derive(Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "one per command-line switch")]
 struct Args {
     /// The cgroup whose connects are captured
     #[arg(long)]
@@ -72,6 +76,15 @@ struct Args {
     /// Ports that only this network namespace may use
     #[arg(long)]
     own_namespace_port: Vec<u16>,
+    /// A Service, and where it leads: CLUSTER=ENDPOINT,...
+    #[arg(long, value_parser = services::parse)]
+    service: Vec<ServiceEndpoints>,
+    /// Clients of the Services keep to one endpoint
+    #[arg(long)]
+    affinity: bool,
+    /// Go on changing the Services, and have others come and go that lead there
+    #[arg(long, value_name = "ENDPOINT")]
+    churn: Option<SocketAddr>,
     /// Sockets with this mark are left alone
     #[arg(long, default_value_t = 0)]
     mark: u32,
@@ -136,17 +149,38 @@ fn run(args: &Args) -> Result<()> {
         runtime.spawn(task.run(stop.clone()));
     }
     redirect.set_surroundings(&surroundings.addresses, &surroundings.uplinks)?;
-    redirect.apply(&table(args))?;
+    let nodes = table(args);
+    redirect.apply(&nodes)?;
+    let (services, left_out) = ServiceTable::new(&wanted_services(args), &nodes);
+    anyhow::ensure!(left_out.is_empty(), "too many: {left_out:?}");
+    redirect.apply_services(&services)?;
     redirect.open_gate(&Listeners {
         v4: family(&listeners, SocketAddr::is_ipv4),
         v6: family(&listeners, SocketAddr::is_ipv6),
     })?;
     redirect.use_ranges()?;
     eprintln!("redirecting");
-    let mut accepted = accept::serve(&listeners, args.threads, args.spin, &mut redirect, &stop)?;
+    let redirect = Mutex::new(redirect);
+    let mut accepted = thread::scope(|scope| {
+        let churn = args.churn.map(|elsewhere| {
+            let (services, nodes, redirect, stop) = (&args.service, &nodes, &redirect, &stop);
+            scope.spawn(move || services::churn(services, elsewhere, nodes, redirect, stop))
+        });
+        let accepted = accept::serve(&listeners, args.threads, args.spin, &redirect, &stop);
+        if let Some(churn) = churn {
+            let rounds = churn.join().expect("the churn does not panic")?;
+            eprintln!("the services changed {rounds} times");
+        }
+        accepted
+    })?;
+    let redirect = redirect.into_inner().expect("nobody panicked");
     accepted.pending = redirect.pending()?;
-    let counters = serde_json::to_value(redirect.counters().read()?)?;
-    accepted.counters = serde_json::from_value(counters)?;
+    accepted.counters = redirect
+        .counters()
+        .named()?
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect();
     println!("{}", serde_json::to_string(&accepted)?);
     Ok(())
 }
@@ -219,6 +253,14 @@ fn table(args: &Args) -> Table {
     };
     let (table, _) = Table::new(&snapshot, &BTreeSet::new(), args.policy, node_mode);
     table.for_own_namespace(args.own_namespace_port.iter().copied())
+}
+
+fn wanted_services(args: &Args) -> Vec<ServiceEndpoints> {
+    let mut services = args.service.clone();
+    for service in &mut services {
+        service.affinity = args.affinity;
+    }
+    services
 }
 
 fn ports(numbers: &[u16]) -> PortSet {
