@@ -34,6 +34,7 @@ mod restarts;
 mod rollouts;
 mod rotations;
 mod second_server;
+mod services;
 mod source;
 mod stage;
 mod stalled;

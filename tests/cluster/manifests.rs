@@ -110,6 +110,7 @@ fn service_accounts_may_do_what_they_need_and_no_more() {
     const SERVER: &str = "culvert-server";
     const CONFIG: &str = "configmaps/yurt-tunnel-server-cfg";
     const NAMES: &str = "configmaps/yurt-tunnel-nodes";
+    const SLICES: &str = "endpointslices.discovery.k8s.io";
     const INTERNAL: &str = "services/x-tunnel-server-internal-svc";
     for (account, namespace, verb, object, may) in [
         (AGENT, "kube-system", "watch", CONFIG, true),
@@ -147,6 +148,10 @@ fn service_accounts_may_do_what_they_need_and_no_more() {
         (SERVER, "kube-system", "patch", INTERNAL, true),
         (SERVER, "kube-system", "update", INTERNAL, false),
         (SERVER, "kube-system", "create", "services", false),
+        (SERVER, "monitoring", "watch", SLICES, true),
+        (SERVER, "monitoring", "list", "services", true),
+        (SERVER, "monitoring", "create", SLICES, false),
+        (AGENT, "monitoring", "list", SLICES, false),
         (
             SERVER,
             "kube-system",

@@ -7,6 +7,7 @@ mod descriptors;
 mod memory_limit;
 mod node_table;
 pub mod server;
+mod service_table;
 mod signals;
 mod socket_takeover;
 mod tasks;

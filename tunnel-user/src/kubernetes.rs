@@ -15,6 +15,7 @@ mod membership;
 mod object_name;
 mod own_node;
 mod publication;
+mod service_endpoints;
 mod services;
 pub mod source;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use membership::{Members, Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;
 pub use publication::{Publication, PublicationOptions, PublicationReader, Published};
+pub use service_endpoints::{ServiceReaders, ServiceSource};
 pub use services::{
     NoServerAddress, ServerAddresses, ServerAddressesOptions, ServerNames, ServerNamesOptions,
 };

@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::service_table::ServiceSync;
 use crate::{
     model::{AddressConflict, Family, NodeName, Snapshot, SnapshotReader},
     observability::{
@@ -64,6 +65,10 @@ pub(super) struct NodeTable {
     pub(super) applied: Condition,
     pub(super) metrics: ServerMetrics,
     pub(super) told: LogDedup,
+    /// What is captured on its way to a Service.
+    pub(super) services: ServiceSync,
+    /// What was applied last.
+    pub(super) nodes: Table,
 }
 
 /// What the log has been told already: each thing once, until it is over.
@@ -122,6 +127,7 @@ impl NodeTable {
         self.metrics
             .redirect_entries
             .set(to_gauge(table.addresses()));
+        self.services.apply(&self.redirect, &table)?;
         self.applied.ready();
         self.probes.send_if_modified(|told| {
             let news = *told != probes;
@@ -133,7 +139,13 @@ impl NodeTable {
             addresses = table.addresses(),
             "applied the table of nodes"
         );
+        self.nodes = table;
         Ok(())
+    }
+
+    /// The same of Services alone, as nothing else has changed.
+    fn apply_services(&mut self) -> Result<(), ApplyError> {
+        self.services.apply(&self.redirect, &self.nodes)
     }
 
     /// Follows until `shutdown`.
@@ -142,12 +154,14 @@ impl NodeTable {
         let mut again_at = Some(self.patient_until).filter(|_| self.minds_sessions());
         loop {
             let minds_sessions = self.minds_sessions();
+            let mut services_only = false;
             tokio::select! {
                 Ok(()) = self.snapshots.changed() => {}
                 Ok(()) = self.own_addresses.changed() => {}
                 Ok(()) = self.surroundings.changed() => {}
                 Ok(()) = self.in_charge.changed() => self.redirect.lock().forget(),
                 Ok(()) = self.set_aside.changed() => {}
+                () = self.services.changed() => services_only = true,
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
                 () = sleep_until_opt(again_at) => {}
                 () = shutdown.cancelled() => return,
@@ -159,18 +173,25 @@ impl NodeTable {
                 // Another server may have written.
                 self.redirect.lock().forget();
             }
-            again_at = if in_charge {
-                self.apply_or_retry()
-            } else {
-                None
+            again_at = match (in_charge, services_only && !has_changed) {
+                (false, _) => None,
+                (true, false) => self.apply_or_retry(Self::apply),
+                (true, true) => {
+                    let retry = self.apply_or_retry(Self::apply_services);
+                    // Whatever else is due stays so.
+                    [again_at, retry].into_iter().flatten().min()
+                }
             };
         }
     }
 
     /// Applies; says when to do it again anyway.
-    fn apply_or_retry(&mut self) -> Option<Instant> {
+    fn apply_or_retry(
+        &mut self,
+        apply: impl FnOnce(&mut Self) -> Result<(), ApplyError>,
+    ) -> Option<Instant> {
         // A big table takes some milliseconds of system calls.
-        let Err(error) = tokio::task::block_in_place(|| self.apply()) else {
+        let Err(error) = tokio::task::block_in_place(|| apply(self)) else {
             let patient = self.minds_sessions() && Instant::now() < self.patient_until;
             return patient.then_some(self.patient_until);
         };

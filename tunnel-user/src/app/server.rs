@@ -104,6 +104,8 @@ struct Server {
     patient_until: Instant,
     /// What Yurt-Tunnel left on this machine.
     yurt_tunnel: watch::Receiver<Vec<Leftover>>,
+    /// Another server served until this one did.
+    takes_over: bool,
 }
 
 impl Server {
@@ -135,6 +137,7 @@ impl Server {
             in_charge,
             patient_until: Instant::now() + args.startup_grace,
             yurt_tunnel: yurt_tunnel.subscribe(),
+            takes_over,
             tasks: Tasks::default(),
             shutdown,
             awaited: Awaited::default(),

@@ -1,6 +1,7 @@
 //! `culvert status`: asks a running server or agent over its admin socket.
 
 mod render;
+mod services;
 #[cfg(test)]
 mod tests;
 

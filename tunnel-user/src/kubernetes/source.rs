@@ -12,7 +12,7 @@ mod changes;
 mod claims;
 mod client_ranges;
 mod cluster_addresses;
-mod debouncer;
+pub(super) mod debouncer;
 mod following;
 mod health;
 mod index;
@@ -29,7 +29,7 @@ mod rehearsal;
 mod saved;
 mod selector;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 

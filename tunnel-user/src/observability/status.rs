@@ -117,6 +117,12 @@ pub struct RedirectStatus {
     pub ports: Vec<u16>,
     /// Addresses in the kernel's table of nodes.
     pub entries: u64,
+    /// Ports of Services that lead to nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceStatus>,
+    /// Why the cluster's Services are not followed now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services_trouble: Option<String>,
     /// By which addresses, or by notes, the kinds of clients are served: `host`, `pods`, `ipv6`.
     #[serde(default)]
     pub served_by: BTreeMap<String, String>,
@@ -128,6 +134,22 @@ pub struct RedirectStatus {
     pub yurt_tunnel_rules: Vec<String>,
     /// The kernel programs' counters, by event.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// One port of a Service with nodes among its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The Service, as `namespace/name`.
+    pub service: String,
+    /// What clients dial.
+    pub address: SocketAddr,
+    /// Its endpoints.
+    pub endpoints: u64,
+    /// Those that are nodes' addresses on tunnelled ports; not counted where there is no room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnelled: Option<u64>,
+    /// Whether connects to it are caught: false where there is no room for it.
+    pub caught: bool,
 }
 
 /// One certificate.

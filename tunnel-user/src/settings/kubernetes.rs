@@ -59,6 +59,7 @@ pub struct ClusterArgs {
 /// What a server reads in its cluster, and what it does there.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Kubernetes")]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch")]
 pub struct ServerKubernetesArgs {
     /// How to reach the cluster.
     #[command(flatten)]
@@ -81,6 +82,13 @@ pub struct ServerKubernetesArgs {
         default_value = "10250"
     )]
     pub kubelet_ports: Vec<TunnelPort>,
+
+    /// Whether connects to the `ClusterIP` of a Service reach nodes that are among its endpoints, though kube-proxy knows no
+    /// way to them
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true",
+          help_heading = "Redirect")]
+    pub catch_services: bool,
 
     /// Service under which the cluster's own clients know the server, and to which names of edge nodes lead
     #[arg(

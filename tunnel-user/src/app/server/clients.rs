@@ -12,13 +12,14 @@ use crate::{
     app::{
         arrival::{Prober, Verdicts},
         node_table::{LogDedup, NodeTable},
+        service_table::ServiceSync,
     },
     frontend::{
         Accepting, Carrier, ClientNetworks, OwnAddresses, Stops,
         transparent::{AcceptSigns, Arrivals, OriginalDsts, Transparent, TransparentOptions},
     },
     model::{Family, OriginalDst},
-    redirect::{OriginalDestinations, TableBuilder},
+    redirect::{OriginalDestinations, Table, TableBuilder},
     tunnel::{Dialer, DialerOptions},
 };
 
@@ -93,6 +94,13 @@ impl Server {
             applied: self.components.readiness.register("table"),
             metrics: self.components.metrics.clone(),
             told: LogDedup::default(),
+            services: ServiceSync::new(
+                self.components.services(),
+                self.takes_over,
+                self.components.applied_services.clone(),
+                self.components.metrics.clone(),
+            ),
+            nodes: Table::default(),
         };
         table.apply().context("cannot apply the table of nodes")?;
         let end = self.shutdown.everything.clone();

@@ -12,7 +12,8 @@ use super::{
     shutdown_tokens::ShutdownTokens,
 };
 use crate::{
-    app::{memory_limit, node_table::SharedRedirect, tasks::Tasks},
+    app::{memory_limit, node_table::SharedRedirect, service_table::AppliedServices, tasks::Tasks},
+    model::ServicesReader,
     observability::{
         metrics::{SchemeReport, ServerMetrics, to_gauge},
         readiness::Readiness,
@@ -44,6 +45,8 @@ pub(super) struct Components {
     pub(super) relay: Option<Relay>,
     /// The other servers that have this one reach nodes.
     pub(super) relay_callers: RelayCallers,
+    /// node table --Services that are caught--> status
+    pub(super) applied_services: watch::Sender<Arc<AppliedServices>>,
     registry: Option<Registry>,
     watches: Option<Watches>,
 }
@@ -113,6 +116,7 @@ impl Components {
             memory,
             relay,
             relay_callers: RelayCallers::default(),
+            applied_services: watch::Sender::default(),
             registry: Some(registry),
             watches: Some(Watches {
                 addresses,
@@ -121,6 +125,12 @@ impl Components {
             platform,
             metrics,
         })
+    }
+
+    /// Services that may lead to nodes, if they are to be caught.
+    pub(super) fn services(&self) -> Option<ServicesReader> {
+        let readers = self.platform.services.as_ref();
+        readers.map(|readers| readers.services.clone())
     }
 
     /// The metrics, the kernel's counters included; once.
@@ -139,12 +149,7 @@ impl Components {
             schemes: schemes.iter().flat_map(Schemes::kinds).collect(),
             namespaces: namespaces.read().unwrap_or_default().named().to_vec(),
         };
-        let read = move || {
-            let counters = counters.read();
-            counters
-                .map(|counters| counters.named().collect())
-                .unwrap_or_default()
-        };
+        let read = move || counters.named().unwrap_or_default();
         ServerMetrics::register_redirect(&mut registry, Box::new(read), Box::new(read_schemes));
         if let Some(cluster) = &self.platform.cluster {
             ServerMetrics::register_cluster(&mut registry, Arc::clone(cluster));

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    kubernetes::ServiceReaders,
     model::{AddressRanges, NodeName, SnapshotReader},
     observability::{
         metrics::{ReadCluster, ServerMetrics},
@@ -42,6 +43,8 @@ pub(super) struct Platform {
     pub(super) snapshots: SnapshotReader,
     /// Where clients come from that frontends may take for the cluster's own.
     pub(super) cluster_clients: watch::Receiver<Arc<AddressRanges>>,
+    /// Which Services may lead to them, where these are to be caught.
+    pub(super) services: Option<ServiceReaders>,
     /// Resolves once that is known; the snapshot is empty until then.
     pub(super) known: Moment,
     /// Resolves once there is a certificate: without one no agent comes.

@@ -7,13 +7,16 @@ use tokio::sync::watch;
 
 use super::{Components, client_sockets::ClientSockets, platform::HeldCertificate};
 use crate::{
-    app::{certificates::certificate_status, node_table::SharedRedirect},
+    app::{
+        certificates::certificate_status, node_table::SharedRedirect,
+        service_table::AppliedServices,
+    },
     model::{GatePolicy, SnapshotReader},
     observability::{
         admin::MakeStatus,
         metrics::ReadCluster,
         readiness::Readiness,
-        status::{NodeStatus, RedirectStatus, Role, SessionStatus, StatusReport},
+        status::{NodeStatus, RedirectStatus, Role, ServiceStatus, SessionStatus, StatusReport},
     },
     pki::Validity,
     redirect::{GateState, Scheme, Schemes},
@@ -31,6 +34,8 @@ pub(super) struct Reporter {
     sessions: Sessions,
     redirect: SharedRedirect,
     clients: ClientSockets,
+    services: watch::Receiver<Arc<AppliedServices>>,
+    services_trouble: Option<watch::Receiver<Option<String>>>,
     readiness: Readiness,
     certificates: Vec<HeldCertificate>,
     authority: Option<Validity>,
@@ -46,6 +51,7 @@ impl Reporter {
         clients: &ClientSockets,
         yurt_tunnel: &watch::Receiver<Vec<Leftover>>,
     ) -> Self {
+        let followed = components.platform.services.as_ref();
         Self {
             started_at: components.started_at,
             default_policy: args.gate_policy,
@@ -53,6 +59,8 @@ impl Reporter {
             sessions: components.sessions.clone(),
             redirect: redirect.clone(),
             clients: clients.clone(),
+            services: components.applied_services.subscribe(),
+            services_trouble: followed.map(|readers| readers.trouble.clone()),
             readiness: components.readiness.clone(),
             certificates: components.platform.certificates.clone(),
             authority: components.platform.authority,
@@ -109,6 +117,7 @@ impl Reporter {
         let port = state.redirect_port.unwrap_or(0);
         let listeners = state.redirect_addresses.iter();
         let counters = state.counters.named();
+        let counters = counters.chain(state.service_counters.named());
         Some(RedirectStatus {
             listeners: listeners.map(|ip| SocketAddr::new(*ip, port)).collect(),
             chosen: self.clients.reasons(),
@@ -118,6 +127,11 @@ impl Reporter {
             pinned_at: state.pins,
             ports: state.ports,
             entries: u64::try_from(state.nodes).unwrap_or(u64::MAX),
+            services: services(&self.services.borrow()),
+            services_trouble: self
+                .services_trouble
+                .as_ref()
+                .and_then(|trouble| trouble.borrow().clone()),
             served_by: served_by(&state.schemes),
             client_namespaces: state
                 .schemes
@@ -136,6 +150,25 @@ impl Reporter {
                 .collect(),
         })
     }
+}
+
+fn services(applied: &AppliedServices) -> Vec<ServiceStatus> {
+    let to_u64 = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let caught = applied.caught.iter().map(|one| ServiceStatus {
+        service: one.service.to_string(),
+        address: one.cluster,
+        endpoints: to_u64(one.backends),
+        tunnelled: Some(to_u64(one.tunnelled)),
+        caught: true,
+    });
+    let left_out = applied.left_out.iter().map(|one| ServiceStatus {
+        service: one.service.to_string(),
+        address: one.cluster,
+        endpoints: to_u64(one.backends),
+        tunnelled: None,
+        caught: false,
+    });
+    caught.chain(left_out).collect()
 }
 
 fn served_by(schemes: &Schemes) -> BTreeMap<String, String> {

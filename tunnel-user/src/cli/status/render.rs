@@ -8,6 +8,7 @@ use std::{
 use time::OffsetDateTime;
 
 use super::super::table::{Table, join};
+use super::services::services;
 use crate::observability::status::{
     CertificateStatus, ClusterStatus, NodeStatus, PublishedStatus, RedirectStatus, Role,
     SessionStatus, StatusReport,
@@ -144,6 +145,7 @@ fn write_redirect(out: &mut String, redirect: &RedirectStatus) -> fmt::Result {
     ];
     let facts: Vec<_> = facts.into_iter().chain(rules).collect();
     write_facts(out, &facts)?;
+    services(out, redirect)?;
     section(out, "COUNTERS", redirect.counters.len())?;
     let rows = redirect
         .counters
@@ -244,7 +246,7 @@ fn certificates(
     columns(out, ["NAME", "EXPIRES", "", "SUBJECT"], rows)
 }
 
-fn section(out: &mut String, title: &str, count: usize) -> fmt::Result {
+pub(super) fn section(out: &mut String, title: &str, count: usize) -> fmt::Result {
     if count == 0 {
         writeln!(out, "\n{title}\n  none")
     } else {
@@ -253,7 +255,7 @@ fn section(out: &mut String, title: &str, count: usize) -> fmt::Result {
 }
 
 /// Prints rows under a head, indented; nothing without rows.
-fn columns<const N: usize>(
+pub(super) fn columns<const N: usize>(
     out: &mut String,
     head: [&str; N],
     rows: impl ExactSizeIterator<Item = [String; N]>,

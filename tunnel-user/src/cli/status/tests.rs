@@ -10,7 +10,7 @@ use crate::{
         admin::{AdminError, AdminServer, MakeStatus, OnConflict},
         status::{
             ApprovalStatus, CertificateStatus, ClusterStatus, ConditionStatus, NodeStatus,
-            PublishedKind, PublishedStatus, RedirectStatus, Role, SessionStatus,
+            PublishedKind, PublishedStatus, RedirectStatus, Role, ServiceStatus, SessionStatus,
         },
     },
 };
@@ -56,6 +56,23 @@ fn redirect() -> RedirectStatus {
         client_namespaces: BTreeMap::from([("tuple".to_owned(), 2)]),
         yurt_tunnel_rules: vec!["nf_tables, IPv4: TUNNEL-PORT, TUNNEL-PORT-10250".to_owned()],
         entries: 3,
+        services: vec![
+            ServiceStatus {
+                service: "monitoring/kubelet".to_owned(),
+                address: "10.96.0.5:10250".parse().unwrap(),
+                endpoints: 3,
+                tunnelled: Some(2),
+                caught: true,
+            },
+            ServiceStatus {
+                service: "monitoring/node-exporter".to_owned(),
+                address: "[fd00:96::5]:9100".parse().unwrap(),
+                endpoints: 70000,
+                tunnelled: None,
+                caught: false,
+            },
+        ],
+        services_trouble: Some("cannot follow Services: forbidden".to_owned()),
         counters: BTreeMap::from([
             ("redirected".to_owned(), 1234),
             ("gate_closed".to_owned(), 0),

@@ -12,19 +12,19 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// Turns changes into moments to publish.
 #[derive(Default)]
-pub(super) struct Debouncer {
+pub(in crate::kubernetes) struct Debouncer {
     last: Option<Instant>,
     due: Option<Instant>,
 }
 
 impl Debouncer {
     /// Something has changed.
-    pub(super) fn ask(&mut self, now: Instant) {
+    pub(in crate::kubernetes) fn ask(&mut self, now: Instant) {
         let earliest = self.last.map_or(now, |last| now.max(last + SETTLE));
         self.due.get_or_insert(earliest);
     }
 
-    pub(super) fn published(&mut self, now: Instant) {
+    pub(in crate::kubernetes) fn published(&mut self, now: Instant) {
         *self = Self {
             last: Some(now),
             due: None,
@@ -32,7 +32,7 @@ impl Debouncer {
     }
 
     /// Waits until a snapshot is due; for ever while nothing has changed.
-    pub(super) async fn due(&self) {
+    pub(in crate::kubernetes) async fn due(&self) {
         sleep_until_opt(self.due).await;
     }
 }

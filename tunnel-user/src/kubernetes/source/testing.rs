@@ -97,7 +97,7 @@ pub(super) fn cloud(name: &str, addresses: &[&str]) -> NodeObject {
 }
 
 /// The events of a list.
-pub(super) fn listed<K>(objects: impl IntoIterator<Item = K>) -> Vec<Event<K>> {
+pub(in crate::kubernetes) fn listed<K>(objects: impl IntoIterator<Item = K>) -> Vec<Event<K>> {
     let objects = objects.into_iter().map(Event::InitApply);
     let mut events = vec![Event::Init];
     events.extend(objects);

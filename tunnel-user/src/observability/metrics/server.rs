@@ -51,6 +51,12 @@ pub struct ServerMetrics {
     pub cloud_nodes: Gauge,
     /// Addresses in the kernel's table of nodes.
     pub redirect_entries: Gauge,
+    /// Ports of Services in the kernel's table.
+    pub redirect_services: Gauge,
+    /// Endpoints of these.
+    pub redirect_service_endpoints: Gauge,
+    /// Ports of Services for which the table has no room.
+    pub services_without_room: Gauge,
     /// Expiry of `ca` and `server`.
     pub certificates: Certificates,
 }
@@ -78,6 +84,9 @@ impl ServerMetrics {
             connected_nodes: Gauge::default(),
             cloud_nodes: Gauge::default(),
             redirect_entries: Gauge::default(),
+            redirect_services: Gauge::default(),
+            redirect_service_endpoints: Gauge::default(),
+            services_without_room: Gauge::default(),
             certificates: Certificates::register(registry),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
@@ -116,6 +125,21 @@ impl ServerMetrics {
             "redirect_entries",
             "Addresses of nodes in the kernel's table",
             metrics.redirect_entries.clone(),
+        );
+        registry.register(
+            "redirect_services",
+            "Ports of Services whose connects reach nodes among their endpoints",
+            metrics.redirect_services.clone(),
+        );
+        registry.register(
+            "redirect_service_endpoints",
+            "Endpoints of those Services",
+            metrics.redirect_service_endpoints.clone(),
+        );
+        registry.register(
+            "services_without_room",
+            "Ports of Services whose connects do not reach nodes, as they are too many",
+            metrics.services_without_room.clone(),
         );
         metrics
     }

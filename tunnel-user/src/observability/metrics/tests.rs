@@ -87,6 +87,9 @@ fn a_server_shows_exactly_this() {
     metrics.sessions.set(2);
     metrics.nodes.set(3);
     metrics.redirect_entries.set(4);
+    metrics.redirect_services.set(2);
+    metrics.redirect_service_endpoints.set(6);
+    metrics.services_without_room.set(1);
     metrics.carried.to_target.inc_by(10);
     metrics.dials.succeeded(Duration::from_millis(20));
     metrics.dials.failed(DialFailure::Denied);

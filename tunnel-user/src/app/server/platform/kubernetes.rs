@@ -3,6 +3,7 @@
 //! ```text
 //!  Election --leading--> Source, Approver        who may write to the cluster
 //!  Source --snapshots--> the server, Approver    which nodes there are
+//!  ServiceSource --Services--> the server        which Services lead to them
 //!  ServerNames --names--> ServerCertificate, Approver
 //!  Membership --server count--> the agents
 //!             \--other servers--> Relay
@@ -29,7 +30,7 @@ use crate::{
         Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, CertificateOptions,
         Election, Members, Membership, MembershipOptions, ObjectName, Publication,
         PublicationOptions, PublicationReader, SERVER_SUBJECT, ServerCertificate, ServerNames,
-        ServerNamesOptions,
+        ServerNamesOptions, ServiceReaders, ServiceSource,
         events::Events,
         source::{Listing, LiveSessions, Source, SourceHealth, SourceOptions},
     },
@@ -72,6 +73,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         health,
         listings,
     } = member.nodes(&events, leading.clone())?;
+    let services = member.services(&snapshots);
     let published = member.publication(listings, &events, leading.clone());
     let names = member.names();
     let certificate = member.certificate(names.clone())?;
@@ -95,6 +97,7 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     };
     Ok(Platform {
         snapshots,
+        services,
         cluster_clients: clients,
         known: known.boxed().shared(),
         certified: certified.boxed().shared(),
@@ -223,6 +226,16 @@ impl Member<'_> {
             health,
             listings,
         })
+    }
+
+    /// `None` where connects to Services are left to kube-proxy.
+    fn services(&mut self, snapshots: &SnapshotReader) -> Option<ServiceReaders> {
+        if !self.settings.catch_services {
+            return None;
+        }
+        let (source, readers) = ServiceSource::new(self.client(), snapshots.clone());
+        self.run("following the cluster's Services", |end| source.run(end));
+        Some(readers)
     }
 
     /// `None` where nobody is to dial nodes by name.

@@ -51,6 +51,7 @@ pub(super) async fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Pl
         proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,
+        services: None,
         known: async {}.boxed().shared(),
         certified: async {}.boxed().shared(),
         cluster_clients: watch::Sender::default().subscribe(),

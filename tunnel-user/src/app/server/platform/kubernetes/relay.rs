@@ -38,6 +38,7 @@ impl Member<'_> {
             health,
             ..
         } = self.nodes(&events, leading.clone())?;
+        let services = self.services(&snapshots);
         let members = self.other_members();
         let (relay, held) = self.relay(members.others)?;
         let validities = held.validity.clone();
@@ -61,6 +62,7 @@ impl Member<'_> {
         };
         Ok(Platform {
             snapshots,
+            services,
             cluster_clients: clients,
             known: known.boxed().shared(),
             certified: certified.boxed().shared(),
