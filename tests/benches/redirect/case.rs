@@ -12,6 +12,8 @@ pub(crate) struct Case {
     pub(crate) rules: Rules,
     /// What the client dials.
     pub(crate) dial: SocketAddrV4,
+    /// What the server is to find that it meant: the same, or an endpoint of it.
+    pub(crate) meant: SocketAddrV4,
     /// Where the server listens that accepts it.
     pub(crate) listen: SocketAddrV4,
     /// Whether transfers over the open connection are measured too.
@@ -29,8 +31,14 @@ pub(crate) const PORT: u16 = 10_250;
 /// The first node's address.
 pub(crate) const NODES: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 0);
 /// A node that every table holds, however small.
-const NODE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 200, 0, 5), PORT);
+pub(crate) const NODE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 200, 0, 5), PORT);
 const OTHER_PORT: SocketAddrV4 = SocketAddrV4::new(SERVER, 20_251);
+/// A port that no Service has.
+const NO_SERVICES_PORT: SocketAddrV4 = SocketAddrV4::new(SERVER, 20_252);
+/// The first Service; the others follow.
+pub(crate) const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 0), 443);
+/// The port of one Service more.
+pub(crate) const SERVICES_PORT: u16 = OTHER_PORT.port();
 const OTHER_ADDRESS: SocketAddrV4 = SocketAddrV4::new(SERVER, PORT);
 
 pub(crate) const CASES: &[Case] = &[
@@ -68,8 +76,28 @@ pub(crate) const CASES: &[Case] = &[
         false,
         "1.13",
     ),
+    Case {
+        dial: SERVICE,
+        ..captured(
+            "culvert, by one of 1000 Services",
+            Rules::Services(1000),
+            false,
+            "",
+        )
+    },
     missed("culvert, not ours: other port", OTHER_PORT),
     missed("culvert, not ours: other address", OTHER_ADDRESS),
+    Case {
+        rules: Rules::Services(1000),
+        ..missed(
+            "1000 Services, not ours: no Service's port",
+            NO_SERVICES_PORT,
+        )
+    },
+    Case {
+        rules: Rules::Services(1000),
+        ..missed("1000 Services, not ours: a Service's port", OTHER_PORT)
+    },
 ];
 
 const fn direct(name: &'static str, rules: Rules, stream: bool, prototype: &'static str) -> Case {
@@ -77,6 +105,7 @@ const fn direct(name: &'static str, rules: Rules, stream: bool, prototype: &'sta
         name,
         rules,
         dial: REDIRECTED_TO,
+        meant: REDIRECTED_TO,
         listen: REDIRECTED_TO,
         stream,
         prototype,
@@ -88,6 +117,7 @@ const fn captured(name: &'static str, rules: Rules, stream: bool, prototype: &'s
         name,
         rules,
         dial: NODE,
+        meant: NODE,
         listen: REDIRECTED_TO,
         stream,
         prototype,
@@ -100,6 +130,7 @@ const fn missed(name: &'static str, dial: SocketAddrV4) -> Case {
         name,
         rules: Rules::Culvert(100_000),
         dial,
+        meant: dial,
         listen: dial,
         stream: false,
         prototype: "",
@@ -114,6 +145,6 @@ impl Case {
 
     /// Whether the connect is let pass by programs that are attached.
     pub(crate) fn is_miss(&self) -> bool {
-        matches!(self.rules, Rules::Culvert(_)) && self.dial == self.listen
+        matches!(self.rules, Rules::Culvert(_) | Rules::Services(_)) && self.dial == self.listen
     }
 }

@@ -9,12 +9,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use socket2::SockRef;
 use tunnel_user::{
-    model::{GatePolicy, Node, PortSet, Snapshot, TunnelPort},
-    redirect::{Heartbeat, Listeners, NodeMode, Options, OriginalDestinations, Redirect, Table},
+    model::{GatePolicy, Node, PortSet, ServiceEndpoints, ServiceName, Snapshot, TunnelPort},
+    redirect::{
+        Heartbeat, Listeners, NodeMode, Options, OriginalDestinations, Redirect, ServiceTable,
+        Table,
+    },
 };
 
 use crate::{
-    case::{Case, NODES, PORT},
+    case::{Case, NODE, NODES, PORT, SERVICE, SERVICES_PORT},
     ruleset::{Rules, addresses},
     worker::Args,
 };
@@ -35,17 +38,23 @@ pub(crate) enum Original {
 impl Original {
     /// Loads and attaches culvert's programs where the case is about them.
     pub(crate) fn new(case: &Case, args: &Args, redirected: BorrowedFd<'_>) -> Result<Self> {
-        let nodes = match case.rules {
+        let (nodes, services) = match case.rules {
             Rules::Nothing | Rules::Conntrack => return Ok(Self::ItsOwn),
             Rules::Legacy(_) | Rules::Nft(_) | Rules::NftSet(_) => return Ok(Self::Tracked),
-            Rules::Culvert(nodes) => nodes,
+            Rules::Culvert(nodes) => (nodes, 0),
+            Rules::Services(services) => (100_000, services),
         };
         let mut redirect = Redirect::install(&Options {
             cgroup: Some(args.cgroup.clone()),
             pin_root: args.pins.clone(),
             ..Options::default()
         })?;
-        redirect.apply(&table(nodes))?;
+        let nodes = table(nodes);
+        redirect.apply(&nodes)?;
+        if services > 0 {
+            let services: Vec<_> = all_services(services).collect();
+            redirect.apply_services(&ServiceTable::new(&services, &nodes).0)?;
+        }
         redirect.open_gate(&Listeners {
             v4: Some(redirected),
             v6: None,
@@ -86,6 +95,23 @@ impl Original {
             SocketAddr::V6(original) => bail!("not an IPv4 address: {original}"),
         }
     }
+}
+
+/// So many, the first of which leads to the one node that is expected, and one more on a port of its own.
+fn all_services(count: u32) -> impl Iterator<Item = ServiceEndpoints> {
+    let service = |cluster: SocketAddrV4, endpoints: u32| ServiceEndpoints {
+        cluster: cluster.into(),
+        service: ServiceName::new("default", "service"),
+        affinity: false,
+        endpoints: addresses(*NODE.ip(), endpoints)
+            .map(|node| SocketAddrV4::new(node, PORT).into())
+            .collect(),
+    };
+    let first = std::iter::once(service(SERVICE, 1));
+    let others = addresses(*SERVICE.ip(), count).skip(1);
+    let others = others.map(move |ip| service(SocketAddrV4::new(ip, SERVICE.port()), 10));
+    let last = service(SocketAddrV4::new(*SERVICE.ip(), SERVICES_PORT), 10);
+    first.chain(others).chain([last])
 }
 
 fn table(nodes: u32) -> Table {

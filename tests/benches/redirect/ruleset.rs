@@ -24,6 +24,8 @@ pub(crate) enum Rules {
     NftSet(u32),
     /// Culvert's programs with so many nodes; the worker loads them.
     Culvert(u32),
+    /// The same with 100,000 nodes, and so many Services with ten of them as endpoints each.
+    Services(u32),
 }
 
 /// Nodes that are not tunnelled to.
@@ -50,7 +52,7 @@ impl Rules {
             Self::Legacy(rules) => restore(network, "iptables-legacy-restore", rules),
             Self::Nft(rules) => restore(network, "iptables-nft-restore", rules),
             Self::NftSet(nodes) => network.nft(&set(nodes)),
-            Self::Nothing | Self::Conntrack | Self::Culvert(_) => Ok(()),
+            Self::Nothing | Self::Conntrack | Self::Culvert(_) | Self::Services(_) => Ok(()),
         }
     }
 }

@@ -161,10 +161,10 @@ impl Worker {
 
     /// A case whose rules are not in force must not be measured.
     fn check(&self, original: SocketAddrV4) -> Result<()> {
-        let dialled = self.case.dial;
+        let Case { dial, meant, .. } = self.case;
         ensure!(
-            original == dialled,
-            "dialled {dialled}, but {original} was meant"
+            original == *meant,
+            "dialled {dial}, but {original} was meant"
         );
         Ok(())
     }
