@@ -54,7 +54,7 @@ pub(crate) fn decide(address: &SockAddr<'_>, dialled: &Endpoint) -> Decision {
             clients: rule.clients,
             of_service: false,
         }),
-        _ => services::translate(address, dialled),
+        _ => services::translate(address, dialled, config),
     };
     let Some(target) = target else {
         count_untouched(address, dialled, rule.is_some());

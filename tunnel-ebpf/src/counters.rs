@@ -103,7 +103,7 @@ counters! {
 
 counters! {
     /// What became of connects to Services in `services`. Each adds to exactly one of the fields from
-    /// `service_redirected` to `service_refused`, and to one of [`Counters`] as any other.
+    /// `service_redirected` to `service_unread`, and to one of [`Counters`] as any other.
     ServiceCounters {
         /// Connects to a Service that were redirected to the server, for a node among its endpoints.
         service_redirected,

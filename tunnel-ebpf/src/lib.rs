@@ -85,6 +85,10 @@ pub mod maps {
     pub const SERVICES: &str = "services";
     /// `HASH` [`backend_key`](crate::backend_key) → [`Backend`](crate::Backend).
     pub const BACKENDS: &str = "backends";
+    /// `ARRAY[2]` of u64: the servers whose Services these are, as [`Config`](crate::Config) names its owner: who wrote
+    /// last, and from whom it takes over. While another has opened the gate, which may know of no Services, they are
+    /// those of a time that is over.
+    pub const SERVICE_OWNERS: &str = "service_owners";
     /// `SK_STORAGE` of [`ClientDst`](crate::ClientDst), on client sockets that dialled a Service: that, and where it
     /// led them.
     pub const SERVICE_DST: &str = "service_dst";
@@ -92,7 +96,7 @@ pub mod maps {
     pub const SERVICE_COUNTS: &str = "service_counts";
 
     /// Every map that is pinned and outlives the server.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         PORTS,
         NODES,
         SLOTS,
@@ -109,6 +113,7 @@ pub mod maps {
         SERVICE_PORTS,
         SERVICES,
         BACKENDS,
+        SERVICE_OWNERS,
         SERVICE_DST,
         SERVICE_COUNTS,
     ];

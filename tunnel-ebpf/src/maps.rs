@@ -59,6 +59,8 @@ static SERVICES: HashMap<Endpoint, ServiceEntry, MAX_SERVICES, { BPF_F_NO_PREALL
 #[btf_map(name = "backends")]
 static BACKENDS: HashMap<u64, Backend, MAX_BACKENDS, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+#[btf_map(name = "service_owners")]
+static SERVICE_OWNERS: Array<u64, 2> = Array::new();
 #[btf_map(name = "service_dst")]
 static SERVICE_DST: SkStorage<ClientDst> = SkStorage::new();
 #[btf_map(name = "service_counts")]
@@ -229,6 +231,18 @@ pub(crate) fn is_port_of_services(port: u16) -> bool {
     let word = lookup::<u64>(raw(&SERVICE_PORTS), u64::from(service_port_word(port)));
     // SAFETY: an element of an array, read as one word.
     word.is_some_and(|word| unsafe { *word } & service_port_bit(port) != 0)
+}
+
+/// Whether the Services are those of the server that opened the gate.
+#[inline(always)]
+pub(crate) fn has_services_of(owner: u64) -> bool {
+    owner != 0 && (services_owner(0) == Some(owner) || services_owner(1) == Some(owner))
+}
+
+#[inline(always)]
+fn services_owner(number: u64) -> Option<u64> {
+    // SAFETY: an element of an array, read as one word.
+    lookup::<u64>(raw(&SERVICE_OWNERS), number).map(|owner| unsafe { *owner })
 }
 
 /// The Service that clients dial so.

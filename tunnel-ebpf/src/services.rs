@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use tunnel_ebpf::{
-    ClientDst, Endpoint, NodeEntry, ServiceEntry, affinity_of, chosen, clients, policy,
+    ClientDst, Config, Endpoint, NodeEntry, ServiceEntry, affinity_of, chosen, clients, policy,
     service_flags,
 };
 
@@ -16,8 +16,12 @@ use crate::{
 
 /// What the client goes on to instead of the Service that it dialled; `None` if that is none.
 #[inline(always)]
-pub(crate) fn translate(address: &SockAddr<'_>, dialled: &Endpoint) -> Option<Target> {
-    if !maps::is_port_of_services(dialled.port()) {
+pub(crate) fn translate(
+    address: &SockAddr<'_>,
+    dialled: &Endpoint,
+    config: &Config,
+) -> Option<Target> {
+    if !maps::is_port_of_services(dialled.port()) || !maps::has_services_of(config.owner) {
         return None;
     }
     let service = maps::service(dialled)?;

@@ -11,13 +11,19 @@ use rustix::process::Signal;
 use super::lab::{EDGE, NODE_V4, PATIENCE, RedirectLab, stop};
 
 fn flood(lab: &RedirectLab) -> Daemon {
-    let line = format!("flood --to {NODE_V4} --no-echo --threads 4 --seconds 60");
+    flood_to(lab, NODE_V4)
+}
+
+/// Connects on and on.
+pub(super) fn flood_to(lab: &RedirectLab, to: &str) -> Daemon {
+    let line = format!("flood --to {to} --no-echo --threads 4 --seconds 60");
     let mut flood = lab.probe(lab.control(), &line).start().unwrap();
     flood.wait_for_line("flooding", PATIENCE).unwrap();
     flood
 }
 
-fn stop_flood(mut flood: Daemon) -> Connects {
+/// What became of them.
+pub(super) fn stop_flood(mut flood: Daemon) -> Connects {
     flood.signal(Signal::TERM).unwrap();
     parse(&flood.succeed(PATIENCE).unwrap()).unwrap()
 }

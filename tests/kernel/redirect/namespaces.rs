@@ -7,7 +7,7 @@ use culvert_tests::report::{Connects, parse};
 use super::lab::{NODE_V4, NODE_V6, PATIENCE, RedirectLab, stop};
 
 /// One connect from a pod.
-fn connect(lab: &RedirectLab, pod: usize, line: &str) -> Connects {
+pub(super) fn connect(lab: &RedirectLab, pod: usize, line: &str) -> Connects {
     let pod = lab.lab.pod(pod).namespace();
     let mut client = lab
         .probe(pod, &format!("connect --greeting {line}"))

@@ -8,8 +8,13 @@ use culvert_tests::{
     scale,
 };
 use rustix::process::Signal;
+use tunnel_ebpf::{ABI, maps};
 
-use super::lab::{NODE_V4, NODE_V6, PATIENCE, RedirectLab, SERVER_V4, SERVER_V6, stop};
+use super::{
+    lab::{EDGE, NODE_V4, NODE_V6, PATIENCE, RedirectLab, SERVER_V4, SERVER_V6, stop},
+    liveness::{flood_to, stop_flood},
+    namespaces,
+};
 
 const SERVICE_V4: &str = "10.96.0.5:443";
 const SERVICE_V6: &str = "[fd00:96::5]:443";
@@ -133,10 +138,8 @@ fn clients_of_one_namespace_keep_to_one_endpoint_where_the_service_says_so() {
     ));
     let mut chosen = BTreeSet::new();
     for pod in 0..8 {
-        let line = format!("connect --greeting --to {SERVICE_V4} --count {MANY} --threads 4");
-        let pod = lab.lab.pod(pod).namespace();
-        let mut client = lab.probe(pod, &line).start().unwrap();
-        let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();
+        let line = format!("--to {SERVICE_V4} --count {MANY} --threads 4");
+        let report = namespaces::connect(&lab, pod, &line);
         assert_eq!(
             (report.failures(), report.greetings.len()),
             (0, 1),
@@ -195,12 +198,7 @@ fn a_port_for_the_servers_namespace_is_no_more_open_to_pods_by_a_service() {
         "--service {SERVICE_V4}={NODE_V4} --own-namespace-port 10250"
     ));
     lab.reaches(&format!("--to {SERVICE_V4}"));
-    let line = format!("connect --to {SERVICE_V4}");
-    let mut client = lab
-        .probe(lab.lab.pod(0).namespace(), &line)
-        .start()
-        .unwrap();
-    let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();
+    let report = namespaces::connect(&lab, 0, &format!("--to {SERVICE_V4}"));
     assert_eq!(
         report.failed,
         [("connect ECONNREFUSED".to_owned(), 1)].into()
@@ -215,12 +213,7 @@ fn pods_reach_nodes_by_a_service() {
         "--service {SERVICE_V4}={NODE_V4} --service {SERVICE_V6}={NODE_V6}"
     ));
     for (service, node) in [(SERVICE_V4, NODE_V4), (SERVICE_V6, NODE_V6)] {
-        let line = format!("connect --greeting --to {service} --count 4");
-        let mut client = lab
-            .probe(lab.lab.pod(0).namespace(), &line)
-            .start()
-            .unwrap();
-        let report: Connects = parse(&client.succeed(PATIENCE).unwrap()).unwrap();
+        let report = namespaces::connect(&lab, 0, &format!("--to {service} --count 4"));
         assert_eq!(report.failures(), 0, "{report:?}");
         assert_eq!(
             (greetings(&report), peers(&report)),
@@ -246,10 +239,8 @@ fn a_socket_that_is_used_again_shows_what_it_dialled_last() {
 #[test]
 fn two_capabilities_are_enough_for_services_too() {
     let lab = RedirectLab::new();
-    let line = format!(
-        "{} --service {SERVICE_V4}={NODE_V4} --service {SERVICE_V6}={NODE_V6}",
-        super::lab::EDGE
-    );
+    let services = format!("--service {SERVICE_V4}={NODE_V4} --service {SERVICE_V6}={NODE_V6}");
+    let line = format!("{EDGE} {services}");
     let mut server = lab
         .confined_acceptor("+bpf,+net_admin", &line)
         .start()
@@ -298,4 +289,72 @@ fn no_connect_goes_astray_while_services_change() {
     assert!(output.contains("the services changed"), "{output}");
     assert_eq!(accepted.counters["service_redirected"], total);
     assert_eq!(accepted.counters["service_unread"], 0);
+}
+
+/// The next server of a lab, beside the one before on another port.
+fn next(lab: &RedirectLab, port: &str, line: &str) -> Daemon {
+    lab.bare_server(&format!("{} {line}", EDGE.replace("20250", port)))
+}
+
+/// A successor knows its cluster's Services only after a while.
+#[test]
+fn a_successor_goes_on_with_its_predecessors_services_without_one_failure() {
+    let lab = RedirectLab::new();
+    let mut server = lab.server(&format!("--service {SERVICE_V4}={NODE_V4}"));
+    let flood = flood_to(&lab, SERVICE_V4);
+    for port in ["20251", "20252", "20250"] {
+        let next = next(&lab, port, "--left-services adopt");
+        stop(&mut server);
+        server = next;
+    }
+    let report = stop_flood(flood);
+    assert!(report.succeeded > 0 && report.failures() == 0, "{report:?}");
+    assert_eq!(peers(&report), [SERVICE_V4]);
+}
+
+/// Nobody has followed the cluster meanwhile: a `ClusterIP` may be another Service's by now.
+#[test]
+fn services_from_before_a_server_that_knew_of_none_are_caught_no_more() {
+    let lab = RedirectLab::new();
+    let service = format!("--service {SERVICE_V4}={NODE_V4}");
+    let mut first = lab.server(&service);
+    lab.reaches(&format!("--to {SERVICE_V4}"));
+    let mut older = next(&lab, "20251", "--left-services ignore");
+    stop(&mut first);
+    assert_eq!(
+        lab.fails(&format!("--to {SERVICE_V4}")),
+        "connect ENETUNREACH"
+    );
+    lab.reaches(&format!("--to {NODE_V4}"));
+    let mut third = next(&lab, "20252", "--left-services adopt");
+    stop(&mut older);
+    assert_eq!(
+        lab.fails(&format!("--to {SERVICE_V4}")),
+        "connect ENETUNREACH"
+    );
+    let _last = next(&lab, "20250", &service);
+    stop(&mut third);
+    lab.reaches(&format!("--to {SERVICE_V4}"));
+}
+
+#[test]
+fn a_version_that_has_no_maps_of_services_is_followed_without_one_failure() {
+    let lab = RedirectLab::new();
+    let mut older = lab.server("--left-services ignore");
+    for map in [
+        maps::SERVICE_PORTS,
+        maps::SERVICES,
+        maps::BACKENDS,
+        maps::SERVICE_OWNERS,
+        maps::SERVICE_DST,
+        maps::SERVICE_COUNTS,
+    ] {
+        std::fs::remove_file(lab.pins.path().join(format!("v{ABI}")).join(map)).unwrap();
+    }
+    let flood = flood_to(&lab, NODE_V4);
+    let _server = next(&lab, "20251", &format!("--service {SERVICE_V4}={NODE_V4}"));
+    stop(&mut older);
+    lab.reaches(&format!("--to {SERVICE_V4}"));
+    let report = stop_flood(flood);
+    assert!(report.succeeded > 0 && report.failures() == 0, "{report:?}");
 }

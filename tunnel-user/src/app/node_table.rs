@@ -166,21 +166,23 @@ impl NodeTable {
                 () = sleep_until_opt(again_at) => {}
                 () = shutdown.cancelled() => return,
             }
-            sessions.borrow_and_update();
             let has_changed = self.in_charge.has_changed().unwrap_or(false);
             let in_charge = *self.in_charge.borrow_and_update();
             if has_changed || !in_charge {
                 // Another server may have written.
                 self.redirect.lock().forget();
             }
-            again_at = match (in_charge, services_only && !has_changed) {
-                (false, _) => None,
-                (true, false) => self.apply_or_retry(Self::apply),
-                (true, true) => {
-                    let retry = self.apply_or_retry(Self::apply_services);
-                    // Whatever else is due stays so.
-                    [again_at, retry].into_iter().flatten().min()
-                }
+            if in_charge && services_only && !has_changed {
+                // Whatever else is due, or has changed meanwhile, stays so.
+                let retry = self.apply_or_retry(Self::apply_services);
+                again_at = [again_at, retry].into_iter().flatten().min();
+                continue;
+            }
+            sessions.borrow_and_update();
+            again_at = if in_charge {
+                self.apply_or_retry(Self::apply)
+            } else {
+                None
             };
         }
     }

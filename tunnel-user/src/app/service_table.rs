@@ -14,9 +14,10 @@ use crate::{
 /// Follows the Services that may lead to nodes.
 pub(super) struct ServiceSync {
     services: Option<ServicesReader>,
-    /// What the kernel holds is a predecessor's, which followed the cluster until now: it stays until this server knows
-    /// better. What a server left that stopped some time ago is removed: a `ClusterIP` may be another Service's by now.
-    keeps_unknown: bool,
+    /// What the kernel holds may be a predecessor's, which followed the cluster until now: that stays until this server
+    /// knows better. What a server left that stopped some time ago is removed: a `ClusterIP` may be another Service's by
+    /// now.
+    takes_over: bool,
     applied_tx: watch::Sender<Arc<AppliedServices>>,
     metrics: ServerMetrics,
     told: BTreeSet<LeftOutService>,
@@ -33,13 +34,13 @@ impl ServiceSync {
     /// Without `services` none is caught.
     pub(super) fn new(
         services: Option<ServicesReader>,
-        keeps_unknown: bool,
+        takes_over: bool,
         applied_tx: watch::Sender<Arc<AppliedServices>>,
         metrics: ServerMetrics,
     ) -> Self {
         Self {
             services,
-            keeps_unknown,
+            takes_over,
             applied_tx,
             metrics,
             told: BTreeSet::new(),
@@ -64,7 +65,7 @@ impl ServiceSync {
             None => Arc::default(),
             Some(services) => match &*services.borrow_and_update() {
                 Some(services) => Arc::clone(services),
-                None if self.keeps_unknown => return Ok(()),
+                None if self.takes_over && redirect.lock().adopt_services()? => return Ok(()),
                 None => Arc::default(),
             },
         };

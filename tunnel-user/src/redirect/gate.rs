@@ -131,6 +131,11 @@ impl Gate {
         Ok(config.filter(|config| self.wrote(config)))
     }
 
+    /// What this server calls itself.
+    pub(super) fn owner(&self) -> u64 {
+        self.owner
+    }
+
     /// Whether this server wrote the configuration.
     pub(super) fn wrote(&self, config: &Config) -> bool {
         config.owner == self.owner

@@ -26,6 +26,7 @@ pub(super) struct ServiceMaps {
     services: KernelMap<Endpoint, ServiceEntry>,
     backends: KernelMap<u64, Backend>,
     ports: KernelMap<u32, u64>,
+    owners: KernelMap<u32, u64>,
     /// What they hold, unless somebody else may have written.
     view: Option<ServiceView>,
 }
@@ -36,6 +37,7 @@ impl ServiceMaps {
             services: KernelMap::open(&pins.map(maps::SERVICES))?,
             backends: KernelMap::open(&pins.map(maps::BACKENDS))?,
             ports: KernelMap::open(&pins.map(maps::SERVICE_PORTS))?,
+            owners: KernelMap::open(&pins.map(maps::SERVICE_OWNERS))?,
             view: None,
         })
     }
@@ -58,6 +60,22 @@ impl ServiceMaps {
             &backends.map_err(failed("read", maps::BACKENDS))?,
             &ports.map_err(failed("read", maps::SERVICE_PORTS))?,
         ))
+    }
+
+    fn owners(&self) -> Result<[u64; 2], ApplyError> {
+        let owner = |key| self.owners.get(&key).map(Option::unwrap_or_default);
+        let read = failed("read", maps::SERVICE_OWNERS);
+        let both = owner(0).and_then(|first| Ok([first, owner(1)?]));
+        both.map_err(read)
+    }
+
+    fn set_owners(&self, owners: [u64; 2]) -> Result<(), ApplyError> {
+        if self.owners()? == owners {
+            return Ok(());
+        }
+        let [first, second] = owners;
+        let set = self.owners.set_all(&[(0, first), (1, second)]);
+        set.map_err(failed("write", maps::SERVICE_OWNERS))
     }
 
     /// In an order in which each step leaves the programs right, and the maps never hold more than before and after:
@@ -94,7 +112,29 @@ impl Redirect {
         };
         let diff = view.update(table);
         self.services.write(&diff)?;
+        let in_charge = self.gate_owner()?;
+        self.services.set_owners([self.gate.owner(), in_charge])?;
         self.services.view = Some(view);
         Ok(diff.changes)
+    }
+
+    /// Takes a predecessor's Services over as they are. False if it left none: what is in the maps is older than it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn adopt_services(&mut self) -> Result<bool, ApplyError> {
+        let in_charge = self.gate_owner()?;
+        let are_its = in_charge != 0 && self.services.owners()?.contains(&in_charge);
+        if are_its {
+            let own = self.gate.owner();
+            self.services.set_owners([own, in_charge])?;
+        }
+        Ok(are_its)
+    }
+
+    /// Who opened the gate; 0: nobody has.
+    fn gate_owner(&self) -> Result<u64, ApplyError> {
+        let config = self.gate.config().map_err(failed("read", maps::CONFIG))?;
+        Ok(config.map_or(0, |config| config.owner))
     }
 }

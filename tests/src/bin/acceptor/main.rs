@@ -82,6 +82,9 @@ struct Args {
     /// Clients of the Services keep to one endpoint
     #[arg(long)]
     affinity: bool,
+    /// Services that a predecessor left
+    #[arg(long, value_enum, default_value_t = Left::Replace)]
+    left_services: Left,
     /// Go on changing the Services, and have others come and go that lead there
     #[arg(long, value_name = "ENDPOINT")]
     churn: Option<SocketAddr>,
@@ -103,6 +106,16 @@ struct Args {
     /// End by itself after this time
     #[arg(long, default_value_t = 120)]
     seconds: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Left {
+    /// Only those of `--service` are caught
+    Replace,
+    /// They are taken over, if they are the predecessor's
+    Adopt,
+    /// They are not looked at, as by a version that knows of none
+    Ignore,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -151,9 +164,12 @@ fn run(args: &Args) -> Result<()> {
     redirect.set_surroundings(&surroundings.addresses, &surroundings.uplinks)?;
     let nodes = table(args);
     redirect.apply(&nodes)?;
-    let (services, left_out) = ServiceTable::new(&wanted_services(args), &nodes);
-    anyhow::ensure!(left_out.is_empty(), "too many: {left_out:?}");
-    redirect.apply_services(&services)?;
+    let adopts = args.left_services == Left::Adopt && redirect.adopt_services()?;
+    if !adopts && args.left_services != Left::Ignore {
+        let (services, left_out) = ServiceTable::new(&wanted_services(args), &nodes);
+        anyhow::ensure!(left_out.is_empty(), "too many: {left_out:?}");
+        redirect.apply_services(&services)?;
+    }
     redirect.open_gate(&Listeners {
         v4: family(&listeners, SocketAddr::is_ipv4),
         v6: family(&listeners, SocketAddr::is_ipv6),
