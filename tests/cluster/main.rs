@@ -39,6 +39,7 @@ mod source;
 mod stage;
 mod stalled;
 mod streams;
+mod termination;
 mod thieves;
 mod tidying;
 mod transfers;

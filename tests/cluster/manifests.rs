@@ -162,6 +162,11 @@ fn service_accounts_may_do_what_they_need_and_no_more() {
         (AGENT, "kube-system", "patch", NAMES, false),
         (AGENT, "kube-system", "patch", INTERNAL, false),
         (SERVER, "kube-system", "list", "secrets", false),
+        // Where TLS does not end at the servers, nobody reviews anybody.
+        (SERVER, "", "create", "tokenreviews", false),
+        (SERVER, "", "create", "subjectaccessreviews", false),
+        (SERVER, "default", "get", "pods", false),
+        (AGENT, "", "create", "tokenreviews", false),
     ] {
         assert_eq!(
             can(account, namespace, verb, object),
@@ -222,6 +227,42 @@ fn no_names_may_not_write_names_and_does_not_try() {
     let args = &container(&overlay, "culvert-server")["args"];
     let args = args.as_array().unwrap();
     assert!(args.contains(&"--publish-names=false".into()), "{args:?}");
+}
+
+#[test]
+fn https_terminate_lets_servers_review_and_nobody_list_pods() {
+    let overlay = taken("overlays/https-terminate");
+    let args = &container(&overlay, "culvert-server")["args"];
+    let expected = serde_json::json!(["server", "--kubernetes", "--https-terminate"]);
+    assert_eq!(*args, expected);
+    let role = |name: &str| {
+        let mut objects = overlay.iter();
+        let role = objects
+            .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
+        role.unwrap()["rules"].as_array().unwrap().clone()
+    };
+    let verbs: Vec<_> = role("culvert-reviewer")
+        .iter()
+        .map(|rule| (rule["resources"][0].clone(), rule["verbs"].clone()))
+        .collect();
+    let create = serde_json::json!(["create"]);
+    assert_eq!(
+        verbs,
+        [
+            ("tokenreviews".into(), create.clone()),
+            ("subjectaccessreviews".into(), create),
+            ("pods".into(), serde_json::json!(["get"])),
+        ]
+    );
+    let of_kubelets = role("culvert-proxy");
+    let resources = of_kubelets[0]["resources"].as_array().unwrap();
+    assert!(of_kubelets.len() == 1, "{of_kubelets:?}");
+    let is_of_nodes = |resource: &Value| resource.as_str().unwrap().starts_with("nodes/");
+    assert!(resources.iter().all(is_of_nodes), "{resources:?}");
+    let base = names(&taken("base"));
+    for added in ["culvert-reviewer", "culvert-proxy"] {
+        assert!(!base.iter().any(|name| name.ends_with(added)), "{base:?}");
+    }
 }
 
 #[test]

@@ -20,6 +20,6 @@ pub(crate) use agent::AgentCredentials;
 pub(crate) use issuer::{Chain, Issuer, Judgement, Signer, Trouble, Wanted};
 pub(crate) use manager::CertificateManager;
 pub use names::CertificateNames;
-pub(crate) use published::{RelayCertificate, ServerCertificate};
+pub(crate) use published::{PublishedCertificate, RelayCertificate, ServerCertificate};
 pub(crate) use rotation::CLOCK_CHECK;
 pub(crate) use store::CertificateStore;

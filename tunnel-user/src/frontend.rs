@@ -3,7 +3,7 @@
 //! | frontend | which node |
 //! |---|---|
 //! | [`transparent`] | that of the address which the client dialled, as the kernel programs tell |
-//! | [`https`] | the one that the TLS client names, on the port that leads there |
+//! | [`https`] | the one that the TLS client names, on the port that leads there; or, where TLS may end here, as [`http`] |
 //! | [`http`] | the one that a request names in `Host`, or in Yurt-Tunnel's headers |
 
 mod accept;
@@ -12,6 +12,8 @@ pub mod http;
 pub mod https;
 mod linger;
 mod networks;
+#[cfg(test)]
+mod testing;
 pub mod transparent;
 
 pub use self::{

@@ -15,6 +15,7 @@ mod membership;
 mod object_name;
 mod own_node;
 mod publication;
+mod reviews;
 mod service_endpoints;
 mod services;
 pub mod source;
@@ -22,11 +23,13 @@ pub mod source;
 mod testing;
 mod watch;
 
-pub use access::{Access, AccessError, BadEntry, ClusterCas, CredentialFiles, KubeconfigError};
+pub use access::{
+    Access, AccessError, BadEntry, ClusterCas, CredentialFiles, KubeconfigError, authorities_of,
+};
 pub use api_server::{ApiServerAddresses, ApiServerHost};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};
 pub(crate) use certificates::{
-    AgentCredentials, CertificateOptions, RelayCertificate, ServerCertificate,
+    AgentCredentials, CertificateOptions, ProxyCertificate, RelayCertificate, ServerCertificate,
 };
 pub use certificates::{SERVER_NODE_NAME, SERVER_SUBJECT};
 pub use election::Election;
@@ -34,6 +37,7 @@ pub use membership::{Members, Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};
 pub use own_node::OwnNode;
 pub use publication::{Publication, PublicationOptions, PublicationReader, Published};
+pub use reviews::ApiReviews;
 pub use service_endpoints::{ServiceReaders, ServiceSource};
 pub use services::{
     NoServerAddress, ServerAddresses, ServerAddressesOptions, ServerNames, ServerNamesOptions,

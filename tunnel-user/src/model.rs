@@ -12,14 +12,18 @@ mod https_ports;
 mod identity;
 mod mark;
 mod node;
+mod node_access;
 mod node_networks;
+mod pod_name;
 mod ports;
 mod printable;
+mod reviews;
 mod server_addr;
 mod service_endpoints;
 mod service_ports;
 mod snapshot;
 mod target;
+mod user;
 
 pub use address::{LocalAddr, OriginalDst, PeerAddr, UnfitAddress};
 pub use address_ranges::AddressRanges;
@@ -31,9 +35,12 @@ pub use https_ports::{
 pub use identity::{AgentIdentity, IdentityKey};
 pub use mark::{InvalidMark, Mark};
 pub use node::{Admits, InvalidNodeName, Node, NodeName};
+pub use node_access::{NodeAccess, Subresource, Verb};
 pub use node_networks::{InvalidNodeNetwork, NodeNetwork, NodeNetworks};
+pub use pod_name::PodName;
 pub use ports::{ListedPorts, PortSet, TunnelPort};
 pub use printable::{LONGEST_PRINTED, is_printable, printable, printable_up_to};
+pub use reviews::{ReviewError, Reviews};
 pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};
 pub use service_endpoints::{ServiceEndpoints, ServiceName, ServicesReader};
 pub use service_ports::{HTTP_PORT, HTTPS_PORT, Scheme, SchemedPorts, listening_port};
@@ -41,3 +48,4 @@ pub use snapshot::{
     AddressConflict, AddressHolder, NodeChange, Snapshot, SnapshotReader, SnapshotWriter,
 };
 pub use target::{InvalidTarget, Target, TargetHost};
+pub use user::User;

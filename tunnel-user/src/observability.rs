@@ -14,6 +14,7 @@ pub mod readiness;
 pub mod status;
 mod token_bucket;
 
+pub(crate) use logging::AUDIT;
 pub(crate) use token_bucket::{TokenBucket, TokenBuckets};
 
 /// An error with its causes, as one line.

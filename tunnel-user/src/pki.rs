@@ -9,13 +9,17 @@ mod ca;
 mod credential;
 mod csr;
 mod identity;
+mod node_tls;
 mod pin;
 mod pinned;
 mod server_verifier;
 mod store;
 mod subject;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tls;
 mod usage;
+mod user;
 mod validity;
 
 pub use ca::{Ca, CaError, SERVER_NAME};
@@ -24,15 +28,17 @@ pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
 pub use identity::{
     AgentProof, ClientCertificate, OnRenewal, UnprovedIdentity, agent_identity, relay_machine,
 };
+pub use node_tls::{ClientIdentity, client_identity, node_client_config};
 pub use pin::{CaPin, InvalidPin};
 pub use pinned::PinMismatch;
 pub use store::{PrivateDir, StoreError, StoreLock};
-pub use subject::{AGENT_SUBJECT, RELAY_SUBJECT, Subject};
+pub use subject::{AGENT_SUBJECT, PROXY_SUBJECT, RELAY_SUBJECT, Subject};
 pub(crate) use subject::{AlternativeNames, UnreadableExtension};
 pub use tls::{
     ALPN_H2, Purpose, ServerProof, TlsError, client_config, client_validity,
     enrolment_client_config, provider, server_config, server_config_requiring_certificates,
-    server_config_without_certificate, verify_chain,
+    server_config_without_certificate, terminating_server_config, verify_chain,
 };
 pub use usage::WrongUsage;
+pub use user::{CertificateUser, NotAUser};
 pub use validity::Validity;

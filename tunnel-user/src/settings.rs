@@ -9,6 +9,7 @@ mod secret;
 mod server;
 mod server_ports;
 mod shared;
+mod termination;
 mod validation;
 
 pub use agent::AgentArgs;
@@ -17,3 +18,4 @@ pub use kubernetes::{ClusterArgs, ServerKubernetesArgs};
 pub use secret::Secret;
 pub use server::{AllowedClient, EbpfLogLevel, LoopbackPortClients, OfflineNodes, ServerArgs};
 pub use shared::{LogArgs, SessionArgs};
+pub use termination::TerminationArgs;

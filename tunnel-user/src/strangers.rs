@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::pool::{FairPool, PlaceId};
 pub(crate) use self::{
-    client_limiter::{ClientLimiter, Place},
+    client_limiter::{ClientLimiter, Place, Present},
     pool::Turn,
     source::Source,
     within::{Left, within},

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  accept --a place--> hello --name--> node, port --Dialer--> carried
+//!                        |---- none, or this server's, where TLS may end here: termination
 //!                        \---- none, unknown, no hello: an alert, a counter and a line
 //! ```
 //! Anyone on the network may connect. Until its hello has come, a client has one of a bounded number of places, for
@@ -14,13 +15,15 @@ mod client_hello;
 mod refusal;
 mod route;
 mod server_name;
+mod termination;
 
 use std::{collections::BTreeMap, io, net::TcpListener, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::client::Client;
+pub use self::termination::TerminationOptions;
+use self::{client::Client, termination::Termination};
 use super::{
     Carrier, Stops,
     accept::{Acceptor, Accepts, Listeners, Listens},
@@ -47,7 +50,7 @@ pub struct HttpsSocket(pub Arc<TcpListener>);
 /// Accepts clients that name nodes by TLS.
 pub struct Https {
     acceptor: Acceptor<HttpsTarget, HttpsSocket>,
-    serving: Arc<Serving>,
+    options: HttpsOptions,
 }
 
 /// What the frontend needs.
@@ -60,13 +63,19 @@ pub struct HttpsOptions {
     pub guards_loopback_ports: bool,
     /// Counts those that were not carried.
     pub refusals: HttpsRefusals,
+    /// Ends the TLS of clients that name no node, if that is to be.
+    pub termination: Option<TerminationOptions>,
 }
 
 /// What serves every client.
 struct Serving {
-    options: HttpsOptions,
+    snapshots: SnapshotReader,
+    carrier: Carrier,
+    guards_loopback_ports: bool,
+    refusals: HttpsRefusals,
     /// For clients that have not said yet which node they mean.
     limiter: ClientLimiter,
+    termination: Option<Termination>,
 }
 
 impl Https {
@@ -80,20 +89,16 @@ impl Https {
     ) -> io::Result<Self> {
         // A port that is listed no longer takes nobody: its number may be another's at once.
         let listeners = Listeners::new(listening, Duration::ZERO)?;
-        let places = share_of_descriptors(SHARE).clamp(8, MOST);
         Ok(Self {
             acceptor: Acceptor::new(Frontend::Https, listeners, None),
-            serving: Arc::new(Serving {
-                options,
-                // An eighth as many have lost their place and are about to be closed.
-                limiter: ClientLimiter::new(places, places + places / 8),
-            }),
+            options,
         })
     }
 
     /// Accepts until it is told to stop, then waits for the clients it has.
     pub async fn run(self, stops: Stops) {
-        let Self { acceptor, serving } = self;
+        let Self { acceptor, options } = self;
+        let serving = Arc::new(Serving::new(options, &stops.abort));
         let (clients, limiter) = (TaskTracker::new(), &serving.limiter);
         let accepts = Accepts {
             room: || limiter.room(),
@@ -106,12 +111,48 @@ impl Https {
                     serving: Arc::clone(&serving),
                 };
                 let place = limiter.place(peer, Turn::Ours);
-                clients.spawn(client.serve(place, stops.abort.clone()));
+                clients.spawn(client.serve(place, stops.clone()));
             },
         };
-        acceptor.run(&stops, accepts).await;
+        tokio::select! {
+            () = acceptor.run(&stops, accepts) => {}
+            () = serving.sweep() => {}
+        }
         clients.close();
         clients.wait().await;
+        if let Some(termination) = &serving.termination {
+            termination.proxy.end().await;
+        }
+    }
+}
+
+impl Serving {
+    fn new(options: HttpsOptions, abort: &CancellationToken) -> Self {
+        let HttpsOptions {
+            snapshots,
+            carrier,
+            guards_loopback_ports,
+            refusals,
+            termination,
+        } = options;
+        let places = share_of_descriptors(SHARE).clamp(8, MOST);
+        Self {
+            snapshots,
+            carrier,
+            guards_loopback_ports,
+            refusals,
+            // An eighth as many have lost their place and are about to be closed.
+            limiter: ClientLimiter::new(places, places + places / 8),
+            termination: termination.map(|options| Termination::new(options, abort)),
+        }
+    }
+
+    /// Lets go of idle connections to nodes, for ever.
+    async fn sweep(&self) {
+        match &self.termination {
+            Some(termination) => termination.proxy.sweep().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

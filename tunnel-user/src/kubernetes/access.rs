@@ -175,6 +175,13 @@ fn authorities(config: &Config) -> Vec<CertificateDer<'static>> {
     cas.cloned().map(CertificateDer::from).collect()
 }
 
+/// The CAs in a file, in PEM.
+pub fn authorities_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, BadEntry> {
+    let content = Content::of_file(&file.to_string_lossy())?;
+    content.authorities()?;
+    content.certificates()
+}
+
 /// The service account of this pod.
 fn in_cluster(
     config: impl FnOnce() -> Result<Config, InClusterError>,

@@ -21,7 +21,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::term::LeaderTerm;
+use self::{
+    csr_request::{ALL_KINDS, Kinds, WITHOUT_PROXIES},
+    term::LeaderTerm,
+};
 use super::{CertificateNames, ObjectName};
 use crate::model::SnapshotReader;
 
@@ -37,6 +40,8 @@ pub struct ApproverOptions {
     pub agents: ObjectName,
     /// The service account of servers that only relay.
     pub relays: ObjectName,
+    /// Whether servers may have certificates for kubelets.
+    pub for_kubelets: bool,
     /// The longest life that an agent's certificate may be asked for.
     pub longest_life: Duration,
     /// Whether this server leads.
@@ -63,6 +68,14 @@ impl Approver {
     /// An approver; nothing is asked of the API server yet.
     pub fn new(options: ApproverOptions) -> Self {
         Self(options)
+    }
+
+    fn kinds(&self) -> Kinds {
+        if self.0.for_kubelets {
+            ALL_KINDS
+        } else {
+            WITHOUT_PROXIES
+        }
     }
 
     /// Decides until the shutdown, in every term in which this server leads.

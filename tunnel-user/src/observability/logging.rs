@@ -104,8 +104,12 @@ impl fmt::Display for LogFilter {
     }
 }
 
-/// The targets of lines that nobody gets unless each is asked for: those of the kernel programs.
-const NOT_LIMITED: [&str; 1] = ["tunnel_user::ebpf"];
+/// The target of the lines that say who did what.
+pub const AUDIT: &str = "tunnel_user::audit";
+
+/// The targets of lines that nobody gets unless each is asked for, those of the kernel programs; and of those of which
+/// none may be missing.
+const NOT_LIMITED: [&str; 2] = ["tunnel_user::ebpf", AUDIT];
 
 /// Sends this process's logs to stderr from now on. Works once in a process.
 pub fn init(filter: &LogFilter, format: LogFormat) -> anyhow::Result<()> {

@@ -45,17 +45,41 @@ enum NotTheServer {
     Kubelet(&'static str),
 }
 
+/// What proves a server besides a chain to the CA.
+pub(super) trait Proof: fmt::Debug + Send + Sync {
+    /// The names of which its certificate has to have one, where `dialled` is the one that was dialled.
+    fn names<'a>(&'a self, dialled: &'a ServerName<'a>) -> Vec<ServerName<'a>>;
+
+    /// Checks what webpki does not.
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Error>;
+}
+
 /// Accepts what webpki accepts, of a server that this proves.
 #[derive(Debug)]
-pub(super) struct ServerVerifier {
+pub(super) struct ServerVerifier<P> {
     pub(super) webpki: Arc<WebPkiServerVerifier>,
-    pub(super) proof: ServerProof,
+    pub(super) proof: P,
+}
+
+impl Proof for ServerProof {
+    fn names<'a>(&'a self, dialled: &'a ServerName<'a>) -> Vec<ServerName<'a>> {
+        vec![dialled.to_owned()]
+    }
+
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        check_server(leaf, *self)
+    }
 }
 
 /// Checks what webpki does not.
 pub(super) fn check_server(leaf: &CertificateDer<'_>, proof: ServerProof) -> Result<(), Error> {
     let checked = proves_server(leaf, proof);
-    checked.map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
+    checked.map_err(unproved)
+}
+
+/// An error that is not rustls' own, as one of its own.
+pub(super) fn unproved(why: impl std::error::Error + Send + Sync + 'static) -> Error {
+    CertificateError::Other(OtherError(Arc::new(why))).into()
 }
 
 fn proves_server(leaf: &CertificateDer<'_>, proof: ServerProof) -> Result<(), NotTheServer> {
@@ -98,7 +122,7 @@ impl From<UnreadableExtension> for NotTheServer {
     }
 }
 
-impl ServerCertVerifier for ServerVerifier {
+impl<P: Proof> ServerCertVerifier for ServerVerifier<P> {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -107,15 +131,25 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.webpki.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )?;
-        check_server(end_entity, self.proof)?;
-        Ok(verified)
+        let mut none_fits = Error::from(CertificateError::NotValidForName);
+        for name in self.proof.names(server_name) {
+            let verified = self.webpki.verify_server_cert(
+                end_entity,
+                intermediates,
+                &name,
+                ocsp_response,
+                now,
+            );
+            match verified {
+                Ok(verified) => {
+                    self.proof.check(end_entity)?;
+                    return Ok(verified);
+                }
+                Err(error) if is_about_the_name(&error) => none_fits = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(none_fits)
     }
 
     fn verify_tls12_signature(
@@ -139,4 +173,13 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+fn is_about_the_name(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        )
+    )
 }

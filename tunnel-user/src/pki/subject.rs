@@ -30,6 +30,12 @@ pub const RELAY_SUBJECT: Subject = Subject {
     organization: "openyurt:yurttunnel",
 };
 
+/// The subject by which kubelets know a server that speaks with them itself: Yurt-Tunnel's.
+pub const PROXY_SUBJECT: Subject = Subject {
+    common_name: "tunnel-proxy-client",
+    organization: "openyurt:yurttunnel",
+};
+
 /// The alternative names of a certificate or a request, each as often as it stands there.
 #[derive(Debug, Default)]
 pub(crate) struct AlternativeNames<'a> {

@@ -29,6 +29,8 @@ use super::{
 
 /// The ALPN name of HTTP/2.
 pub const ALPN_H2: &[u8] = b"h2";
+/// That of HTTP/1.1, which knows upgrades.
+pub(super) const ALPN_HTTP_1: &[u8] = b"http/1.1";
 
 /// Why a TLS configuration cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +100,33 @@ fn server_config_with(
         .with_client_cert_verifier(verifier)
         .with_single_cert(credential.chain.clone(), credential.key.clone_key())?;
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    // A resumed session would skip the check of the certificate's end.
+    without_resumption(&mut config);
+    Ok(config)
+}
+
+/// The configuration for clients whose requests this server reads: it shows the certificate that `agents` shows, and
+/// asks for one, which has to be of one of the CAs. Whoever shows none has another credential, or gets nothing.
+pub fn terminating_server_config(
+    agents: &ServerConfig,
+    client_cas: &[CertificateDer<'static>],
+) -> Result<ServerConfig, TlsError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(client_cas)?.into(), provider())
+            .allow_unauthenticated()
+            .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(&agents.cert_resolver));
+    config.alpn_protocols = vec![ALPN_HTTP_1.to_vec()];
+    without_resumption(&mut config);
+    Ok(config)
+}
+
+/// A resumed session would skip the check of the certificate's end.
+fn without_resumption(config: &mut ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
 }
 
 /// The configuration of a server that waits for its first certificate: every handshake fails.
@@ -211,7 +236,7 @@ pub fn enrolment_client_config(pin: CaPin) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+pub(super) fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for ca in cas {
         roots.add(ca.clone())?;

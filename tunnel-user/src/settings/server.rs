@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
 
 use super::{
-    ServerKubernetesArgs,
+    ServerKubernetesArgs, TerminationArgs,
     shared::{ConfigArgs, LogArgs, MetricNameArgs, SessionArgs, positive_duration},
 };
 use crate::{
@@ -70,6 +70,10 @@ pub struct ServerArgs {
     /// four digits of the port: at 29443 for 9443. All of them on --bind-address.
     #[arg(long, value_name = "PORT", help_heading = "HTTPS")]
     pub https_port: Option<u16>,
+
+    /// Whether TLS ends there.
+    #[command(flatten)]
+    pub termination: TerminationArgs,
 
     /// Port on which HTTP requests for nodes are received, at --http-address; 0: none [default: 10264 with
     /// --kubernetes, otherwise none]

@@ -26,6 +26,7 @@ impl ServerArgs {
             "--relay-only has no meaning without --kubernetes, for a server finds others by their Leases: add it, or leave \
              --relay-only out"
         );
+        self.validate_termination()?;
         ensure!(
             !self
                 .kubernetes

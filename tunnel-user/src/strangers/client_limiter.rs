@@ -49,6 +49,14 @@ impl ClientLimiter {
         }
     }
 
+    /// Counts one more, where there is room.
+    pub(crate) fn arrive_if_there_is_room(&self) -> Option<Present> {
+        let socket = Arc::clone(&self.sockets).try_acquire_owned().ok()?;
+        Some(Present {
+            _socket: Some(socket),
+        })
+    }
+
     /// A place, if need be that of another.
     pub(crate) fn enter(&self, peer: PeerAddr, turn: Turn) -> Permit {
         let holder = Holder::Source(Source::of(peer.0.ip()));

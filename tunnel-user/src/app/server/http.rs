@@ -9,9 +9,10 @@ use super::{Server, awaited::Guard};
 use crate::{
     frontend::{
         OwnAddresses,
-        http::{AllowedSources, HttpFrontend, HttpOptions},
+        http::{AllowedSources, HttpFrontend, HttpOptions, ProxyOptions},
     },
     model::AddressRanges,
+    observability::metrics::HttpRequests,
 };
 
 impl Server {
@@ -24,12 +25,7 @@ impl Server {
             listener,
             HttpOptions {
                 allowed: self.allowed_sources(),
-                guards_loopback_ports: self.args.guards_loopback_ports(),
-                snapshots: self.components.platform.snapshots.clone(),
-                dialer: self.dialer(),
-                connections: self.components.metrics.connections.clone(),
-                requests: self.components.metrics.http_requests.clone(),
-                under_way: self.components.metrics.requests_under_way.clone(),
+                proxy: self.proxy(self.components.metrics.http_requests.clone()),
             },
         );
         let frontend = frontend.context("cannot watch a listening socket")?;
@@ -39,6 +35,18 @@ impl Server {
             drop(gone);
         });
         Ok(())
+    }
+
+    /// What every proxy answers by.
+    pub(super) fn proxy(&self, requests: HttpRequests) -> ProxyOptions {
+        ProxyOptions {
+            guards_loopback_ports: self.args.guards_loopback_ports(),
+            snapshots: self.components.platform.snapshots.clone(),
+            dialer: self.dialer(),
+            connections: self.components.metrics.connections.clone(),
+            requests,
+            under_way: self.components.metrics.requests_under_way.clone(),
+        }
     }
 
     fn allowed_sources(&self) -> AllowedSources {

@@ -15,7 +15,11 @@ use self::listed::ListedPorts;
 use super::{Server, awaited::Guard, sockets::at_bind_address};
 use crate::{
     app::socket_takeover::Offer,
-    frontend::https::{Https, HttpsListening, HttpsOptions, HttpsSocket},
+    frontend::{
+        OwnAddresses,
+        http::UsersOptions,
+        https::{Https, HttpsListening, HttpsOptions, HttpsSocket, TerminationOptions},
+    },
     model::{HttpsTarget, PortSet, is_https_listening_port},
     settings::ServerArgs,
 };
@@ -94,6 +98,7 @@ impl Server {
             carrier: self.carrier(),
             guards_loopback_ports: self.args.guards_loopback_ports(),
             refusals: self.components.metrics.https_refusals.clone(),
+            termination: self.termination(),
         };
         let https = Https::new(sockets.0.listening.subscribe(), options);
         let https = https.context("cannot watch a listening socket")?;
@@ -107,5 +112,21 @@ impl Server {
             drop(gone);
         });
         Ok(())
+    }
+
+    /// How TLS ends here, if it is to.
+    fn termination(&self) -> Option<TerminationOptions> {
+        let termination = self.components.platform.termination.clone()?;
+        Some(TerminationOptions {
+            tls: termination.tls,
+            is_own_name: termination.is_own_name,
+            users: UsersOptions {
+                own_addresses: OwnAddresses(self.components.own_addresses.clone()),
+                reviews: termination.reviews,
+                targets: termination.targets,
+                own_port: self.args.https_port()?,
+                proxy: self.proxy(self.components.metrics.https_requests.clone()),
+            },
+        })
     }
 }

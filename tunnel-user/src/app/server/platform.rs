@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    frontend::http::TargetTls,
     kubernetes::ServiceReaders,
-    model::{AddressRanges, NodeName, SnapshotReader},
+    model::{AddressRanges, NodeName, Reviews, SnapshotReader},
     observability::{
         metrics::{ReadCluster, ServerMetrics},
         readiness::Readiness,
@@ -59,6 +60,8 @@ pub(super) struct Platform {
     pub(super) server_count: watch::Receiver<u32>,
     /// How connections reach nodes whose session another server has, where there can be others.
     pub(super) relay: Option<RelayAccess>,
+    /// What it takes to end the TLS of clients, where that is to be.
+    pub(super) termination: Option<TerminationAccess>,
     /// Which certificates prove an agent.
     pub(super) proof: AgentProof,
     /// Enrolment and renewal, where the server itself certifies agents.
@@ -85,6 +88,15 @@ pub(super) struct RelayAccess {
     pub(super) servers: watch::Receiver<Vec<RelayServer>>,
     /// `None` until there is a certificate.
     pub(super) tls: watch::Receiver<Option<Arc<rustls::ClientConfig>>>,
+}
+
+/// Who the clients are whose TLS ends here, and what proves this server to them and to kubelets.
+#[derive(Clone)]
+pub(super) struct TerminationAccess {
+    pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    pub(super) is_own_name: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    pub(super) reviews: Arc<dyn Reviews>,
+    pub(super) targets: TargetTls,
 }
 
 /// What a platform is made with.

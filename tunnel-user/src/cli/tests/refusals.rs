@@ -188,6 +188,26 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
     ("server --redirect-port 0", &["--redirect-port"]),
     ("server --bind-address host", &["--bind-address", "host"]),
     (
+        "server --https-terminate",
+        &[
+            "--https-terminate",
+            "--kubernetes",
+            "leave --https-terminate out",
+        ],
+    ),
+    (
+        "server --kubernetes --relay-only --https-terminate",
+        &["--https-terminate", "no --relay-only"],
+    ),
+    (
+        "server --kubernetes --https-port 0 --https-terminate",
+        &["--https-terminate", "--https-port", "give a port"],
+    ),
+    (
+        "server --kubernetes --kubelet-ca /ca.pem",
+        &["--kubelet-ca", "without --https-terminate"],
+    ),
+    (
         "server --gate-policy open",
         &["--gate-policy", "bypass, refuse"],
     ),

@@ -6,12 +6,14 @@ use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout},
 };
 
 use super::{
     HEAD_FIELDS, HEAD_SIZE, Shared,
+    access::Proof,
     client_io::ClientIo,
     proxy,
     visit::{Visit, Wait},
@@ -19,7 +21,7 @@ use super::{
 use crate::{
     frontend::{Stops, linger},
     model::PeerAddr,
-    observability::metrics::{Frontend, Outcome},
+    observability::metrics::Outcome,
     tunnel::{LocalEnd as _, until_reset},
     wait::sleep_until_opt,
 };
@@ -37,14 +39,30 @@ pub(super) enum End {
     Drained,
 }
 
+/// A client that has been accepted: what it is read and written by, and the socket below that.
+pub(in crate::frontend) struct Arrived<S> {
+    pub(in crate::frontend) stream: S,
+    pub(in crate::frontend) socket: Arc<TcpStream>,
+    pub(in crate::frontend) peer: PeerAddr,
+    pub(in crate::frontend) proof: Proof,
+}
+
 /// Serves a client until it closes or a limit is reached.
-pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>, stops: Stops) {
-    let counted = shared.connections.open(Frontend::Http);
-    let client = shared.allowed.own_addresses.client_of(peer);
-    let visit = Arc::new(Visit::new(peer, client, shared.limiter.clone()));
+pub(super) async fn serve<S>(arrived: Arrived<S>, shared: Arc<Shared>, stops: Stops)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Arrived {
+        stream,
+        socket,
+        peer,
+        proof,
+    } = arrived;
+    let counted = shared.connections.open(shared.entrance.frontend());
+    let client = shared.entrance.own_addresses().client_of(peer);
+    let visit = Arc::new(Visit::new((peer, client), proof, shared.limiter.clone()));
     let on_unread = Arc::clone(&shared).on_unread(peer);
-    let io = ClientIo::new(socket, Arc::clone(&visit), on_unread);
-    let socket = io.share();
+    let io = ClientIo::new(stream, Arc::clone(&visit), on_unread);
     // From here on it ends in a reset unless all answers have been whole.
     socket.reset_on_close();
     let mut end = talk(io, &socket, &visit, &shared, &stops).await;
@@ -62,7 +80,7 @@ pub(super) async fn serve(socket: TcpStream, peer: PeerAddr, shared: Arc<Shared>
 
 /// Requests and answers.
 async fn talk(
-    io: ClientIo,
+    io: ClientIo<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
     socket: &TcpStream,
     visit: &Arc<Visit>,
     shared: &Arc<Shared>,
@@ -90,6 +108,9 @@ async fn talk(
             }
         };
         tokio::select! {
+            biased;
+            // It resets targets as well, and what the client would hear of that is not the reason.
+            () = stops.abort.cancelled() => return End::Drained,
             ended = &mut connection => return ended.into(),
             () = visit.changed() => {}
             () = sleep_until_opt(until) => return End::GivenUp,
@@ -99,7 +120,6 @@ async fn talk(
                 drained_by = Some(Instant::now() + DRAIN_TIME);
                 connection.as_mut().graceful_shutdown();
             }
-            () = stops.abort.cancelled() => return End::Drained,
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::{fmt, future::pending, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, HOST, TRANSFER_ENCODING},
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, HOST},
     request::Parts,
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::PathAndQuery,
 };
 use hyper::{body::Incoming, ext::on_informational, upgrade::OnUpgrade};
 use tokio::{
@@ -16,20 +16,19 @@ use tokio::{
 
 use super::{
     Shared,
+    asked::{PROXY_DEST, PROXY_HOST},
+    audit::Audit,
     body::{Body, Upload},
+    entrance::Admitted,
     headers::{self, add_forwarded_for, expects_continue},
     refusal::Refusal,
-    route::{Asked, PROXY_DEST, PROXY_HOST, Route},
     tell,
     upgrade::Upgrading,
     upstream::{Key, Lease},
+    users::strip_identity,
     visit::{Answering, Visit},
 };
-use crate::{
-    model::printable,
-    observability::metrics::HttpReason,
-    tunnel::{Client, DialledBy},
-};
+use crate::{model::printable, observability::metrics::HttpReason, tunnel::DialledBy};
 
 /// How long a target may take to say whether it wants the body that a client holds back: many never do.
 const GO_AHEAD_TIME: Duration = Duration::from_secs(1);
@@ -60,13 +59,13 @@ pub(super) async fn answer(
         tell(&refusal, visit.peer, Some(&line));
         (refusal.response(), refusal.reason())
     };
-    let place = shared
-        .admit(visit)
-        .and_then(|()| visit.begin(&shared.active));
+    let mut audit = None;
+    let place = shared.entrance.lets_in(visit);
+    let place = place.and_then(|()| visit.begin(&shared.active));
     let (response, reason) = match place.map(|answering| {
         answering.counted(shared.under_way.begin(&line.method, request.uri().path()))
     }) {
-        Ok(answering) => match forward(shared, visit, request).await {
+        Ok(answering) => match forward(shared, visit, request, &mut audit).await {
             Ok(answer) => (answer.into_response(visit, answering), HttpReason::Answered),
             Err(refusal) => {
                 let (response, reason) = refuse(refusal);
@@ -82,6 +81,9 @@ pub(super) async fn answer(
         }
     };
     shared.requests.count(response.status(), reason);
+    if let Some(audit) = audit {
+        audit.tell(visit.peer, response.status(), started.elapsed());
+    }
     tracing::debug!(
         peer = %visit.peer, request = %line, status = response.status().as_u16(),
         duration = ?started.elapsed(), "request",
@@ -93,21 +95,25 @@ async fn forward(
     shared: &Shared,
     visit: &Visit,
     mut request: Request<Incoming>,
+    audit: &mut Option<Audit>,
 ) -> Result<Answer, Refusal> {
     let on_client = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
-    let route = route(shared, visit, &parts)?;
+    let admitted = shared.admit(visit, &parts, audit).await?;
     let wants_upgrade = headers::upgrade(&parts.headers).is_some();
     let holds_back = expects_continue(&parts.headers);
-    rewrite(&mut parts, &route, visit)?;
+    rewrite(&mut parts, &admitted, visit)?;
     let mut request = Request::from_parts(parts, Upload::new(body));
     if holds_back {
         request = hold_back(request);
     }
+    let Admitted { route, user } = admitted;
     let key = Key {
         node: route.node,
         dst: route.dst.0,
         client: visit.client,
+        user,
+        is_kubelet: route.is_kubelet,
     };
     let by = DialledBy {
         client: visit.client,
@@ -116,11 +122,8 @@ async fn forward(
     let (mut response, lease) = shared.upstreams.send(&key, by, request).await?;
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switches && !wants_upgrade {
-        return Err(Refusal::Target {
-            node: key.node,
-            dst: key.dst,
-            cause: "it changes the protocol, and nobody has asked for that".to_owned(),
-        });
+        let cause = "it changes the protocol, and nobody has asked for that";
+        return Err(shared.upstreams.no_answer(&key, cause.to_owned()));
     }
     let upgrade = switches.then(|| (on_client, hyper::upgrade::on(&mut response)));
     Ok(Answer {
@@ -130,69 +133,16 @@ async fn forward(
     })
 }
 
-fn route(shared: &Shared, visit: &Visit, parts: &Parts) -> Result<Route, Refusal> {
-    if parts.method == Method::CONNECT {
-        return Err(Refusal::NotARequest("CONNECT"));
-    }
-    if parts
-        .uri
-        .scheme()
-        .is_some_and(|scheme| *scheme != Scheme::HTTP)
-    {
-        return Err(Refusal::NotARequest("URL of another protocol than http"));
-    }
-    let coding = only(&parts.headers, &TRANSFER_ENCODING, "Transfer-Encoding")?;
-    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("chunked")) {
-        // It ends here with the chunks, and the target would not know that there was one.
-        return Err(Refusal::NotARequest("transfer coding but chunked"));
-    }
-    let host = only(&parts.headers, &HOST, "Host")?;
-    let asked = Asked {
-        // Of a proxy's client: RFC 9112, 3.2.2 says that it counts, not Host.
-        authority: parts.uri.authority().map(Authority::as_str).or(host),
-        proxy_host: only(
-            &parts.headers,
-            &HeaderName::from_static(PROXY_HOST),
-            "X-Tunnel-Proxy-Host",
-        )?,
-        proxy_dest: only(
-            &parts.headers,
-            &HeaderName::from_static(PROXY_DEST),
-            "X-Tunnel-Proxy-Dest",
-        )?,
-    };
-    let route = Route::find(asked, &shared.snapshots.borrow())?;
-    let may_use_loopback = !shared.guards_loopback_ports || visit.client == Client::Machine;
-    route.allow_loopback(may_use_loopback)
-}
-
-/// The header's value, if it is there once.
-fn only<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-    header: &'static str,
-) -> Result<Option<&'a str>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(Refusal::Twice(header));
-    }
-    let read = |value: &'a HeaderValue| {
-        value.to_str().map_err(|_| Refusal::Malformed {
-            header,
-            value: printable(&String::from_utf8_lossy(value.as_bytes())),
-        })
-    };
-    value.map(read).transpose()
-}
-
 /// Makes of what the client said what its target is to hear.
-fn rewrite(parts: &mut Parts, route: &Route, visit: &Visit) -> Result<(), Refusal> {
+fn rewrite(parts: &mut Parts, admitted: &Admitted, visit: &Visit) -> Result<(), Refusal> {
     headers::strip(&mut parts.headers);
+    if admitted.user.is_some() {
+        strip_identity(&mut parts.headers);
+    }
     parts.headers.remove(PROXY_HOST);
     parts.headers.remove(PROXY_DEST);
     add_forwarded_for(&mut parts.headers, visit.peer.0.ip().to_canonical());
-    let host = HeaderValue::from_str(&route.host).map_err(|_| Refusal::BadHead)?;
+    let host = HeaderValue::from_str(&admitted.route.host).map_err(|_| Refusal::BadHead)?;
     parts.headers.insert(HOST, host);
     let path = parts.uri.path_and_query().cloned();
     parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));

@@ -9,13 +9,13 @@ use std::{
 
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::json;
 
-use super::body::Body;
+use super::{access::Unproved, asked::Entry, body::Body};
 use crate::{
-    model::{AddressConflict, NodeName},
+    model::{AddressConflict, NodeAccess, NodeName, PodName},
     observability::metrics::{DialFailure, HttpReason},
     tunnel::{DialError, dial_failure},
 };
@@ -56,11 +56,12 @@ pub(super) enum Refusal {
     UnknownNode(String),
     #[error("{} is the address of several nodes ({}): name one in X-Tunnel-Proxy-Host", .0.address, names(.0))]
     Contested(AddressConflict),
-    #[error(
-        "port {port} of node {node} is not open to HTTP: ports are those under http-proxy-ports and \
-         localhost-proxy-ports of the ports' ConfigMap (without a cluster, --ports), and 10255"
-    )]
-    PortNotAllowed { node: NodeName, port: u16 },
+    #[error("port {port} of node {node} is not open to {}", open_ports(*.entry))]
+    PortNotAllowed {
+        node: NodeName,
+        port: u16,
+        entry: Entry,
+    },
     #[error(
         "port {port} leads to the loopback of node {node}, and is for processes of the server's own machine: \
          --loopback-port-clients all lets others use it"
@@ -74,14 +75,62 @@ pub(super) enum Refusal {
         dst: SocketAddr,
         error: DialError,
     },
-    #[error(
-        "node {node}, target {dst}: no answer that is HTTP ({cause}): is plain HTTP spoken there?"
-    )]
+    #[error("node {node}, target {dst}: no answer that is HTTP ({cause}): is {} spoken there?", spoken(*.is_tls))]
     Target {
         node: NodeName,
         dst: SocketAddr,
         cause: String,
+        is_tls: bool,
     },
+    #[error(
+        "node {node}, target {dst}: no TLS connection ({cause}): see whether TLS is spoken there; a kubelet has to take \
+         client certificates of the cluster's CA (clientCAFile)"
+    )]
+    NoTls {
+        node: NodeName,
+        dst: SocketAddr,
+        cause: String,
+    },
+    #[error(
+        "node {node}, target {dst}: its certificate is not trusted ({cause}): give the kubelet one that the cluster's CA \
+         signs (serverTLSBootstrap: true, and approve its request), or name the CA that signs it by --kubelet-ca"
+    )]
+    NotVerified {
+        node: NodeName,
+        dst: SocketAddr,
+        cause: String,
+    },
+    #[error(
+        "this server has no certificate for kubelets yet: its log, and `kubectl get csr`, say what it waits for"
+    )]
+    NoCertificate,
+    #[error(
+        "{0}: show a client certificate of the cluster's CA, or a bearer token that the cluster knows"
+    )]
+    Unauthenticated(Unproved),
+    #[error(
+        "Impersonate-* headers mean nothing here, for requests are done as whoever sends them: send them to the API \
+         server, or leave them out"
+    )]
+    Impersonation,
+    #[error("user {user:?} may not {access}: bind it to a ClusterRole that allows {} of nodes/{}", .access.verb.as_str(), .access.subresource.as_str())]
+    NotPermitted { user: String, access: NodeAccess },
+    #[error(
+        "the API server did not say whether this may be done ({0}): see whether it runs, and whether this server's \
+         account may create tokenreviews and subjectaccessreviews and get pods (overlays/https-terminate)"
+    )]
+    NotReviewed(String),
+    #[error(
+        "there is no pod {0} on a node: see `kubectl get pods -o wide`, or name the node in Host"
+    )]
+    UnknownPod(PodName),
+    #[error("a kubelet knows no such method: send GET, HEAD, POST, PUT, PATCH or DELETE")]
+    Method,
+    #[error(
+        "the path could be read in several ways: send it without empty, . or .. segments, and without escapes of these, \
+         of slashes, or in its first segment"
+    )]
+    UnclearPath,
     #[error(
         "the request is not HTTP/1 as RFC 9112 has it: see its first line, Content-Length and Transfer-Encoding"
     )]
@@ -101,15 +150,23 @@ impl Refusal {
             | Self::Twice(_)
             | Self::Contradiction { .. }
             | Self::NotARequest(_)
+            | Self::UnclearPath
             | Self::BadHead => StatusCode::BAD_REQUEST,
-            Self::SourceNotAllowed(_) | Self::PortNotAllowed { .. } | Self::LoopbackPort { .. } => {
-                StatusCode::FORBIDDEN
-            }
-            Self::UnknownNode(_) => StatusCode::NOT_FOUND,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::SourceNotAllowed(_)
+            | Self::PortNotAllowed { .. }
+            | Self::LoopbackPort { .. }
+            | Self::Impersonation
+            | Self::NotPermitted { .. } => StatusCode::FORBIDDEN,
+            Self::UnknownNode(_) | Self::UnknownPod(_) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Contested(_) => StatusCode::CONFLICT,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Dial { error, .. } => of_dial(error),
-            Self::Target { .. } => StatusCode::BAD_GATEWAY,
+            Self::Target { .. } | Self::NoTls { .. } | Self::NotVerified { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::NotReviewed(_) | Self::NoCertificate => StatusCode::SERVICE_UNAVAILABLE,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UrlTooLong => StatusCode::URI_TOO_LONG,
         }
@@ -120,7 +177,14 @@ impl Refusal {
         match self {
             Self::SourceNotAllowed(_) => HttpReason::SourceNotAllowed,
             Self::PortNotAllowed { .. } | Self::LoopbackPort { .. } => HttpReason::PortNotAllowed,
-            Self::UnknownNode(_) | Self::Contested(_) => HttpReason::UnknownNode,
+            Self::UnknownNode(_) | Self::UnknownPod(_) | Self::Contested(_) => {
+                HttpReason::UnknownNode
+            }
+            Self::Unauthenticated(_) => HttpReason::Unauthenticated,
+            Self::NotPermitted { .. } | Self::Impersonation => HttpReason::NotPermitted,
+            Self::NotReviewed(_) => HttpReason::NotReviewed,
+            Self::NotVerified { .. } => HttpReason::NotVerified,
+            Self::NoCertificate => HttpReason::NoCertificate,
             Self::TooMany(_) => HttpReason::TooMany,
             Self::Dial { error, .. } => match (error, of_dial(error)) {
                 (DialError::NoSession(_), _) => HttpReason::NoSession,
@@ -128,7 +192,7 @@ impl Refusal {
                 (_, StatusCode::NOT_FOUND) => HttpReason::UnknownNode,
                 _ => HttpReason::DialFailed,
             },
-            Self::Target { .. } => HttpReason::TargetFailed,
+            Self::Target { .. } | Self::NoTls { .. } => HttpReason::TargetFailed,
             Self::HeadTooLarge { .. } | Self::UrlTooLong => HttpReason::TooLarge,
             Self::NoHost
             | Self::NoPort
@@ -136,6 +200,8 @@ impl Refusal {
             | Self::Twice(_)
             | Self::Contradiction { .. }
             | Self::NotARequest(_)
+            | Self::Method
+            | Self::UnclearPath
             | Self::BadHead => HttpReason::Malformed,
         }
     }
@@ -151,6 +217,9 @@ impl Refusal {
         *response.status_mut() = self.code();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Self::Unauthenticated(_) = self {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(after) = self.retry_after() {
             headers.insert(RETRY_AFTER, after.as_secs().into());
         }
@@ -246,7 +315,9 @@ fn remedy_of(failure: DialFailure) -> &'static str {
 fn kubernetes_reason(code: StatusCode) -> &'static str {
     match code {
         StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::UNAUTHORIZED => "Unauthorized",
         StatusCode::FORBIDDEN => "Forbidden",
+        StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
         StatusCode::NOT_FOUND => "NotFound",
         StatusCode::CONFLICT => "Conflict",
         StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
@@ -259,102 +330,26 @@ fn kubernetes_reason(code: StatusCode) -> &'static str {
     }
 }
 
+fn open_ports(entry: Entry) -> &'static str {
+    match entry {
+        Entry::Http => {
+            "HTTP: ports are those under http-proxy-ports and localhost-proxy-ports of the ports' ConfigMap (without a \
+             cluster, --ports), and 10255"
+        }
+        Entry::Https(_) => {
+            "HTTPS: ports are the kubelet's, and those under https-proxy-ports of the ports' ConfigMap"
+        }
+    }
+}
+
+fn spoken(is_tls: bool) -> &'static str {
+    if is_tls { "HTTP by TLS" } else { "plain HTTP" }
+}
+
 fn names(conflict: &AddressConflict) -> impl fmt::Display {
     let names: Vec<_> = conflict.nodes.iter().map(NodeName::as_str).collect();
     names.join(", ")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dial(error: DialError) -> Refusal {
-        Refusal::Dial {
-            node: "edge-1".parse().unwrap(),
-            dst: "10.78.0.11:9100".parse().unwrap(),
-            error,
-        }
-    }
-
-    fn refused(answer: &str) -> Refusal {
-        dial(DialError::Refused(answer.to_owned()))
-    }
-
-    #[test]
-    fn each_failed_dial_has_the_code_and_reason_that_fit() {
-        let node: NodeName = "edge-1".parse().unwrap();
-        for (refusal, code, reason) in [
-            (
-                dial(DialError::UnknownNode(node.clone())),
-                404,
-                HttpReason::UnknownNode,
-            ),
-            (
-                dial(DialError::NoSession(node.clone())),
-                503,
-                HttpReason::NoSession,
-            ),
-            (
-                dial(DialError::SessionEnded(node)),
-                503,
-                HttpReason::DialFailed,
-            ),
-            (
-                dial(DialError::OutOfMemory { limit: 1 }),
-                503,
-                HttpReason::DialFailed,
-            ),
-            (
-                dial(DialError::TimedOut(Duration::ZERO)),
-                504,
-                HttpReason::TimedOut,
-            ),
-            (refused("dial tcp: i/o timeout"), 504, HttpReason::TimedOut),
-            (
-                refused("connect: connection refused"),
-                502,
-                HttpReason::DialFailed,
-            ),
-            (
-                refused("not allowed by the agent's policy"),
-                403,
-                HttpReason::DialFailed,
-            ),
-            (
-                refused("connect: too many open files"),
-                503,
-                HttpReason::DialFailed,
-            ),
-        ] {
-            assert_eq!(refusal.code().as_u16(), code, "{refusal}");
-            assert_eq!(refusal.reason(), reason, "{refusal}");
-            let waits = refusal.response().headers().contains_key(RETRY_AFTER);
-            assert_eq!(waits, code == 503, "{refusal}");
-        }
-    }
-
-    #[test]
-    fn a_status_names_node_cause_and_remedy() {
-        let refusal = refused("dial tcp 10.78.0.11:9100: connect: connection refused");
-        let status: serde_json::Value = serde_json::from_str(&refusal.status()).unwrap();
-        let expected = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "reason": "BadGateway", "code": 502,
-            "message": "node edge-1, target 10.78.0.11:9100: the agent answered: dial tcp 10.78.0.11:9100: connect: \
-                        connection refused: see whether the service runs on the node, and listens there",
-        });
-        assert_eq!(status, expected);
-    }
-
-    #[test]
-    fn last_words_are_a_whole_response() {
-        let words = Refusal::BadHead.as_last_words();
-        let (head, body) = words.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
-        assert!(
-            head.contains(&format!("content-length: {}\r\n", body.len())),
-            "{head}"
-        );
-        assert!(body.contains("\"code\":400"), "{body}");
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
 //! Where a request goes: decided by what it says of host and port, and by nothing else. A path that looks like the
-//! kubelet's goes where its host says.
+//! kubelet's goes where its host says; where TLS ends and no node is named, the pod in such a path says which.
 //!
 //! | says | means |
 //! |---|---|
@@ -13,22 +13,14 @@ use std::{
     str::FromStr,
 };
 
-use super::refusal::Refusal;
+use super::{
+    asked::{Asked, Entry},
+    refusal::Refusal,
+};
 use crate::model::{Node, NodeName, OriginalDst, PortSet, Snapshot, TunnelPort, printable};
 
 /// What a URL without a port means.
 const HTTP: u16 = 80;
-pub(super) const PROXY_HOST: &str = "x-tunnel-proxy-host";
-pub(super) const PROXY_DEST: &str = "x-tunnel-proxy-dest";
-
-/// What a request says about where it goes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asked<'a> {
-    /// `Host`, or the authority of an absolute target.
-    pub(super) authority: Option<&'a str>,
-    pub(super) proxy_host: Option<&'a str>,
-    pub(super) proxy_dest: Option<&'a str>,
-}
 
 /// Where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +30,8 @@ pub(super) struct Route {
     pub(super) dst: OriginalDst,
     /// Whether that port leads to the node's loopback.
     pub(super) on_loopback: bool,
+    /// Whether it is the kubelet's own.
+    pub(super) is_kubelet: bool,
     /// What the target is to take for its `Host`.
     pub(super) host: String,
 }
@@ -73,20 +67,24 @@ impl Route {
             Some(chosen) => chosen,
             None => parse("Host", said.authority)?.ok_or(Refusal::NoHost)?,
         };
-        let port = match wanted.port {
-            Some(port) => port,
-            None if chosen.is_some() => return Err(Refusal::NoPort),
-            None => HTTP,
-        };
+        if wanted.port.is_none() && chosen.is_some() {
+            return Err(Refusal::NoPort);
+        }
         let by = agent.as_ref().unwrap_or(&wanted);
         let node = by.host.node(snapshot)?;
+        let port = said.entry.port(wanted.port, node);
         let address = address(node, &wanted.host, chosen.is_some(), snapshot)?;
         let dst = OriginalDst(SocketAddr::new(address, port));
         let is_in =
             |ports: &PortSet| TunnelPort::new(port).is_some_and(|port| ports.contains(&port));
-        if !is_in(snapshot.http_ports()) {
-            let node = node.name.clone();
-            return Err(Refusal::PortNotAllowed { node, port });
+        let is_kubelet = port == node.kubelet_port().number();
+        let is_open = match said.entry {
+            Entry::Http => is_in(snapshot.http_ports()),
+            Entry::Https(_) => is_kubelet || is_in(snapshot.https_ports()),
+        };
+        if !is_open {
+            let (node, entry) = (node.name.clone(), said.entry);
+            return Err(Refusal::PortNotAllowed { node, port, entry });
         }
         let on_loopback = is_in(snapshot.loopback_ports());
         let host = match said.authority {
@@ -98,7 +96,28 @@ impl Route {
             node: node.name.clone(),
             dst,
             on_loopback,
+            is_kubelet,
             host,
+        })
+    }
+
+    /// To this node's kubelet, whatever the request says.
+    pub(super) fn to_kubelet(
+        node: &NodeName,
+        authority: Option<&str>,
+        snapshot: &Snapshot,
+    ) -> Result<Self, Refusal> {
+        let unknown = || Refusal::UnknownNode(node.to_string());
+        let node = snapshot.node(node).ok_or_else(unknown)?;
+        let address = node.addresses.first().ok_or_else(unknown)?.to_canonical();
+        let port = node.kubelet_port();
+        let dst = OriginalDst(SocketAddr::new(address, port.number()));
+        Ok(Self {
+            node: node.name.clone(),
+            dst,
+            on_loopback: snapshot.loopback_ports().contains(&port),
+            is_kubelet: true,
+            host: authority.map_or_else(|| dst.to_string(), ToOwned::to_owned),
         })
     }
 
@@ -110,6 +129,18 @@ impl Route {
             return Err(Refusal::LoopbackPort { node, port });
         }
         Ok(self)
+    }
+}
+
+impl Entry {
+    /// The port of the node that is meant.
+    fn port(self, said: Option<u16>, node: &Node) -> u16 {
+        match (self, said) {
+            (Self::Http, None) => HTTP,
+            (Self::Https(_), None) => node.kubelet_port().number(),
+            (Self::Https(own), Some(port)) if port == own => node.kubelet_port().number(),
+            (_, Some(port)) => port,
+        }
     }
 }
 

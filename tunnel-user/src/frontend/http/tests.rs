@@ -4,7 +4,8 @@ mod stage;
 
 use tokio::io::AsyncReadExt as _;
 
-use self::stage::{Stage, patiently};
+use self::stage::Stage;
+use crate::frontend::testing::patiently;
 
 mod answers;
 mod limits;

@@ -4,7 +4,8 @@
 //!  request --> idle connection, or a dial --> Lease --answer over--> idle
 //!                                               \--dropped before--> reset: the target hears it at once
 //! ```
-//! They are not shared between clients: what one takes of a session's places is counted for it.
+//! They are not shared between clients: what one takes of a session's places is counted for it. Nor between users:
+//! what the target remembers of one is no other's.
 
 use std::{
     fmt,
@@ -22,15 +23,22 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::transport::TargetTls;
+pub(super) use self::transport::Transport;
 use super::{HEAD_FIELDS, HEAD_SIZE, body::Upload, idle::Idle, refusal::Refusal};
 use crate::{
-    model::{NodeName, OriginalDst},
+    model::{NodeName, OriginalDst, User},
     observability::chain,
-    tunnel::{Client, Destination, Dialer, DialledBy, FirstBytes},
+    tunnel::{Client, Connection, Destination, Dialer, DialledBy, FirstBytes, StreamIo},
 };
+
+mod transport;
 
 /// The most connections that wait for another request, each of which takes a place in the tunnel.
 const MOST_IDLE: usize = 512;
@@ -45,6 +53,7 @@ pub(super) struct Upstreams(Arc<Shared>);
 
 struct Shared {
     dialer: Dialer,
+    transport: Transport,
     idle: Mutex<Idle<Key, Upstream>>,
     tasks: TaskTracker,
     /// Resets all of them.
@@ -57,6 +66,10 @@ pub(super) struct Key {
     pub(super) node: NodeName,
     pub(super) dst: SocketAddr,
     pub(super) client: Client,
+    /// Whose requests it carries, where that was asked.
+    pub(super) user: Option<Arc<User>>,
+    /// Whether the target is the node's kubelet, which has to know who this server is.
+    pub(super) is_kubelet: bool,
 }
 
 /// One connection to a target.
@@ -91,12 +104,14 @@ struct NoAnswer {
 }
 
 impl Upstreams {
-    pub(super) fn new(dialer: Dialer, abort: CancellationToken) -> Self {
+    /// `abort` resets all of them.
+    pub(super) fn new(dialer: Dialer, transport: Transport, abort: &CancellationToken) -> Self {
         Self(Arc::new(Shared {
             dialer,
+            transport,
             idle: Mutex::new(Idle::new(MOST_IDLE, IDLE_TIME)),
             tasks: TaskTracker::new(),
-            abort,
+            abort: abort.child_token(),
         }))
     }
 
@@ -115,15 +130,25 @@ impl Upstreams {
                 Ok(response) => return Ok((response, lease)),
                 Err(NoAnswer { unsent, error }) => {
                     let again = unsent.or_else(|| once_more.as_ref().map(Repeatable::request));
-                    request = again.ok_or_else(|| key.no_answer(&error))?;
+                    request = again.ok_or_else(|| self.no_answer(key, chain(&error)))?;
                 }
             }
         }
         let upstream = self.dial(key, by).await?;
         let mut lease = self.lease(key, upstream, &request);
         let answer = lease.send(request).await;
-        let response = answer.map_err(|NoAnswer { error, .. }| key.no_answer(&error))?;
-        Ok((response, lease))
+        let no_answer = |NoAnswer { error, .. }| self.no_answer(key, chain(&error));
+        Ok((answer.map_err(no_answer)?, lease))
+    }
+
+    /// What is refused where the target has not answered.
+    pub(super) fn no_answer(&self, key: &Key, cause: String) -> Refusal {
+        Refusal::Target {
+            node: key.node.clone(),
+            dst: key.dst,
+            cause,
+            is_tls: matches!(self.0.transport, Transport::Tls(_)),
+        }
     }
 
     /// Closes what has waited too long.
@@ -159,14 +184,46 @@ impl Upstreams {
             dst: *dst,
             error,
         })?;
+        match &self.0.transport {
+            Transport::Plain => self.speak(key, connection, |io| async { Ok(io) }).await,
+            Transport::Tls(tls) => {
+                // Before it is carried: without one nothing is said to a kubelet.
+                let secured = tls.to(key)?;
+                self.speak(key, connection, |io| secured.connect(io)).await
+            }
+        }
+    }
+
+    /// Begins to speak HTTP on a connection, over what `secure` makes of it.
+    async fn speak<S, Secured>(
+        &self,
+        key: &Key,
+        connection: Connection,
+        secure: impl FnOnce(StreamIo) -> Secured,
+    ) -> Result<Upstream, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        Secured: Future<Output = Result<S, Refusal>>,
+    {
         let (abort, ended) = (self.0.abort.child_token(), CancellationToken::new());
         let (io, carrying) = connection.into_io(abort.clone());
+        let mut carrying = Box::pin(carrying);
+        let stream = tokio::select! {
+            biased;
+            secured = secure(io) => secured?,
+            // Nothing moves unless it is carried.
+            carried = &mut carrying => {
+                return Err(self.no_answer(key, format!("it ended: {:?}", carried.end)));
+            }
+        };
         let handshake = http1::Builder::new()
             .max_buf_size(HEAD_SIZE)
             .max_headers(HEAD_FIELDS)
             .max_header_size(HEAD_SIZE)
-            .handshake(TokioIo::new(io));
-        let (requests, connection) = handshake.await.map_err(|error| key.no_answer(&error))?;
+            .handshake(TokioIo::new(stream));
+        let (requests, connection) = handshake
+            .await
+            .map_err(|error| self.no_answer(key, chain(&error)))?;
         let (at_end, line) = (ended.clone().drop_guard(), key.to_string());
         self.0.tasks.spawn(async move {
             let (spoken, carried) = tokio::join!(connection.with_upgrades(), carrying);
@@ -255,16 +312,6 @@ impl Repeatable {
 
     fn request(&self) -> Request<Upload> {
         Request::from_parts(self.0.clone(), Upload::nothing())
-    }
-}
-
-impl Key {
-    fn no_answer(&self, error: &hyper::Error) -> Refusal {
-        Refusal::Target {
-            node: self.node.clone(),
-            dst: self.dst,
-            cause: chain(error),
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
+use super::{access::Proof, head_clock::HeadClock, refusal::Refusal, upgrade::Upgrading};
 use crate::{
     model::PeerAddr,
     observability::metrics::RequestUnderWay,
@@ -24,6 +24,8 @@ use crate::{
 pub(super) struct Visit {
     pub(super) peer: PeerAddr,
     pub(super) client: Client,
+    /// Whose the connection itself proves to be.
+    pub(super) proof: Proof,
     limiter: ClientLimiter,
     state: Mutex<State>,
     /// Told when it is somebody else's turn.
@@ -71,7 +73,11 @@ impl Active {
 }
 
 impl Visit {
-    pub(super) fn new(peer: PeerAddr, client: Client, limiter: ClientLimiter) -> Self {
+    pub(super) fn new(
+        (peer, client): (PeerAddr, Client),
+        proof: Proof,
+        limiter: ClientLimiter,
+    ) -> Self {
         let state = State {
             clock: HeadClock::new(Instant::now()),
             waiting: Some(enter(&limiter, peer)),
@@ -82,6 +88,7 @@ impl Visit {
         Self {
             peer,
             client,
+            proof,
             limiter,
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -203,7 +210,11 @@ mod tests {
     fn visit(last: u8, limiter: &ClientLimiter) -> Arc<Visit> {
         let ip = [10, 244, 0, last].into();
         let peer = PeerAddr((ip, 1).into());
-        Arc::new(Visit::new(peer, Client::Address(ip), limiter.clone()))
+        Arc::new(Visit::new(
+            (peer, Client::Address(ip)),
+            Proof::None,
+            limiter.clone(),
+        ))
     }
 
     fn is_evicted(visit: &Visit) -> bool {

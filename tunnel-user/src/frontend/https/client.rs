@@ -11,22 +11,23 @@ use tokio::{
     io::{AsyncWriteExt as _, Interest},
     net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    HttpsOptions, Serving,
+    Serving,
     client_hello::{self, ClientHello, HelloError, MOST_BYTES, Progress},
     refusal::{Alert, Refusal},
     route::Asked,
+    termination::Termination,
 };
 use crate::{
     frontend::{
+        Stops,
         carrier::{Accepted, NotCarried},
         linger,
     },
     model::{HttpsTarget, PeerAddr},
     observability::metrics::{Frontend, Outcome},
-    strangers::{Permit, Place, Turn, within},
+    strangers::{Permit, Place, Present, Turn, within},
     tunnel::{Destination, reset},
 };
 
@@ -41,23 +42,30 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Carries the client until it and its target have closed; `abort` resets it.
-    pub(super) async fn serve(self, place: Place, abort: CancellationToken) {
+    /// Carries the client until it and its target have closed, or answers it; `stops` say when that ends.
+    pub(super) async fn serve(self, place: Place, stops: Stops) {
         let Self {
             accepted,
             target,
             serving,
         } = self;
-        let (peer, carrier) = (accepted.peer, &serving.options.carrier);
+        let (peer, carrier) = (accepted.peer, &serving.carrier);
         if !carrier.admit(&accepted) {
             return;
         }
-        let destination = tokio::select! {
-            destination = serving.destination(&accepted, target, &place.permit) => destination,
+        let abort = stops.abort.clone();
+        let meant = tokio::select! {
+            meant = serving.meant(&accepted, target, &place.permit) => meant,
             () = abort.cancelled() => return reset(&accepted.stream),
         };
-        let destination = match destination {
-            Ok(destination) => destination,
+        let destination = match meant {
+            Ok(Meant::Node(destination)) => destination,
+            Ok(Meant::ThisServer(termination, room)) => {
+                if let Err(refusal) = termination.serve(accepted, place, room, stops).await {
+                    serving.tell(peer, &refusal);
+                }
+                return;
+            }
             Err(refusal) => {
                 return serving
                     .refuse(accepted.stream, peer, &refusal, &place.permit)
@@ -83,45 +91,60 @@ impl Client {
     }
 }
 
+/// Where a client wants to go.
+enum Meant<'a> {
+    /// To a node, undecrypted.
+    Node(Destination),
+    /// No further than this server, where there is room for it.
+    ThisServer(&'a Termination, Present),
+}
+
 impl Serving {
     /// Where the client wants to go.
-    async fn destination(
+    async fn meant(
         &self,
         client: &Accepted,
         target: HttpsTarget,
         permit: &Permit,
-    ) -> Result<Destination, Refusal> {
+    ) -> Result<Meant<'_>, Refusal> {
         let hello = within(HELLO_TIME, permit, hello(&client.stream)).await?;
         let ClientHello { server_name } = hello.map_err(Refusal::Hello)?;
-        let HttpsOptions {
-            snapshots,
-            carrier,
-            guards_loopback_ports,
-            ..
-        } = &self.options;
+        if target == HttpsTarget::Kubelet
+            && let Some(termination) = &self.termination
+            && termination.is_meant(server_name.as_deref())
+        {
+            let room = termination.proxy.room().ok_or(Refusal::TooMany)?;
+            return Ok(Meant::ThisServer(termination, room));
+        }
+        let own_addresses = &self.carrier.clients.own_addresses;
         let asked = Asked {
             server_name: server_name.as_deref(),
             target,
-            may_use_loopback_ports: !guards_loopback_ports
-                || carrier.clients.own_addresses.is_this_machine(client.peer),
+            may_use_loopback_ports: !self.guards_loopback_ports
+                || own_addresses.is_this_machine(client.peer),
         };
-        asked.destination(&snapshots.borrow())
+        asked.destination(&self.snapshots.borrow()).map(Meant::Node)
     }
 
     /// Counts a refusal, tells of it, and tells the client.
     async fn refuse(&self, stream: TcpStream, peer: PeerAddr, refusal: &Refusal, permit: &Permit) {
+        self.tell(peer, refusal);
+        match refusal.alert() {
+            Some(alert) => say(stream, alert, permit).await,
+            None => reset(&stream),
+        }
+    }
+
+    /// Counts a refusal, and tells of it.
+    fn tell(&self, peer: PeerAddr, refusal: &Refusal) {
         let reason = refusal.reason();
-        self.options.refusals.count(reason);
+        self.refusals.count(reason);
         if refusal.is_news() {
             // Counted apart by the log limiter.
             let about = reason.as_str();
             tracing::info!(%peer, about, %refusal, "refused a client of an HTTPS port");
         } else {
             tracing::debug!(%peer, %refusal, "a client of an HTTPS port was not carried");
-        }
-        match refusal.alert() {
-            Some(alert) => say(stream, alert, permit).await,
-            None => reset(&stream),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) enum Refusal {
     #[error("it sent {}", sent(*.0))]
     Hello(HelloError),
     /// It has said nothing, or not enough.
-    #[error("its ClientHello did not come: {0}")]
+    #[error("its part of the handshake did not come: {0}")]
     NoHello(NoHello),
     /// It may not use this port.
     #[error(
@@ -31,6 +31,12 @@ pub(super) enum Refusal {
     /// The node could not be dialled; the cause has been told.
     #[error("its node could not be dialled")]
     DialFailed,
+    /// Its TLS was to end here, and there is none. It has heard why.
+    #[error("no TLS with this server: {0}")]
+    Handshake(String),
+    /// Its TLS was to end here, and there is no room.
+    #[error("as many clients are here as may be whose TLS ends here")]
+    TooMany,
 }
 
 /// Why a hello did not come.
@@ -71,9 +77,9 @@ impl Refusal {
             Self::Hello(HelloError::NotTls) => Some(Alert::UnexpectedMessage),
             Self::Hello(HelloError::Malformed) => Some(Alert::DecodeError),
             Self::Hello(HelloError::TooLong) => Some(Alert::IllegalParameter),
-            Self::DialFailed => Some(Alert::InternalError),
+            Self::DialFailed | Self::TooMany => Some(Alert::InternalError),
             Self::NotAllowed => Some(Alert::AccessDenied),
-            Self::NoHello(_) => None,
+            Self::NoHello(_) | Self::Handshake(_) => None,
         }
     }
 
@@ -89,6 +95,8 @@ impl Refusal {
             Self::NoHello(NoHello::Left) => HttpsRefusal::Left,
             Self::NotAllowed => HttpsRefusal::NotAllowed,
             Self::DialFailed => HttpsRefusal::DialFailed,
+            Self::Handshake(_) => HttpsRefusal::HandshakeFailed,
+            Self::TooMany => HttpsRefusal::TooMany,
         }
     }
 

@@ -63,6 +63,7 @@ impl Stage {
                 carrier,
                 guards_loopback_ports: true,
                 refusals: metrics.https_refusals,
+                termination: None,
             },
         );
         let stop = CancellationToken::new();

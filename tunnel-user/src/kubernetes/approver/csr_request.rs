@@ -13,7 +13,7 @@ use x509_parser::{
 };
 
 use crate::{
-    kubernetes::certificates::kind::{AGENT, CertificateKind, RELAY, SERVER},
+    kubernetes::certificates::kind::{AGENT, CertificateKind, PROXY, RELAY, SERVER},
     pki::AlternativeNames,
 };
 
@@ -30,6 +30,14 @@ const LONGEST_NAME: usize = 512;
 const MOST_USAGES: usize = 8;
 /// The one group that matters.
 const NODES: &str = "system:nodes";
+
+/// What is approved or denied; requests of other kinds are other approvers' business.
+pub(super) type Kinds = &'static [&'static CertificateKind];
+
+/// Where servers ask kubelets nothing themselves.
+pub(super) const WITHOUT_PROXIES: Kinds = &[&SERVER, &AGENT, &RELAY];
+/// Where they do (`--https-terminate`).
+pub(super) const ALL_KINDS: Kinds = &[&SERVER, &AGENT, &RELAY, &PROXY];
 
 /// A request that claims the subject of a server or an agent.
 #[derive(Clone, Debug)]
@@ -78,11 +86,12 @@ pub(super) struct RequesterKey {
 const NODE_NAME_KEY: &str = "authentication.kubernetes.io/node-name";
 
 impl CsrRequest {
-    /// Reads a request; `None` where it is none of our business, or cannot be read.
-    pub(super) fn read(csr: &CertificateSigningRequest) -> Option<Self> {
+    /// Reads a request of one of these kinds; `None` where it is of none, or cannot be read.
+    pub(super) fn read(csr: &CertificateSigningRequest, ours: Kinds) -> Option<Self> {
         let spec = &csr.spec;
-        let mut of_signer = [&SERVER, &AGENT, &RELAY]
-            .into_iter()
+        let mut of_signer = ours
+            .iter()
+            .copied()
             .filter(|kind| kind.signer == spec.signer_name)
             .peekable();
         of_signer.peek()?;

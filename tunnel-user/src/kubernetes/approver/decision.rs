@@ -2,8 +2,8 @@
 //!
 //! Signer, usages, subject and names must be exactly right, *and* the requester must be the one
 //! whose certificate it is: a node, or a pod on it, for the agent of that node; the server itself
-//! for the server; a server on that machine for what other servers know it by. What may become right without another
-//! request is left pending.
+//! for the server; a server on that machine for what other servers, or kubelets, know it by. What may become right
+//! without another request is left pending.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kubernetes::{
         CertificateNames, ObjectName,
-        certificates::kind::{CertificateKind, RELAY, SERVER},
+        certificates::kind::{CertificateKind, PROXY, RELAY, SERVER},
     },
     model::{NodeName, Snapshot},
 };
@@ -93,8 +93,8 @@ pub(super) enum Denial {
     },
     #[error("{0} may not ask for the server's certificate: only the server itself may")]
     NotTheServer(String),
-    #[error("a relaying server's request names its machine, and no address")]
-    RelayAddress,
+    #[error("the request of another's client names the machine of its server, and no address")]
+    MachineAddress,
     #[error(
         "{requester} may not ask for the certificate of a server on {machine}: only servers and pods of {relays} on that machine may"
     )]
@@ -102,6 +102,14 @@ pub(super) enum Denial {
         requester: String,
         machine: NodeName,
         relays: ObjectName,
+    },
+    #[error(
+        "{requester} may not ask for the certificate by which kubelets know a server on {machine}: only a server on \
+         that machine may"
+    )]
+    NotAServer {
+        requester: String,
+        machine: NodeName,
     },
     #[error("node {node} does not have these addresses: {}", list(.addresses))]
     Addresses {
@@ -178,10 +186,10 @@ pub(super) fn decide(
             return server(names, requester, age, knowledge);
         }
         has_an_end(csr_request, knowledge.longest_life)?;
-        if *csr_request.kind == RELAY {
-            relay(names, requester, knowledge)
-        } else {
-            agent(names, requester, age, knowledge)
+        match csr_request.kind {
+            kind if *kind == RELAY => relay(names, requester, knowledge),
+            kind if *kind == PROXY => proxy(names, requester, knowledge),
+            _ => agent(names, requester, age, knowledge),
         }
     });
     match decided {
@@ -300,13 +308,7 @@ fn relay(
     requester: &Requester,
     knowledge: &Knowledge<'_>,
 ) -> Result<(), Decision> {
-    let [name] = &names.dns[..] else {
-        return Err(Denial::NotOneNode(names.dns.len()).into());
-    };
-    let machine: NodeName = name.parse().map_err(|_| Denial::NodeName(name.clone()))?;
-    if !names.ips.is_empty() {
-        return Err(Denial::RelayAddress.into());
-    }
+    let machine = one_machine(names)?;
     let own_user = knowledge.own_user.ok_or(PendingReason::OwnUser)?;
     let relays = knowledge.relays;
     let relays_user = format!("system:serviceaccount:{}:{}", relays.namespace, relays.name);
@@ -326,6 +328,40 @@ fn relay(
             relays: relays.clone(),
         }
         .into()),
+    }
+}
+
+/// A server, on the machine that it names; neither an agent nor a server that only relays. Whoever has this may do to
+/// every kubelet what `tunnel-proxy-client` may.
+fn proxy(
+    names: &ClaimedNames,
+    requester: &Requester,
+    knowledge: &Knowledge<'_>,
+) -> Result<(), Decision> {
+    let machine = one_machine(names)?;
+    let own_user = knowledge.own_user.ok_or(PendingReason::OwnUser)?;
+    let is_server = requester.username == own_user;
+    match &requester.pod_node[..] {
+        [pod_node] if is_server && pod_node == machine.as_str() => Ok(()),
+        [] if is_server => Ok(()),
+        _ => Err(Denial::NotAServer {
+            requester: requester.username.clone(),
+            machine,
+        }
+        .into()),
+    }
+}
+
+/// The machine that a server names, and nothing else.
+fn one_machine(names: &ClaimedNames) -> Result<NodeName, Decision> {
+    let [name] = &names.dns[..] else {
+        return Err(Denial::NotOneNode(names.dns.len()).into());
+    };
+    let machine = name.parse().map_err(|_| Denial::NodeName(name.clone()))?;
+    if names.ips.is_empty() {
+        Ok(machine)
+    } else {
+        Err(Denial::MachineAddress.into())
     }
 }
 

@@ -165,7 +165,7 @@ impl<'a> LeaderTerm<'a> {
         };
         let created = csr.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let csr_request = (Progress::of(csr) == Progress::Pending)
-            .then(|| CsrRequest::read(csr))
+            .then(|| CsrRequest::read(csr, self.approver.kinds()))
             .flatten();
         match (csr_request, created) {
             (Some(csr_request), Some(created)) => {

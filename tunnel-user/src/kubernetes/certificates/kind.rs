@@ -4,7 +4,7 @@
 //! requests accepts ours. What the signers demand:
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>
 
-use crate::pki::{AGENT_SUBJECT, Purpose, RELAY_SUBJECT, ServerProof, Subject};
+use crate::pki::{AGENT_SUBJECT, PROXY_SUBJECT, Purpose, RELAY_SUBJECT, ServerProof, Subject};
 
 /// What all certificates of one role have in common.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +59,17 @@ pub(in crate::kubernetes) const AGENT: CertificateKind = CertificateKind {
 pub(in crate::kubernetes) const RELAY: CertificateKind = CertificateKind {
     role: "relay",
     subject: RELAY_SUBJECT,
+    signer: AGENT.signer,
+    usages: AGENT.usages,
+    purpose: Purpose::Client,
+    exact: true,
+};
+
+/// A server's, for what it asks kubelets itself (`--https-terminate`): it names the machine, though kubelets go by the
+/// subject.
+pub(in crate::kubernetes) const PROXY: CertificateKind = CertificateKind {
+    role: "proxy",
+    subject: PROXY_SUBJECT,
     signer: AGENT.signer,
     usages: AGENT.usages,
     purpose: Purpose::Client,

@@ -1,4 +1,4 @@
-//! What the HTTP frontend answered.
+//! What was answered to requests.
 
 use http::StatusCode;
 use prometheus_client::{
@@ -13,13 +13,9 @@ use super::labels::{ByCodeAndReason, CodeClass, HttpReason};
 pub struct HttpRequests(Family<ByCodeAndReason, Counter>);
 
 impl HttpRequests {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    pub(super) fn register(registry: &mut Registry, name: &str, help: &str) -> Self {
         let requests = Self(Family::default());
-        registry.register(
-            "http_requests",
-            "Requests to the HTTP frontend, by what was answered and why",
-            requests.0.clone(),
-        );
+        registry.register(name, help, requests.0.clone());
         requests
     }
 

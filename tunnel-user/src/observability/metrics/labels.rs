@@ -125,6 +125,10 @@ label_values! {
         NotAllowed = "not_allowed",
         /// Its node could not be dialled: see the dial failures.
         DialFailed = "dial_failed",
+        /// Its TLS ends here, and it could not agree on one, or showed a certificate of another CA.
+        HandshakeFailed = "handshake_failed",
+        /// As many are here as may be whose TLS ends here.
+        TooMany = "too_many",
     }
 }
 
@@ -169,6 +173,16 @@ label_values! {
         DialFailed = "dial_failed",
         /// The target took the connection, and gave no answer that is HTTP.
         TargetFailed = "target_failed",
+        /// It shows no credential, or one that proves nobody.
+        Unauthenticated = "unauthenticated",
+        /// Its user may not do that to the node.
+        NotPermitted = "not_permitted",
+        /// The API server did not say who its user is, what that may, or where the pod is.
+        NotReviewed = "not_reviewed",
+        /// The target's certificate is not one of the node.
+        NotVerified = "not_verified",
+        /// This server has no certificate for kubelets yet.
+        NoCertificate = "no_certificate",
     }
 }
 

@@ -33,6 +33,8 @@ pub struct ServerMetrics {
     pub http_requests: HttpRequests,
     /// Those of them that are being answered.
     pub requests_under_way: RequestsUnderWay,
+    /// Requests to the HTTPS port whose TLS ends here.
+    pub https_requests: HttpRequests,
     /// Accepted connections that the kernel programs know nothing of; they are closed.
     pub without_original_destination: Counter,
     /// Connects by which the server proved to itself that what it captures arrives.
@@ -73,7 +75,16 @@ impl ServerMetrics {
             carried: Carried::register(registry),
             dials: Dials::register(registry),
             relay: RelayMetrics::register(registry),
-            http_requests: HttpRequests::register(registry),
+            http_requests: HttpRequests::register(
+                registry,
+                "http_requests",
+                "Requests to the HTTP frontend, by what was answered and why",
+            ),
+            https_requests: HttpRequests::register(
+                registry,
+                "https_requests",
+                "Requests to the HTTPS port whose TLS ends here, by what was answered and why",
+            ),
             requests_under_way: RequestsUnderWay::default(),
             without_original_destination: Counter::default(),
             arrival_probes: Counter::default(),

@@ -97,6 +97,9 @@ fn a_server_shows_exactly_this() {
     metrics
         .http_requests
         .count(::http::StatusCode::BAD_GATEWAY, HttpReason::DialFailed);
+    metrics
+        .https_requests
+        .count(::http::StatusCode::FORBIDDEN, HttpReason::NotPermitted);
     metrics.without_original_destination.inc();
     metrics.https_refusals.count(HttpsRefusal::UnknownName);
     let expires = OffsetDateTime::from_unix_timestamp(1_900_000_000).unwrap();

@@ -12,6 +12,7 @@
 
 mod cluster_status;
 mod relay;
+mod termination;
 
 use std::{future::Future, sync::Arc};
 
@@ -80,8 +81,9 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
     let members = member.members(certificate.validities()).await?;
     let server_count = members.count;
     let (relay, relays) = member.relay(members.others)?;
-    let approvals = member.approvals(snapshots.clone(), names, leading.clone());
+    let approvals = member.approvals(snapshots.clone(), names.clone(), leading.clone());
     let (tls, validities) = (certificate.configs(), certificate.validities());
+    let termination = member.termination(&tls, names)?;
     member.keep_certificate(certificate);
     let (mut followed, mut awaited) = (health.clone(), validities.clone());
     let known = async move { wait_for(&mut followed, |health| health.ready().is_ok()).await };
@@ -95,6 +97,18 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         approvals,
         published,
     };
+    let mut certificates = vec![
+        HeldCertificate {
+            name: "server",
+            subject: SERVER_SUBJECT.to_string(),
+            validity: validities,
+        },
+        relays,
+    ];
+    let termination = termination.map(|(access, held)| {
+        certificates.push(held);
+        access
+    });
     Ok(Platform {
         snapshots,
         services,
@@ -102,14 +116,8 @@ pub(super) async fn platform(context: PlatformContext<'_>) -> anyhow::Result<Pla
         known: known.boxed().shared(),
         certified: certified.boxed().shared(),
         tls,
-        certificates: vec![
-            HeldCertificate {
-                name: "server",
-                subject: SERVER_SUBJECT.to_string(),
-                validity: validities,
-            },
-            relays,
-        ],
+        certificates,
+        termination,
         authority: None,
         server_count,
         relay: Some(relay),
@@ -348,6 +356,7 @@ impl Member<'_> {
             names,
             agents: self.settings.agent_service_account.clone(),
             relays: self.settings.relay_service_account.clone(),
+            for_kubelets: self.context.args.termination.https_terminate,
             longest_life: self.context.args.agent_certificate_ttl,
             leading,
             counts: counts.clone(),

@@ -48,6 +48,7 @@ pub(super) async fn platform(context: &PlatformContext<'_>) -> anyhow::Result<Pl
         // Each standalone server stands for itself.
         server_count: watch::channel(1).1,
         relay: None,
+        termination: None,
         proof: AgentProof::Enrolment,
         unary: enrolment(args, &state, addresses.subscribe(), snapshots.clone()),
         snapshots,

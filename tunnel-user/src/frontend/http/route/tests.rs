@@ -28,11 +28,21 @@ fn snapshot() -> Snapshot {
 }
 
 fn find(authority: &str, proxy_host: &str, proxy_dest: &str) -> Result<Route, Refusal> {
+    find_at(Entry::Http, authority, proxy_host, proxy_dest)
+}
+
+fn find_at(
+    entry: Entry,
+    authority: &str,
+    proxy_host: &str,
+    proxy_dest: &str,
+) -> Result<Route, Refusal> {
     let said = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let asked = Asked {
         authority: said(authority),
         proxy_host: said(proxy_host),
         proxy_dest: said(proxy_dest),
+        entry,
     };
     Route::find(asked, &snapshot())
 }

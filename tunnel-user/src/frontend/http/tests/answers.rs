@@ -1,6 +1,7 @@
 //! What a client hears where its target says nothing.
 
-use super::stage::{Stage, patiently};
+use super::stage::Stage;
+use crate::frontend::testing::patiently;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_is_a_status_that_names_node_and_cause() {

@@ -1,11 +1,10 @@
-//! A frontend of a server with one agent, and the two ends that speak to it byte by byte.
+//! A frontend of a server with one agent, and a target.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
     time::{sleep, timeout},
@@ -15,20 +14,16 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     frontend::{
         OwnAddresses, Stops,
-        http::{AllowedSources, HttpFrontend, HttpOptions},
+        http::{AllowedSources, HttpFrontend, HttpOptions, ProxyOptions},
+        testing::{Wire, patiently},
     },
     model::{Snapshot, TunnelPort},
     observability::metrics::ServerMetrics,
     tunnel::{
         Dialer, Settings,
-        testing::{PATIENCE, TestAgent, TestServer, enrolled},
+        testing::{TestAgent, TestServer, enrolled},
     },
 };
-
-pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> T {
-    let done = timeout(PATIENCE, future).await;
-    done.expect("it took too long")
-}
 
 /// `edge-1` has 127.0.0.1 and an agent, `edge-2` has none; HTTP is open on one port, at which a target listens, and on
 /// port 9, where nobody does.
@@ -41,16 +36,6 @@ pub(super) struct Stage {
     running: Option<AbortOnDropHandle<()>>,
     _server: TestServer,
     _agent: TestAgent,
-}
-
-/// One end that speaks HTTP as it is written.
-pub(super) struct Wire(pub(super) TcpStream);
-
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) code: u16,
-    pub(super) head: String,
-    pub(super) body: String,
 }
 
 impl Stage {
@@ -84,12 +69,14 @@ impl Stage {
                 networks: watch::Sender::default().subscribe(),
                 own_addresses: OwnAddresses(watch::Sender::default().subscribe()),
             },
-            guards_loopback_ports: true,
-            dialer: Dialer::new(server.dialling(snapshots.clone(), metrics.dials)),
-            snapshots,
-            connections: metrics.connections,
-            requests: metrics.http_requests,
-            under_way: metrics.requests_under_way,
+            proxy: ProxyOptions {
+                guards_loopback_ports: true,
+                dialer: Dialer::new(server.dialling(snapshots.clone(), metrics.dials)),
+                snapshots,
+                connections: metrics.connections,
+                requests: metrics.http_requests,
+                under_way: metrics.requests_under_way,
+            },
         };
         let [accepting, abort] = [CancellationToken::new(), CancellationToken::new()];
         let frontend = HttpFrontend::new(listener, options).unwrap();
@@ -174,80 +161,5 @@ impl Stage {
 
     pub(super) async fn ended(&mut self) {
         patiently(self.running.take().unwrap()).await.unwrap();
-    }
-}
-
-impl Wire {
-    pub(super) async fn say(&mut self, text: &str) {
-        patiently(self.0.write_all(text.as_bytes())).await.unwrap();
-    }
-
-    pub(super) async fn get(&mut self, host: &str) {
-        self.say(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
-            .await;
-    }
-
-    /// All that comes up to that, and not a byte more.
-    pub(super) async fn until(&mut self, end: &str) -> String {
-        let mut heard = Vec::new();
-        while !heard.ends_with(end.as_bytes()) {
-            let read = patiently(self.0.read_u8()).await;
-            let so_far = String::from_utf8_lossy(&heard).into_owned();
-            heard.push(read.unwrap_or_else(|error| panic!("{error} after {so_far:?}")));
-        }
-        String::from_utf8(heard).unwrap()
-    }
-
-    pub(super) async fn head(&mut self) -> String {
-        self.until("\r\n\r\n").await
-    }
-
-    /// An answer whose head says how long it is.
-    pub(super) async fn answer(&mut self) -> Answer {
-        let head = self.head().await;
-        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut answer = Answer {
-            code,
-            head,
-            body: String::new(),
-        };
-        let length = answer.header("content-length").expect("a length");
-        let mut body = vec![0; length.parse().unwrap()];
-        patiently(self.0.read_exact(&mut body)).await.unwrap();
-        answer.body = String::from_utf8(body).unwrap();
-        answer
-    }
-
-    /// A `Status`: its code, and its message.
-    pub(super) async fn status(&mut self) -> (u16, String) {
-        let answer = self.answer().await;
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-        assert_eq!(status["kind"], "Status");
-        assert_eq!(status["code"], answer.code);
-        (answer.code, status["message"].as_str().unwrap().to_owned())
-    }
-
-    /// What comes until the end, be that in order or not.
-    pub(super) async fn rest_or_reset(&mut self) -> String {
-        let mut rest = Vec::new();
-        let _ = patiently(self.0.read_to_end(&mut rest)).await;
-        String::from_utf8(rest).unwrap()
-    }
-
-    pub(super) async fn rest(&mut self) -> String {
-        let mut rest = String::new();
-        patiently(self.0.read_to_string(&mut rest)).await.unwrap();
-        rest
-    }
-}
-
-impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines();
-        lines.find_map(|line| {
-            let (one, value) = line.split_once(": ")?;
-            one.eq_ignore_ascii_case(name).then_some(value)
-        })
     }
 }

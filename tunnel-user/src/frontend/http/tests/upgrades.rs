@@ -2,7 +2,8 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::stage::{Stage, Wire, patiently};
+use super::stage::Stage;
+use crate::frontend::testing::{Wire, patiently};
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: HOST\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
 const GRANT: &str =

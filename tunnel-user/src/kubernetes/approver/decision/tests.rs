@@ -11,11 +11,14 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, SanType,
 };
 
+mod proxy;
 mod relay;
 
 use super::*;
 use crate::{
-    kubernetes::{certificates::kind::AGENT, certificates::request::Request},
+    kubernetes::{
+        approver::csr_request::ALL_KINDS, certificates::kind::AGENT, certificates::request::Request,
+    },
     model::{Node, PortSet},
     pki::{AGENT_SUBJECT, new_key},
 };
@@ -129,7 +132,7 @@ impl Forge {
     }
 
     fn csr_request(&self) -> Option<CsrRequest> {
-        CsrRequest::read(&self.csr(self.pem()))
+        CsrRequest::read(&self.csr(self.pem()), ALL_KINDS)
     }
 
     fn decided(&self, age: Duration) -> Decision {
@@ -233,7 +236,7 @@ fn what_servers_and_agents_ask_for_is_approved() {
         let mut csr = request.to_csr(request.name()).unwrap();
         csr.spec.username = Some(asks.username.to_owned());
         csr.spec.groups = Some(asks.groups.iter().map(ToString::to_string).collect());
-        let csr_request = CsrRequest::read(&csr).unwrap();
+        let csr_request = CsrRequest::read(&csr, ALL_KINDS).unwrap();
         let decided = known(|knowledge| decide(&csr_request, OLD, knowledge));
         assert_eq!(decided, Decision::Approve);
     }
@@ -450,10 +453,6 @@ fn what_is_not_ours_is_not_touched() {
         (DnType::CommonName, "system:node:edge-1"),
         (DnType::OrganizationName, "system:nodes"),
     ];
-    let proxy = [
-        (DnType::CommonName, "tunnel-proxy-client"),
-        (DnType::OrganizationName, "openyurt:yurttunnel"),
-    ];
     for forge in [
         Forge {
             signer: "example.com/signer",
@@ -473,7 +472,6 @@ fn what_is_not_ours_is_not_touched() {
             ..Forge::server()
         },
         Forge::server().with(|f| f.params.distinguished_name = subject(&kubelet)),
-        Forge::agent().with(|f| f.params.distinguished_name = subject(&proxy)),
         Forge::agent().with(|f| f.params.distinguished_name = subject(&[])),
     ] {
         assert!(
@@ -488,7 +486,7 @@ fn what_is_not_ours_is_not_touched() {
 fn what_cannot_be_read_in_one_way_only_is_not_touched() {
     let forge = Forge::agent();
     let pem = forge.pem();
-    assert!(CsrRequest::read(&forge.csr(format!("\n{pem}\n"))).is_some());
+    assert!(CsrRequest::read(&forge.csr(format!("\n{pem}\n")), ALL_KINDS).is_some());
     let other = Forge::server().pem();
     let label = |label| pem.replace("CERTIFICATE REQUEST", label);
     let der = pem::parse(&pem).unwrap().into_contents();
@@ -508,7 +506,7 @@ fn what_cannot_be_read_in_one_way_only_is_not_touched() {
         pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", &der[..der.len() / 2])),
     ] {
         assert!(
-            CsrRequest::read(&forge.csr(text.clone())).is_none(),
+            CsrRequest::read(&forge.csr(text.clone()), ALL_KINDS).is_none(),
             "{text}"
         );
     }

@@ -13,18 +13,28 @@ use crate::{
         certificates::follow_expiry,
         server::platform::{HeldCertificate, Platform, RelayAccess},
     },
+    certificates::{Issuer, PublishedCertificate},
     kubernetes::{
         CertificateNames, CertificateOptions, Members, Membership, MembershipOptions,
         RelayCertificate,
     },
     model::ServerAddr,
-    pki::{AgentProof, RELAY_SUBJECT, server_config_without_certificate},
+    pki::{AgentProof, RELAY_SUBJECT, Subject, server_config_without_certificate},
     redirect::addresses::Surroundings,
     tunnel::RelayServer,
     wait::wait_for,
 };
 
-/// Nothing but its end takes a relay's certificate back: see SECURITY.md, "Revoke".
+/// A certificate by which others know this server as their client, in the words of status, metrics and log.
+pub(super) struct OwnClient {
+    pub(super) name: &'static str,
+    pub(super) subject: Subject,
+    pub(super) watching: &'static str,
+    pub(super) keeping: &'static str,
+    pub(super) lacking: &'static str,
+}
+
+/// Nothing but its end takes such a certificate back: see SECURITY.md, "Revoke".
 const LIFE: Duration = Duration::from_hours(7 * 24);
 
 impl Member<'_> {
@@ -71,6 +81,7 @@ impl Member<'_> {
             authority: None,
             server_count: members.count,
             relay: Some(relay),
+            termination: None,
             proof: AgentProof::ClusterSubject,
             unary: Arc::new(|_| Box::pin(async { no_enrolment() })),
             // It may not write Events; its log has it.
@@ -94,38 +105,62 @@ impl Member<'_> {
         &mut self,
         servers: watch::Receiver<Vec<RelayServer>>,
     ) -> anyhow::Result<(RelayAccess, HeldCertificate)> {
+        let certificate = RelayCertificate::new(self.machine.clone(), self.own_client_options())
+            .context("cannot keep the relay's certificate in --cert-dir")?;
+        let tls = certificate.configs();
+        let held = self.keep_own_client(
+            &OwnClient {
+                name: "relay",
+                subject: RELAY_SUBJECT,
+                watching: "watching the relay's certificate",
+                keeping: "keeping the relay's certificate",
+                lacking: "no certificate yet by which other servers know this one",
+            },
+            certificate,
+        );
+        Ok((RelayAccess { servers, tls }, held))
+    }
+
+    /// What a certificate is asked for with by which others know this server as their client: it names the machine.
+    pub(super) fn own_client_options(&self) -> CertificateOptions {
         let (args, cluster) = (self.context.args, &self.settings.cluster);
         let names = CertificateNames::of_node(&self.machine, []);
-        let options = CertificateOptions {
+        CertificateOptions {
             client: self.client(),
             cas: self.access.cas.clone(),
             cert_dir: cluster.cert_dir(&args.state_dir),
             names: watch::channel(Some(names)).1,
             life: Some(args.agent_certificate_ttl.min(LIFE)),
-        };
-        let certificate = RelayCertificate::new(self.machine.clone(), options)
-            .context("cannot keep the relay's certificate in --cert-dir")?;
-        let (tls, validities) = (certificate.configs(), certificate.validities());
-        let metric = self.context.metrics.certificates.clone();
-        let expiry = validities.clone();
-        self.run("watching the relay's certificate", |end| {
-            follow_expiry("relay", expiry, metric, end)
-        });
-        let trouble = |reason| {
-            tracing::info!(
-                reason,
-                "no certificate yet by which other servers know this one"
-            );
-        };
-        self.run_in_service("keeping the relay's certificate", |end| {
-            certificate.run(trouble, end)
-        });
-        let held = HeldCertificate {
-            name: "relay",
-            subject: RELAY_SUBJECT.to_string(),
-            validity: validities,
-        };
-        Ok((RelayAccess { servers, tls }, held))
+        }
+    }
+
+    /// Keeps such a certificate.
+    pub(super) fn keep_own_client<I, C>(
+        &mut self,
+        what: &OwnClient,
+        certificate: PublishedCertificate<I, C>,
+    ) -> HeldCertificate
+    where
+        I: Issuer + 'static,
+        C: Send + Sync + 'static,
+    {
+        let OwnClient {
+            name,
+            subject,
+            watching,
+            keeping,
+            lacking,
+        } = *what;
+        let validity = certificate.validities();
+        let (expiry, metric) = (validity.clone(), self.context.metrics.certificates.clone());
+        self.run(watching, |end| follow_expiry(name, expiry, metric, end));
+        let trouble = move |reason| tracing::info!(reason, "{lacking}");
+        self.run_in_service(keeping, |end| certificate.run(trouble, end));
+        HeldCertificate {
+            name,
+            subject: subject.to_string(),
+            validity,
+        }
     }
 
     /// The servers that take agents, as seen by one that does not.

@@ -67,7 +67,10 @@ fn it_names_one_machine_and_ends() {
             vec![dns("worker-1"), dns("worker-2")],
             Denial::NotOneNode(2),
         ),
-        (vec![dns("worker-1"), ip("10.0.0.7")], Denial::RelayAddress),
+        (
+            vec![dns("worker-1"), ip("10.0.0.7")],
+            Denial::MachineAddress,
+        ),
     ] {
         let forged = Forge::relay().names(names);
         assert_eq!(forged.end(), Decision::Deny(denial));
