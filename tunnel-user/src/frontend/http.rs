@@ -7,7 +7,7 @@
 //! Nothing is kept of a message: bytes go on as they come, both ways. Whoever may not use the port, or asks for what
 //! is not open to HTTP, gets no connection to a node.
 //!
-//! The same proxy answers clients of the HTTPS port whose TLS ends here ([`ReverseProxy`]): their [`entrance`] is
+//! The same proxy answers clients of the HTTPS port whose TLS ends here (`ReverseProxy`): their `entrance` is
 //! another, and TLS is spoken with targets too.
 //!
 //! A connection that is waited for holds a task and what it has sent of a head. A request under way holds at most a

@@ -8,7 +8,11 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    request::Parts,
+};
 
 use super::{
     access::{Access, Review, Wanted, pod_in},
@@ -27,6 +31,8 @@ use crate::{
 const IMPERSONATE: &str = "impersonate-";
 /// Before those by which a proxy says for whom it speaks.
 const REMOTE: &str = "x-remote-";
+/// Before a bearer token among the protocols that a WebSocket asks for: the API server takes one there.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Who its clients are, and what they may do.
 pub(super) struct Users {
@@ -129,6 +135,25 @@ pub(super) fn strip_identity(headers: &mut HeaderMap) {
     for name in names {
         headers.remove(name);
     }
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    if protocols.iter().any(has_token) {
+        let left = protocols.iter().filter_map(|value| value.to_str().ok());
+        let left = left.flat_map(|value| value.split(',')).map(str::trim);
+        let left: Vec<_> = left
+            .filter(|protocol| !protocol.starts_with(TOKEN_PROTOCOL))
+            .collect();
+        let left = HeaderValue::from_str(&left.join(", "));
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        // Of values that were valid.
+        if let Some(left) = left.ok().filter(|left| !left.is_empty()) {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, left);
+        }
+    }
+}
+
+fn has_token(protocols: &HeaderValue) -> bool {
+    let value = String::from_utf8_lossy(protocols.as_bytes());
+    value.contains(TOKEN_PROTOCOL)
 }
 
 #[cfg(test)]
@@ -152,7 +177,13 @@ mod tests {
         }
         let refused = refuse_impersonation(&headers);
         assert_eq!(refused, Err(Refusal::Impersonation));
+        let protocols = SEC_WEBSOCKET_PROTOCOL;
+        let token = "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.abc";
+        headers.append(&protocols, token.parse().unwrap());
+        headers.append(&protocols, "v5.channel.k8s.io".parse().unwrap());
         strip_identity(&mut headers);
+        let asked = headers.remove(&protocols).unwrap();
+        assert_eq!(asked, "v4.channel.k8s.io, v5.channel.k8s.io");
         let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["accept"]);
         assert_eq!(refuse_impersonation(&headers), Ok(()));

@@ -25,6 +25,7 @@ fn snapshot() -> Snapshot {
     Snapshot::new(nodes, all)
         .with_loopback_ports(ports(&[10266]))
         .with_http_ports(ports(&[9100, 10255, 10266]))
+        .with_https_ports(ports(&[9443]))
 }
 
 fn find(authority: &str, proxy_host: &str, proxy_dest: &str) -> Result<Route, Refusal> {
@@ -191,4 +192,70 @@ fn ports_on_the_loopback_are_for_who_may_use_them() {
         403
     );
     assert!(other.allow_loopback(false).is_ok());
+}
+
+#[test]
+fn where_tls_ends_no_port_and_the_entrys_own_mean_the_kubelet_and_only_https_is_open() {
+    let find =
+        |host, proxy_host, proxy_dest| find_at(Entry::Https(10263), host, proxy_host, proxy_dest);
+    for (host, proxy_host, proxy_dest, dst) in [
+        ("edge-1", "", "", "10.78.0.11:10250"),
+        ("edge-1:10250", "", "", "10.78.0.11:10250"),
+        ("edge-1:10263", "", "", "10.78.0.11:10250"),
+        ("10.78.0.12:9443", "", "", "10.78.0.12:9443"),
+        ("tunnel.svc:10263", "edge-2", "", "10.78.0.12:10250"),
+        ("tunnel.svc", "", "edge-2:9443", "10.78.0.12:9443"),
+    ] {
+        let route = find(host, proxy_host, proxy_dest).unwrap();
+        assert_eq!(route.dst.to_string(), dst, "{host}");
+        assert_eq!(route.is_kubelet, dst.ends_with(":10250"), "{host}");
+    }
+    for (host, code) in [
+        ("edge-1:9100", 403),
+        ("edge-1:10255", 403),
+        ("edge-1:443", 403),
+        ("edge-9", 404),
+        ("10.78.0.99", 409),
+    ] {
+        assert_eq!(
+            find(host, "", "").unwrap_err().code().as_u16(),
+            code,
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_is_meant_only_where_no_header_and_no_other_port_says_where() {
+    let may = |entry, authority, proxy_host, proxy_dest| {
+        let asked = Asked {
+            authority,
+            proxy_host,
+            proxy_dest,
+            entry,
+        };
+        asked.may_mean_a_pod()
+    };
+    let https = Entry::Https(10263);
+    for host in [
+        None,
+        Some("tunnel.svc"),
+        Some("tunnel.svc:10263"),
+        Some("10.77.0.1:10250"),
+        Some("[fd00::1]"),
+        Some("[fd00::1]:10263"),
+    ] {
+        assert!(may(https, host, None, None), "{host:?}");
+        assert!(!may(https, host, Some("edge-1"), None), "{host:?}");
+        assert!(!may(https, host, None, Some("edge-1:9443")), "{host:?}");
+        assert!(!may(Entry::Http, host, None, None), "{host:?}");
+    }
+    for host in [
+        "tunnel.svc:9443",
+        "tunnel.svc:",
+        "[fd00::1]:9443",
+        "fd00::1",
+    ] {
+        assert!(!may(https, Some(host), None, None), "{host}");
+    }
 }
