@@ -105,7 +105,7 @@ impl fmt::Display for LogFilter {
 }
 
 /// The target of the lines that say who did what.
-pub const AUDIT: &str = "tunnel_user::audit";
+pub const AUDIT: &str = "culvert::audit";
 
 /// The targets of lines that nobody gets unless each is asked for, those of the kernel programs; and of those of which
 /// none may be missing.
@@ -176,13 +176,19 @@ mod tests {
                 info!(peer = n, "refused a certificate");
                 warn!(node = %format_args!("edge-{}", n % 2), "refused an agent");
                 info!(target: LOG_TARGET, "connect");
+                info!(target: AUDIT, node = "edge-0", "somebody's doing");
             }
         };
         let lines = lines(LogFormat::Text, log);
         let of = |message: &str| lines.iter().filter(|line| line.contains(message)).count();
         assert_eq!(of("refused a certificate"), 10);
-        assert_eq!((of("node=edge-0"), of("node=edge-1")), (10, 10));
+        let agents = |node: &str| {
+            let is_of = |line: &&String| line.contains("an agent") && line.contains(node);
+            lines.iter().filter(is_of).count()
+        };
+        assert_eq!((agents("node=edge-0"), agents("node=edge-1")), (10, 10));
         assert_eq!(of("connect"), 1000, "asked for by a flag of its own");
+        assert_eq!(of("culvert::audit"), 1000, "none may be missing");
     }
 
     #[test]

@@ -73,11 +73,7 @@ pub fn server_config(
     credential: &Credential,
     client_cas: &[CertificateDer<'static>],
 ) -> Result<ServerConfig, TlsError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(client_cas)?.into(), provider())
-            .allow_unauthenticated()
-            .build()?;
-    server_config_with(credential, verifier)
+    server_config_with(credential, with_or_without_certificate(client_cas)?)
 }
 
 /// The same for a cluster, where nobody enrols: without a certificate the handshake fails.
@@ -110,17 +106,22 @@ pub fn terminating_server_config(
     agents: &ServerConfig,
     client_cas: &[CertificateDer<'static>],
 ) -> Result<ServerConfig, TlsError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(client_cas)?.into(), provider())
-            .allow_unauthenticated()
-            .build()?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(with_or_without_certificate(client_cas)?)
         .with_cert_resolver(Arc::clone(&agents.cert_resolver));
     config.alpn_protocols = vec![ALPN_HTTP_1.to_vec()];
     without_resumption(&mut config);
     Ok(config)
+}
+
+/// Lets in who has a certificate of one of the CAs, and who has none.
+fn with_or_without_certificate(
+    client_cas: &[CertificateDer<'static>],
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = roots(client_cas)?.into();
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    Ok(verifier.allow_unauthenticated().build()?)
 }
 
 /// A resumed session would skip the check of the certificate's end.

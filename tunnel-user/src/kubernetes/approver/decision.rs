@@ -301,54 +301,62 @@ fn server(
     }
 }
 
-/// A server, or one that does nothing but relay, on the machine that it names: the API server vouches for where a pod
-/// is. A server's own identity could approve any request, so without a pod it is taken at its word.
+/// A server, or one that does nothing but relay.
 fn relay(
     names: &ClaimedNames,
     requester: &Requester,
     knowledge: &Knowledge<'_>,
 ) -> Result<(), Decision> {
-    let machine = one_machine(names)?;
-    let own_user = knowledge.own_user.ok_or(PendingReason::OwnUser)?;
     let relays = knowledge.relays;
-    let relays_user = format!("system:serviceaccount:{}:{}", relays.namespace, relays.name);
-    let username = &requester.username;
-    let is_server = *username == own_user;
-    match &requester.pod_node[..] {
-        [pod_node] if pod_node == machine.as_str() && (is_server || *username == relays_user) => {
-            Ok(())
-        }
-        [] if is_server => Ok(()),
-        [] if *username == relays_user => {
-            Err(PendingReason::PodWithoutNode(username.clone()).into())
-        }
-        _ => Err(Denial::NotARelay {
-            requester: username.clone(),
-            machine,
-            relays: relays.clone(),
-        }
-        .into()),
-    }
+    on_its_machine(
+        names,
+        requester,
+        knowledge,
+        Some(relays),
+        |requester, machine| {
+            let relays = relays.clone();
+            Denial::NotARelay {
+                requester,
+                machine,
+                relays,
+            }
+        },
+    )
 }
 
-/// A server, on the machine that it names; neither an agent nor a server that only relays. Whoever has this may do to
-/// every kubelet what `tunnel-proxy-client` may.
+/// A server; neither an agent nor one that only relays. Whoever has this may do to every kubelet what
+/// `tunnel-proxy-client` may.
 fn proxy(
     names: &ClaimedNames,
     requester: &Requester,
     knowledge: &Knowledge<'_>,
 ) -> Result<(), Decision> {
+    on_its_machine(names, requester, knowledge, None, |requester, machine| {
+        Denial::NotAServer { requester, machine }
+    })
+}
+
+/// A server, or a pod of `others`, on the machine that it names: the API server vouches for where a pod is. A server's
+/// own identity could approve any request, so without a pod it is taken at its word.
+fn on_its_machine(
+    names: &ClaimedNames,
+    requester: &Requester,
+    knowledge: &Knowledge<'_>,
+    others: Option<&ObjectName>,
+    denial: impl FnOnce(String, NodeName) -> Denial,
+) -> Result<(), Decision> {
     let machine = one_machine(names)?;
     let own_user = knowledge.own_user.ok_or(PendingReason::OwnUser)?;
-    let is_server = requester.username == own_user;
+    let username = &requester.username;
+    let is_server = *username == own_user;
+    let is_other = others.is_some_and(|others| {
+        *username == format!("system:serviceaccount:{}:{}", others.namespace, others.name)
+    });
     match &requester.pod_node[..] {
-        [pod_node] if is_server && pod_node == machine.as_str() => Ok(()),
+        [pod_node] if pod_node == machine.as_str() && (is_server || is_other) => Ok(()),
         [] if is_server => Ok(()),
-        _ => Err(Denial::NotAServer {
-            requester: requester.username.clone(),
-            machine,
-        }
-        .into()),
+        [] if is_other => Err(PendingReason::PodWithoutNode(username.clone()).into()),
+        _ => Err(denial(username.clone(), machine).into()),
     }
 }
 
