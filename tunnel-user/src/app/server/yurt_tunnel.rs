@@ -5,11 +5,7 @@
 
 use std::{io, time::Duration};
 
-use tokio::{
-    sync::watch,
-    task::block_in_place,
-    time::{Instant, interval_at},
-};
+use tokio::{sync::watch, task::block_in_place, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,8 +14,10 @@ use crate::{
     yurt_tunnel::{self, Leftover},
 };
 
-/// Yurt-Tunnel's server looks after its rules once a minute.
+/// While there are some: Yurt-Tunnel's server looks after them once a minute.
 const LOOK: Duration = Duration::from_secs(30);
+/// While there are none: in a big cluster the table that they would be in has a hundred thousand rules of others.
+const SELDOM: Duration = Duration::from_mins(10);
 
 /// The rules, as they were last seen.
 pub(super) struct YurtTunnelRules {
@@ -62,10 +60,11 @@ impl YurtTunnelRules {
 
     /// Follows them until `end`.
     pub(super) async fn follow(self, end: CancellationToken) {
-        let mut look = interval_at(Instant::now() + LOOK, LOOK);
         loop {
+            let is_clean = self.found_tx.borrow().is_empty();
+            let pause = if is_clean { SELDOM } else { LOOK };
             tokio::select! {
-                _ = look.tick() => self.take(block_in_place(yurt_tunnel::find)),
+                () = sleep(pause) => self.take(block_in_place(yurt_tunnel::find)),
                 () = end.cancelled() => return,
             }
         }

@@ -187,6 +187,10 @@ fn each_flag_of_the_server_has_its_meaning() {
     assert_eq!(kubernetes.cert_ips.len(), 2);
     assert_eq!(args.state_dir.to_str(), Some("/certs/culvert"));
     assert!(!args.redirect && !kubernetes.publish_names);
+    for verbosity in ["-v 4", "-v=4", "-v5", "--v=10", "--v 6"] {
+        let level = server(verbosity, &[]).0.log.log_level;
+        assert_eq!(level.to_string(), "debug", "{verbosity}");
+    }
     assert_eq!(args.log.log_level.to_string(), "debug");
     assert_eq!(ignored, "");
 }
