@@ -71,6 +71,7 @@ fn nothing_is_pulled_from_localhost_and_the_profile_of_the_runtime_holds() {
     for (directory, names) in [
         ("base", &["culvert-server", "culvert-agent"][..]),
         ("remove", &["culvert-remove"]),
+        ("migrate", &["culvert-migrate"]),
     ] {
         let objects = taken(directory);
         for name in names {
@@ -335,5 +336,57 @@ fn cloud_workers_get_a_server_that_takes_no_agents_and_the_control_plane_its_own
     assert_eq!(
         pod(&workers, "culvert-server")["volumes"],
         pod(&workers, "culvert-relay")["volumes"]
+    );
+}
+
+/// A variable of a container.
+fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+    let variables = container["env"].as_array().unwrap();
+    let variable = variables.iter().find(|one| one["name"] == name)?;
+    variable["value"].as_str()
+}
+
+#[test]
+fn beside_yurt_tunnel_nothing_of_its_own_is_touched_and_nodes_move_by_a_label() {
+    let beside = taken("overlays/beside-yurt-tunnel");
+    let names = names(&beside);
+    for theirs in [
+        "Service/x-tunnel-server-svc",
+        "Service/x-tunnel-server-internal-svc",
+        "ConfigMap/yurt-tunnel-nodes",
+    ] {
+        assert!(!names.contains(&theirs.to_owned()), "{names:?}");
+    }
+    let server = container(&beside, "culvert-server");
+    for (name, value) in [
+        ("CULVERT_AGENT_PORT", "10282"),
+        ("CULVERT_GATE_POLICY", "bypass"),
+        ("CULVERT_OFFLINE_NODES", "bypass"),
+        ("CULVERT_STARTUP_GRACE", "0s"),
+        ("CULVERT_APPROVE_CERTIFICATES", "false"),
+        ("CULVERT_PUBLISH_NAMES", "false"),
+    ] {
+        assert_eq!(variable(server, name), Some(value), "{name}");
+    }
+    let agent = pod(&beside, "culvert-agent");
+    assert_eq!(agent["nodeSelector"]["culvert.dev/moved"], "true");
+    let after = taken("overlays/after-yurt-tunnel");
+    let service = |name: &str| {
+        let mut objects = after.iter();
+        let service =
+            objects.find(|one| one["kind"] == "Service" && one["metadata"]["name"] == name);
+        let port = &service.unwrap()["spec"]["ports"][0];
+        (port["nodePort"].clone(), port["targetPort"].clone())
+    };
+    let moving = service("culvert-moving-svc");
+    assert_eq!(moving, (31009.into(), 10262.into()));
+    assert_eq!(service("x-tunnel-server-svc"), (31008.into(), 10262.into()));
+    assert_eq!(
+        pod(&after, "culvert-agent")["nodeSelector"]["culvert.dev/moved"],
+        Value::Null
+    );
+    assert_eq!(
+        variable(container(&after, "culvert-server"), "CULVERT_AGENT_PORT"),
+        None
     );
 }
