@@ -1,4 +1,4 @@
-//! HTTPS that ends at the server, as the overlay installs it: a user of the cluster gets of a real kubelet what RBAC
+//! HTTPS that ends at the server, with the rights of the overlay and its flag: a user of the cluster gets of a real kubelet what RBAC
 //! says, by a token or a certificate, and nothing by what looks like either.
 
 use std::time::Duration;
@@ -310,6 +310,7 @@ fn nobody_else_is_given_the_certificate_for_kubelets(cluster: &Cluster) {
     ];
     for (name, who) in &askers {
         let request = Request::agent_of(name, "control-plane", &[]).named("tunnel-proxy-client");
+        let request = request.of(&["culvert:proxy"]);
         requests.ask(who, &request).unwrap();
     }
     wait_until("both are denied", PATIENCE, || {

@@ -41,7 +41,7 @@ pub use dialer::{Dialer, DialerOptions, DialledBy};
 pub use first_bytes::FirstBytes;
 pub use memory::{Memory, Overflow};
 pub use places::Client;
-pub(crate) use places::Places;
+pub(crate) use places::{NoPlace, Places};
 pub use registration::Refusal;
 pub use relay::{Relay, RelayCallers, RelayOptions, RelayServer, RelayedConnection};
 pub use route::Destination;

@@ -30,10 +30,11 @@ pub const RELAY_SUBJECT: Subject = Subject {
     organization: "openyurt:yurttunnel",
 };
 
-/// The subject by which kubelets know a server that speaks with them itself: Yurt-Tunnel's.
+/// The subject by which kubelets know a server that speaks with them itself. Its common name is that of Yurt-Tunnel's,
+/// but what it may do hangs on the organisation: approvers made for Yurt-Tunnel have given the other one to anybody.
 pub const PROXY_SUBJECT: Subject = Subject {
     common_name: "tunnel-proxy-client",
-    organization: "openyurt:yurttunnel",
+    organization: "culvert:proxy",
 };
 
 /// The alternative names of a certificate or a request, each as often as it stands there.

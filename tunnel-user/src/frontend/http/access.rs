@@ -31,18 +31,18 @@ use self::{cache::Cache, credential::bearer};
 use super::{refusal::Refusal, visit::Visit};
 use crate::{
     model::{NodeAccess, NodeName, PodName, ReviewError, Reviews, User, printable},
-    tunnel::{Client, Places},
+    tunnel::{Client, NoPlace, Places},
 };
 
 /// How long all questions of one request may take.
 pub(super) const REVIEW_TIME: Duration = Duration::from_secs(5);
-/// How long a good answer counts. What is taken back is so for everybody after this.
+/// How long a good answer counts: a revocation takes effect within this.
 const GOOD: Duration = Duration::from_secs(10);
-/// How long any other answer does: what is granted is so after this.
+/// How long any other answer does: a grant takes effect within this.
 const BAD: Duration = Duration::from_secs(2);
 /// The most answers of each kind that are kept.
 const MOST_ANSWERS: usize = 4096;
-/// The most questions under way. One address may have half of them.
+/// The most questions under way of each kind: whose a token is, and what a user may. One address may have half of them.
 const MOST_QUESTIONS: u32 = 64;
 
 /// Knows what clients may do.
@@ -51,7 +51,10 @@ pub(super) struct Access {
     /// Random: whoever reads this memory's copy of a hash cannot look the token up elsewhere.
     key: [u8; 32],
     known: Mutex<Known>,
-    questions: Mutex<Places>,
+    /// Whose a token is, which anybody can make the server ask.
+    of_tokens: Mutex<Places>,
+    /// What users may do, and where pods are: only they can have that asked, whoever else is there.
+    of_users: Mutex<Places>,
 }
 
 struct Known {
@@ -71,7 +74,7 @@ pub(super) struct Review<'a> {
 
 /// A question under way, until this is dropped.
 struct Asking<'a> {
-    access: &'a Access,
+    places: &'a Mutex<Places>,
     client: Client,
 }
 
@@ -85,7 +88,8 @@ impl Access {
                 decisions: Cache::new(MOST_ANSWERS),
                 pods: Cache::new(MOST_ANSWERS),
             }),
-            questions: Mutex::new(Places::new(MOST_QUESTIONS)),
+            of_tokens: Mutex::new(Places::new(MOST_QUESTIONS)),
+            of_users: Mutex::new(Places::new(MOST_QUESTIONS)),
         }
     }
 
@@ -104,14 +108,6 @@ impl Access {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
-    }
-
-    fn ask(&self, visit: &Visit) -> Result<Asking<'_>, Refusal> {
-        let client = visit.client;
-        let taken = lock(&self.questions).take(client);
-        taken.map_err(|_| Refusal::TooMany(visit.peer.0.ip()))?;
-        let access = self;
-        Ok(Asking { access, client })
     }
 }
 
@@ -132,7 +128,14 @@ impl Review<'_> {
         let reviews = &self.access.reviews;
         let asked = async { Ok(reviews.user_of(token).await?.map(Arc::new)) };
         let hash = self.access.hash(token);
-        let user = self.answer(|known| &mut known.users, hash, Option::is_some, asked);
+        let places = &self.access.of_tokens;
+        let user = self.answer(
+            |known| &mut known.users,
+            hash,
+            Option::is_some,
+            places,
+            asked,
+        );
         user.await?.ok_or_else(|| Unproved::Token.into())
     }
 
@@ -150,7 +153,7 @@ impl Review<'_> {
         Err(not_permitted(user, wanted.first()))
     }
 
-    /// Where a pod is. Who may do nothing to any node does not learn whether there is one.
+    /// Where a pod is. Who may do nothing to its node does not learn whether there is one.
     pub(super) async fn node_of(
         &self,
         user: &Arc<User>,
@@ -158,19 +161,40 @@ impl Review<'_> {
         wanted: &Wanted,
     ) -> Result<NodeName, Refusal> {
         let asked = async { self.access.reviews.node_of(pod).await };
-        let node = self.answer(|known| &mut known.pods, pod.clone(), Option::is_some, asked);
-        if let Some(node) = node.await? {
-            return Ok(node);
+        let places = &self.access.of_users;
+        // Either answer for as short a time: how soon it is asked again tells whether there is one.
+        let node = self.answer(
+            |known| &mut known.pods,
+            pod.clone(),
+            |_| false,
+            places,
+            asked,
+        );
+        let Some(node) = node.await? else {
+            self.permit(user, wanted).await?;
+            return Err(Refusal::UnknownPod(pod.clone()));
+        };
+        let there = wanted.clone().of_node(node.clone());
+        match self.permit(user, &there).await {
+            Ok(_) => Ok(node),
+            // In the words that are for no pod.
+            Err(Refusal::NotPermitted { .. }) => Err(not_permitted(user, wanted.first())),
+            Err(refusal) => Err(refusal),
         }
-        self.permit(user, wanted).await?;
-        Err(Refusal::UnknownPod(pod.clone()))
     }
 
     async fn may(&self, user: &Arc<User>, access: &NodeAccess) -> Result<bool, Refusal> {
         let asked = async { self.access.reviews.may(user, access).await };
         let question = (Arc::clone(user), access.clone());
-        self.answer(|known| &mut known.decisions, question, |may| *may, asked)
-            .await
+        let places = &self.access.of_users;
+        let may = self.answer(
+            |known| &mut known.decisions,
+            question,
+            |may| *may,
+            places,
+            asked,
+        );
+        may.await
     }
 
     /// The answer that is known; else what the cluster says, if it says it in time.
@@ -179,6 +203,7 @@ impl Review<'_> {
         kind: fn(&mut Known) -> &mut Cache<K, V>,
         question: K,
         is_good: fn(&V) -> bool,
+        places: &Mutex<Places>,
         asked: impl Future<Output = Result<V, ReviewError>>,
     ) -> Result<V, Refusal>
     where
@@ -190,7 +215,7 @@ impl Review<'_> {
             return Ok(answer);
         }
         let answer = {
-            let _asking = self.access.ask(self.visit)?;
+            let _asking = Asking::begin(places, self.visit)?;
             timeout_at(self.deadline, asked).await
         };
         let answer = match answer {
@@ -207,9 +232,24 @@ impl Review<'_> {
     }
 }
 
+impl<'a> Asking<'a> {
+    fn begin(places: &'a Mutex<Places>, visit: &Visit) -> Result<Self, Refusal> {
+        let client = visit.client;
+        lock(places)
+            .take(client)
+            .map_err(|no_place| match no_place {
+                NoPlace::ClientFull(_) => Refusal::TooMany(visit.peer.0.ip()),
+                NoPlace::Full(most) => Refusal::NotReviewed(format!(
+                    "{most} questions to the API server are under way already"
+                )),
+            })?;
+        Ok(Self { places, client })
+    }
+}
+
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        lock(&self.access.questions).leave(self.client);
+        lock(self.places).leave(self.client);
     }
 }
 

@@ -51,13 +51,13 @@ impl Audit {
         self.access = Some(access);
     }
 
-    /// And the user may.
+    /// The user may do this.
     pub(super) fn allowed(&mut self, access: NodeAccess) {
         self.asks(access);
         self.decision = Decision::Allowed;
     }
 
-    /// And the user may not.
+    /// The user may not do what was [asked](Self::asks).
     pub(super) fn denied(&mut self) {
         self.decision = Decision::Denied;
     }

@@ -112,7 +112,7 @@ impl Users {
     }
 }
 
-/// Whoever asks to act as another would act as itself, and may do more.
+/// Impersonation is not carried out: a request for it would be made with the rights of the client itself.
 fn refuse_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut names = headers.keys();
     if names.any(|name| name.as_str().starts_with(IMPERSONATE)) {

@@ -325,7 +325,7 @@ fn relay(
 }
 
 /// A server; neither an agent nor one that only relays. Whoever has this may do to every kubelet what
-/// `tunnel-proxy-client` may.
+/// the group `culvert:proxy` may.
 fn proxy(
     names: &ClaimedNames,
     requester: &Requester,

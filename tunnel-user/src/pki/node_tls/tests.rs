@@ -14,11 +14,7 @@ use crate::pki::testing::TestCa;
 /// CA. Returns whether it has been shown one, or why nothing came of it.
 async fn shown_to(shown: &Credential, trusted: &TestCa) -> Result<bool, String> {
     let cas = slice::from_ref(&trusted.certificate);
-    let own = trusted.issue(
-        ("tunnel-proxy-client", "openyurt:yurttunnel"),
-        &[],
-        ClientAuth,
-    );
+    let own = trusted.issue(("tunnel-proxy-client", "culvert:proxy"), &[], ClientAuth);
     let config = node_client_config(
         &"edge-1".parse().unwrap(),
         "10.78.0.11".parse().unwrap(),

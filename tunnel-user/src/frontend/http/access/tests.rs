@@ -139,13 +139,19 @@ async fn one_address_has_half_of_the_questions_under_way_and_gets_its_places_bac
         ..Cluster::default()
     });
     let (one, other) = (visit(1), visit(2));
+    let ask = |visit: &Visit| Asking::begin(&access.of_tokens, visit);
     let places: Vec<_> = (0..MOST_QUESTIONS / 2)
-        .map(|_| access.ask(&one).unwrap())
+        .map(|_| ask(&one).unwrap())
         .collect();
-    assert!(matches!(access.ask(&one).err(), Some(Refusal::TooMany(_))));
-    assert!(access.ask(&other).is_ok());
+    assert!(matches!(ask(&one).err(), Some(Refusal::TooMany(_))));
+    let others: Vec<_> = std::iter::from_fn(|| ask(&other).ok()).collect();
+    assert!(!others.is_empty());
+    let full = ask(&visit(3)).err();
+    assert!(matches!(full, Some(Refusal::NotReviewed(_))), "{full:?}");
+    // What clients without a credential have asked takes nothing from those who have one.
+    assert!(Asking::begin(&access.of_users, &visit(3)).is_ok());
     drop(places);
-    assert!(access.ask(&one).is_ok());
+    assert!(ask(&one).is_ok());
 }
 
 #[tokio::test]
@@ -155,14 +161,18 @@ async fn a_pod_is_told_from_none_only_to_those_who_may_look() {
     let review = access.review(&visit);
     let alice = Arc::new(User::authenticated("alice".to_owned(), []));
     let pod = |name: &str| PodName::new("ns", name).unwrap();
-    let look = Wanted::of_kubelet(&http::Method::GET, "/containerLogs/ns/x/c").unwrap();
-    let found = review.node_of(&alice, &pod("there"), &look).await;
+    let asked = |path| Wanted::of_kubelet(&http::Method::GET, path).unwrap();
+    let figures = asked("/metrics");
+    let found = review.node_of(&alice, &pod("there"), &figures).await;
     assert_eq!(found.unwrap().as_str(), "edge-1");
+    let look = asked("/containerLogs/ns/x/c");
     let absent = review.node_of(&alice, &pod("absent"), &look).await;
     assert!(
         matches!(absent, Err(Refusal::NotPermitted { .. })),
         "{absent:?}"
     );
+    let there = review.node_of(&alice, &pod("there"), &look).await;
+    assert_eq!(there, absent, "in the same words");
     // As one who may: figures of that node stand for a permission here.
     let absent = review
         .node_of(&alice, &pod("absent"), &wanted("/metrics"))

@@ -23,7 +23,7 @@ async fn a_token_gets_what_its_user_may_and_the_kubelet_sees_the_server() {
     let (mut kubelet, who) = stage.kubelet.secured().await;
     let who = who.unwrap();
     assert_eq!(who.name, "tunnel-proxy-client");
-    assert!(who.groups.contains(&"openyurt:yurttunnel".to_owned()));
+    assert!(who.groups.contains(&"culvert:proxy".to_owned()));
     let asked = kubelet.head().await.to_lowercase();
     assert!(
         asked.starts_with("get /metrics?x=1 http/1.1\r\n"),
@@ -88,7 +88,7 @@ async fn who_proves_nothing_gets_nothing() {
     let ask = "GET /metrics HTTP/1.1\r\nHost: edge-1\r\n";
     for credential in [
         "",
-        "Authorization: Bearer expired\r\n",
+        "Authorization: Bearer stale-77\r\n",
         "Authorization: Basic YTpi\r\n",
         "Authorization: Bearer \r\n",
     ] {
@@ -102,7 +102,7 @@ async fn who_proves_nothing_gets_nothing() {
             "{}",
             answer.body
         );
-        assert!(!answer.body.contains("expired\""), "a token is quoted");
+        assert!(!answer.body.contains("stale-77"), "a token is quoted");
     }
     let twice = "GET /metrics HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer expired";
     assert_eq!(stage.status("good", twice).await.0, 400);
@@ -243,12 +243,20 @@ async fn the_pod_in_a_path_leads_to_its_node_where_the_host_names_none() {
         assert_eq!(client.answer().await.code, 200, "{host}");
     }
     let of = |pod: &str| format!("GET /containerLogs/ns/{pod}/c HTTP/1.1\r\nHost: tunnel.svc");
-    // Where there is none, who may look at no node is not told so; nor is one led to a node that is not tunnelled.
-    assert_eq!(stage.status("logs", &of("nowhere")).await.0, 403);
-    assert_eq!(stage.status("logs", &of("on-cloud-1")).await.0, 404);
-    assert_eq!(stage.status("logs", &of("on-edge-2")).await.0, 403);
-    stage.grant("all", user("bob"), &["get nodes/proxy of any node"]);
+    // Who may not look at its node is told of no pod, nor where one is.
+    let nowhere = stage.status("logs", &of("nowhere")).await;
+    assert_eq!(nowhere.0, 403);
+    for pod in ["on-cloud-1", "on-edge-2"] {
+        assert_eq!(stage.status("logs", &of(pod)).await, nowhere, "{pod}");
+    }
+    let all = [
+        "get nodes/proxy of any node",
+        "get nodes/proxy of node cloud-1",
+    ];
+    stage.grant("all", user("bob"), &all);
     assert_eq!(stage.status("all", &of("nowhere")).await.0, 404);
+    // Nor is one led to a node that is not tunnelled.
+    assert_eq!(stage.status("all", &of("on-cloud-1")).await.0, 404);
     assert!(stage.kubelet.is_untouched().await);
 }
 

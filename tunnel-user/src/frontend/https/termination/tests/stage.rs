@@ -106,11 +106,7 @@ impl Stage {
         let snapshots = watch::Sender::new(Arc::new(snapshot(&kubelet, &exporter))).subscribe();
         let own_addresses = OwnAddresses(watch::Sender::default().subscribe());
         let dialer = Dialer::new(server.dialling(snapshots.clone(), metrics.dials));
-        let identity = ca.issue(
-            ("tunnel-proxy-client", "openyurt:yurttunnel"),
-            &[],
-            ClientAuth,
-        );
+        let identity = ca.issue(("tunnel-proxy-client", "culvert:proxy"), &[], ClientAuth);
         let identity = (fault != Fault::NoCertificate).then(|| client_identity(&identity).unwrap());
         let cas = vec![ca.certificate.clone()];
         let users = UsersOptions {

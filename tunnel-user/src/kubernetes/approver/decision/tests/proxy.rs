@@ -77,7 +77,7 @@ fn it_cannot_be_had_beside_another_subject_nor_for_more_than_a_machine_and_a_tim
         Forge::pod().with(|forge| forge.params.distinguished_name = name)
     };
     // An agent that asks for its own certificate, and for this one in the same request.
-    let o = (DnType::OrganizationName, "openyurt:yurttunnel");
+    let o = (DnType::OrganizationName, PROXY.subject.organization);
     let only = with(&[o.clone(), (cn.clone(), PROXY.subject.common_name)]);
     assert!(matches!(only.end(), Decision::Deny(_)), "{:?}", only.end());
     let unordered = with(&[(cn, PROXY.subject.common_name), o]);
@@ -101,6 +101,13 @@ fn it_cannot_be_had_beside_another_subject_nor_for_more_than_a_machine_and_a_tim
         ]);
     });
     assert_eq!(masters.end(), Decision::Deny(Denial::Subject(&PROXY)));
+    let yurt_tunnels = Forge::proxy().with(|forge| {
+        forge.params.distinguished_name = subject(&[
+            (DnType::OrganizationName, "openyurt:yurttunnel"),
+            (DnType::CommonName, PROXY.subject.common_name),
+        ]);
+    });
+    assert_eq!(yurt_tunnels.end(), Decision::Deny(Denial::Subject(&PROXY)));
     assert_ne!(PROXY, RELAY);
 }
 
