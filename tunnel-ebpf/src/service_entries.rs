@@ -26,7 +26,7 @@ pub const SERVICE_PORT_WORDS: usize = 1_024;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceEntry {
-    /// Whose the backends are. No two Services ever have the same.
+    /// Whose the backends are. A server gives none twice.
     pub id: u32,
     /// Backends have the numbers from 0 to below this.
     pub backends: u32,

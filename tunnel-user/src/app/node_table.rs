@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{
     sync::watch,
+    task::block_in_place,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ pub(super) struct NodeTable {
     pub(super) told: LogDedup,
     /// What is captured on its way to a Service.
     pub(super) services: ServiceSync,
+    /// When to write them again, after a failure.
+    pub(super) services_again_at: Option<Instant>,
     /// What was applied last.
     pub(super) nodes: Table,
 }
@@ -127,7 +130,6 @@ impl NodeTable {
         self.metrics
             .redirect_entries
             .set(to_gauge(table.addresses()));
-        self.services.apply(&self.redirect, &table)?;
         self.applied.ready();
         self.probes.send_if_modified(|told| {
             let news = *told != probes;
@@ -140,12 +142,21 @@ impl NodeTable {
             "applied the table of nodes"
         );
         self.nodes = table;
+        self.apply_services();
         Ok(())
     }
 
-    /// The same of Services alone, as nothing else has changed.
-    fn apply_services(&mut self) -> Result<(), ApplyError> {
-        self.services.apply(&self.redirect, &self.nodes)
+    /// The same of Services alone, as nothing else has changed. Nodes are captured without it.
+    fn apply_services(&mut self) {
+        let applied = self.services.apply(&self.redirect, &self.nodes);
+        self.services_again_at = applied.err().map(|error| {
+            let error = chain(&error);
+            tracing::error!(
+                error,
+                "cannot apply the table of Services, trying again: clients of Services may not reach nodes"
+            );
+            Instant::now() + RETRY
+        });
     }
 
     /// Follows until `shutdown`.
@@ -162,6 +173,7 @@ impl NodeTable {
                 Ok(()) = self.in_charge.changed() => self.redirect.lock().forget(),
                 Ok(()) = self.set_aside.changed() => {}
                 () = self.services.changed() => services_only = true,
+                () = sleep_until_opt(self.services_again_at) => services_only = true,
                 Ok(()) = sessions.changed(), if minds_sessions => sleep(SETTLE).await,
                 () = sleep_until_opt(again_at) => {}
                 () = shutdown.cancelled() => return,
@@ -174,13 +186,12 @@ impl NodeTable {
             }
             if in_charge && services_only && !has_changed {
                 // Whatever else is due, or has changed meanwhile, stays so.
-                let retry = self.apply_or_retry(Self::apply_services);
-                again_at = [again_at, retry].into_iter().flatten().min();
+                block_in_place(|| self.apply_services());
                 continue;
             }
             sessions.borrow_and_update();
             again_at = if in_charge {
-                self.apply_or_retry(Self::apply)
+                self.apply_or_retry()
             } else {
                 None
             };
@@ -188,12 +199,9 @@ impl NodeTable {
     }
 
     /// Applies; says when to do it again anyway.
-    fn apply_or_retry(
-        &mut self,
-        apply: impl FnOnce(&mut Self) -> Result<(), ApplyError>,
-    ) -> Option<Instant> {
+    fn apply_or_retry(&mut self) -> Option<Instant> {
         // A big table takes some milliseconds of system calls.
-        let Err(error) = tokio::task::block_in_place(|| apply(self)) else {
+        let Err(error) = block_in_place(|| self.apply()) else {
             let patient = self.minds_sessions() && Instant::now() < self.patient_until;
             return patient.then_some(self.patient_until);
         };

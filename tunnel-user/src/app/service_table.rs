@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, mem, sync::Arc};
 
 use tokio::sync::watch;
+use tunnel_ebpf::{MAX_BACKENDS, MAX_SERVICES};
 
 use super::node_table::SharedRedirect;
 use crate::{
@@ -100,8 +101,8 @@ impl ServiceSync {
         {
             tracing::warn!(
                 %service, address = %cluster, endpoints = backends,
-                "connects to this Service do not reach nodes: it is one too many (1024 ports of Services with 65536 \
-                 endpoints fit)"
+                "connects to this Service do not reach nodes: it is one too many ({MAX_SERVICES} ports of Services \
+                 with {MAX_BACKENDS} endpoints fit)"
             );
         }
     }

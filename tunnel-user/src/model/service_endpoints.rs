@@ -26,6 +26,13 @@ impl ServiceName {
     pub fn new(namespace: &str, name: &str) -> Self {
         Self(format!("{namespace}/{name}").into())
     }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        self.0
+            .split_once('/')
+            .map_or("", |(namespace, _)| namespace)
+    }
 }
 
 /// Follows those that may lead to nodes, in the order of what clients dial; `None` until that is known.

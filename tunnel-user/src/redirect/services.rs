@@ -29,6 +29,8 @@ pub(super) struct ServiceMaps {
     owners: KernelMap<u32, u64>,
     /// What they hold, unless somebody else may have written.
     view: Option<ServiceView>,
+    /// The least that no Service has had, of those that this server has seen.
+    next_id: u32,
 }
 
 impl ServiceMaps {
@@ -39,6 +41,7 @@ impl ServiceMaps {
             ports: KernelMap::open(&pins.map(maps::SERVICE_PORTS))?,
             owners: KernelMap::open(&pins.map(maps::SERVICE_OWNERS))?,
             view: None,
+            next_id: 0,
         })
     }
 
@@ -59,6 +62,7 @@ impl ServiceMaps {
             &services.map_err(failed("read", maps::SERVICES))?,
             &backends.map_err(failed("read", maps::BACKENDS))?,
             &ports.map_err(failed("read", maps::SERVICE_PORTS))?,
+            self.next_id,
         ))
     }
 
@@ -79,7 +83,7 @@ impl ServiceMaps {
     }
 
     /// In an order in which each step leaves the programs right, and the maps never hold more than before and after:
-    /// what goes leaves first, a backend last of all that led to it, and comes first.
+    /// first what goes, Services before their backends, then what comes, backends before their Services.
     fn write(&self, diff: &ServiceDiff) -> Result<(), ApplyError> {
         let services = |result: io::Result<()>| result.map_err(failed("write", maps::SERVICES));
         let backends = |result: io::Result<()>| result.map_err(failed("write", maps::BACKENDS));
@@ -111,6 +115,7 @@ impl Redirect {
             None => self.services.read()?,
         };
         let diff = view.update(table);
+        self.services.next_id = view.next_id();
         self.services.write(&diff)?;
         let in_charge = self.gate_owner()?;
         self.services.set_owners([self.gate.owner(), in_charge])?;

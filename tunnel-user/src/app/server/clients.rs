@@ -94,6 +94,7 @@ impl Server {
             applied: self.components.readiness.register("table"),
             metrics: self.components.metrics.clone(),
             told: LogDedup::default(),
+            services_again_at: None,
             services: ServiceSync::new(
                 self.components.services(),
                 self.takes_over,

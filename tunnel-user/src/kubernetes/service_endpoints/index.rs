@@ -151,8 +151,15 @@ impl ServiceIndex {
         for ip in &facts.cluster_ips {
             for (port, port_name) in &facts.ports {
                 let endpoints = endpoints(&slices, ip.is_ipv4(), port_name);
-                let mut addresses = endpoints.iter().map(SocketAddr::ip);
-                if addresses.any(|address| is_nodes(&self.nodes, address)) {
+                let mut are_nodes = endpoints.iter().map(|at| is_nodes(&self.nodes, at.ip()));
+                let leads_to_nodes = if facts.selects_pods {
+                    // A kubelet says which pods run on it, with any labels: it must not get a share of what others' pods
+                    // serve.
+                    !endpoints.is_empty() && are_nodes.all(|is_node| is_node)
+                } else {
+                    are_nodes.any(|is_node| is_node)
+                };
+                if leads_to_nodes {
                     found.push(ServiceEndpoints {
                         cluster: SocketAddr::new(*ip, *port),
                         service: name.clone(),

@@ -36,6 +36,8 @@ pub(super) struct ServiceFacts {
     /// Its TCP ports, and their names.
     pub(super) ports: Box<[(u16, Box<str>)]>,
     pub(super) affinity: bool,
+    /// Its endpoints are pods with certain labels.
+    pub(super) selects_pods: bool,
 }
 
 /// An `EndpointSlice`, as its watch reads it.
@@ -105,6 +107,7 @@ struct WireSpec {
     ports: Option<Vec<WirePort>>,
     session_affinity: Option<String>,
     internal_traffic_policy: Option<String>,
+    selector: Option<BTreeMap<String, serde::de::IgnoredAny>>,
 }
 
 /// Of a Service, and of a slice.
@@ -174,6 +177,7 @@ impl From<WireService> for ServiceObject {
             cluster_ips: spec.cluster_ips(),
             ports: tcp_ports(spec.ports),
             affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+            selects_pods: spec.selector.is_some_and(|selector| !selector.is_empty()),
         };
         let is_translated = !is_external && !is_local;
         let has_any = !facts.cluster_ips.is_empty() && !facts.ports.is_empty();

@@ -55,18 +55,19 @@ pub struct LeftOutService {
 impl ServiceTable {
     /// The table of these Services, and what did not fit. `nodes` is what else is captured.
     ///
-    /// What clients dial is the order in which there is room, so that one Service more takes it from none but those
-    /// behind it.
+    /// Each namespace gets room for one of its ports before any gets it for another, and in the order of what clients
+    /// dial: nobody can take all of it, and one Service more takes it from none but those behind it.
     pub fn new(services: &[ServiceEndpoints], nodes: &Table) -> (Self, Vec<LeftOutService>) {
         let mut table = Self::default();
         let mut left_out = Vec::new();
         let mut backends = 0;
-        for service in services {
+        for service in in_turn(services) {
             let Some(row) = ServiceRow::new(service, nodes) else {
                 continue;
             };
             let more = backends + row.backends.len();
-            if table.services.len() == MAX_SERVICES || more > MAX_BACKENDS {
+            let is_too_big = row.backends.len() > MAX_BACKENDS / 4;
+            if table.services.len() == MAX_SERVICES || more > MAX_BACKENDS || is_too_big {
                 left_out.push(LeftOutService {
                     service: row.service,
                     cluster: service.cluster,
@@ -99,6 +100,19 @@ impl ServiceTable {
     pub fn backends(&self) -> usize {
         self.services.values().map(|row| row.backends.len()).sum()
     }
+}
+
+/// The first of each namespace, then the second of each, and so on.
+fn in_turn(services: &[ServiceEndpoints]) -> impl Iterator<Item = &ServiceEndpoints> {
+    let mut of_namespace = BTreeMap::<&str, usize>::new();
+    let numbered = services.iter().map(|service| {
+        let number = of_namespace.entry(service.service.namespace()).or_default();
+        *number += 1;
+        (*number, service.cluster, service)
+    });
+    let mut in_turn: Vec<_> = numbered.collect();
+    in_turn.sort_by_key(|(number, cluster, _)| (*number, *cluster));
+    in_turn.into_iter().map(|(_, _, service)| service)
 }
 
 impl ServiceRow {

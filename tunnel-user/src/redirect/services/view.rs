@@ -39,16 +39,17 @@ pub(super) struct HeldService {
 }
 
 impl ServiceView {
-    /// What was just read.
+    /// What was just read. `next_id` is the least that no Service has had.
     pub(super) fn new(
         services: &[(Endpoint, ServiceEntry)],
         backends: &[(u64, Backend)],
         ports: &[(u32, u64)],
+        next_id: u32,
     ) -> Self {
         let ids = services.iter().map(|(_, entry)| entry.id);
         let ids = ids.chain(backends.iter().map(|(key, _)| owner_of(*key)));
         let mut view = Self {
-            next_id: ids.max().unwrap_or(0).wrapping_add(1),
+            next_id: next_id.max(ids.max().unwrap_or(0).saturating_add(1)),
             services: BTreeMap::new(),
             broken_services: Vec::new(),
             stray_backends: Vec::new(),
@@ -70,6 +71,10 @@ impl ServiceView {
             }
         }
         view
+    }
+
+    pub(super) fn next_id(&self) -> u32 {
+        self.next_id
     }
 
     pub(super) fn is_trusted(&self) -> bool {

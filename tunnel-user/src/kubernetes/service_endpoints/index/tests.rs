@@ -171,6 +171,22 @@ fn services_that_kube_proxy_would_not_lead_to_a_node_are_left_alone() {
 }
 
 #[test]
+fn an_edge_nodes_pod_gets_no_share_of_a_service_of_other_pods() {
+    let port = json!([{ "name": "https-metrics", "port": 443 }]);
+    let spec = json!({
+        "clusterIP": "10.96.0.5", "ports": port, "selector": { "k8s-app": "metrics-server" },
+    });
+    let of = |addresses: &[&str]| {
+        let endpoints = addresses.iter().map(|address| ready(address));
+        let slices = [slice("metrics-server-a", "metrics-server", endpoints)];
+        found(&mut index([service("metrics-server", &spec)], slices))
+    };
+    assert_eq!(of(&["10.78.0.11", "10.244.0.9"]), None);
+    let alone = Some(leads("10.96.0.5:443", &["10.78.0.11:10250"]));
+    assert_eq!(of(&["10.78.0.11"]), alone, "all of them are nodes");
+}
+
+#[test]
 fn the_api_servers_own_service_is_never_told() {
     let mut object = kubelet("kubernetes");
     kube::Resource::meta_mut(&mut object).namespace = Some("default".to_owned());

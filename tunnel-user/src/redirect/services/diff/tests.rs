@@ -89,7 +89,7 @@ impl Kernel {
         let services: Vec<_> = self.services.iter().map(|(k, v)| (*k, *v)).collect();
         let backends: Vec<_> = self.backends.iter().map(|(k, v)| (*k, *v)).collect();
         let ports: Vec<_> = self.ports.iter().map(|(k, v)| (*k, *v)).collect();
-        ServiceView::new(&services, &backends, &ports)
+        ServiceView::new(&services, &backends, &ports, 0)
     }
 }
 

@@ -103,12 +103,44 @@ fn what_does_not_fit_is_told_and_the_rest_is_caught() {
     assert_eq!(left_out.len(), 1);
     assert_eq!(left_out[0].cluster.to_string(), number(MAX_SERVICES));
 
-    let mut huge = service("10.96.0.5:443", &["10.78.0.11:10250"]);
     let port = |port| SocketAddr::new("10.0.0.1".parse().unwrap(), port);
-    huge.endpoints.extend((1..=u16::MAX).map(port));
-    assert_eq!(huge.endpoints.len(), MAX_BACKENDS);
-    let small = service("10.96.0.6:443", &["10.78.0.11:10250"]);
-    let (table, left_out) = ServiceTable::new(&[huge, small], &nodes(GatePolicy::Bypass));
-    assert_eq!((table.services(), table.backends()), (1, MAX_BACKENDS));
-    assert_eq!(left_out[0].cluster.to_string(), "10.96.0.6:443");
+    let huge = |cluster, endpoints: usize| {
+        let mut huge = service(cluster, &["10.78.0.11:10250"]);
+        huge.endpoints
+            .extend((1..=u16::MAX).map(port).take(endpoints - 1));
+        huge
+    };
+    let quarter = MAX_BACKENDS / 4;
+    let numbers = [
+        "10.96.0.1:443",
+        "10.96.0.2:443",
+        "10.96.0.3:443",
+        "10.96.0.4:443",
+    ];
+    let mut all = numbers.map(|cluster| huge(cluster, quarter)).to_vec();
+    all.push(service("10.96.0.5:443", &["10.78.0.11:10250"]));
+    all.push(huge("10.96.0.6:443", quarter + 1));
+    let (table, left_out) = ServiceTable::new(&all, &nodes(GatePolicy::Bypass));
+    assert_eq!((table.services(), table.backends()), (4, MAX_BACKENDS));
+    let left_out: Vec<_> = left_out.iter().map(|one| one.cluster.to_string()).collect();
+    assert_eq!(left_out, ["10.96.0.5:443", "10.96.0.6:443"]);
+}
+
+#[test]
+fn a_namespace_cannot_take_the_room_of_the_others() {
+    let of = |namespace, i: usize| {
+        let mut one = service(
+            &format!("10.96.{}.{}:443", i / 256, i % 256),
+            &["10.78.0.11:10250"],
+        );
+        one.service = ServiceName::new(namespace, "a");
+        one
+    };
+    let mut all: Vec<_> = (0..MAX_SERVICES).map(|i| of("greedy", i)).collect();
+    all.push(of("modest", MAX_SERVICES));
+    let (table, left_out) = ServiceTable::new(&all, &nodes(GatePolicy::Bypass));
+    let modest = ServiceName::new("modest", "a");
+    assert!(table.caught().any(|caught| caught.service == modest));
+    assert_eq!(left_out.len(), 1);
+    assert_ne!(left_out[0].service, modest);
 }
