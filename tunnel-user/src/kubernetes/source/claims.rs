@@ -72,7 +72,7 @@ pub(super) struct Claimant {
 }
 
 /// What makes the address the Node's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ClaimKind {
     /// An `InternalIP` of a tunnelled Node: what clients dial.
     Tunnelled,
@@ -104,10 +104,10 @@ struct Claim {
     node: NodeName,
     place: u32,
     presence: Presence,
-    /// Whether it is as an `InternalIP`. An `ExternalIP` makes no address the Node's against a range of pods: nobody
-    /// checks one, so a kubelet could prepare what it is to be refused.
-    #[serde(default = "internal")]
-    internal: bool,
+    /// As what. Only a captured address is the Node's against a range of pods: no other is judged, so that a kubelet
+    /// could prepare what it is to be refused.
+    #[serde(default = "captured")]
+    kind: ClaimKind,
     /// Since when there is no such Node, or none that states any address.
     #[serde(default, with = "time::serde::rfc3339::option")]
     deleted: Option<OffsetDateTime>,
@@ -168,11 +168,13 @@ impl Claims {
         self.kept.clone()
     }
 
-    /// Whether this Node claimed the address as an `InternalIP` when claims were settled last.
+    /// Whether this Node claimed the address as one to be captured when claims were settled last.
     pub(super) fn has(&self, address: IpAddr, node: &NodeName) -> bool {
         let claims = self.of(address);
         let found = claims.binary_search_by(|claim| claim.node.cmp(node));
-        found.is_ok_and(|at| claims[at].takes_the_address())
+        found.is_ok_and(|at| {
+            claims[at].takes_the_address() && claims[at].kind == ClaimKind::Tunnelled
+        })
     }
 
     /// Whether any Node claimed one of these addresses as an `InternalIP` then.
@@ -284,14 +286,14 @@ impl Claim {
         now: OffsetDateTime,
     ) -> bool {
         if let Some(kind) = stated {
-            (self.deleted, self.internal) = (None, kind.is_internal());
+            (self.deleted, self.kind) = (None, kind);
             return true;
         }
         !speaks(&self.node) && now < *self.deleted.get_or_insert(now) + RETURN
     }
 
     fn takes_the_address(&self) -> bool {
-        self.deleted.is_none() && self.internal
+        self.deleted.is_none() && self.kind.is_internal()
     }
 
     fn changes_at(&self) -> Option<OffsetDateTime> {
@@ -339,15 +341,15 @@ fn join(claims: &mut Vec<Claim>, claimants: &[Claimant]) {
         } else {
             Presence::Here
         },
-        internal: claimant.kind.is_internal(),
+        kind: claimant.kind,
         deleted: None,
     }));
     claims.sort_by(|a, b| a.node.cmp(&b.node));
 }
 
 /// What a claim is that was saved before this was kept.
-fn internal() -> bool {
-    true
+fn captured() -> ClaimKind {
+    ClaimKind::Tunnelled
 }
 
 fn is_taken(claims: &[Claim]) -> bool {

@@ -83,8 +83,12 @@ impl JudgedNodes {
             for facts in old.into_iter().chain(new) {
                 judge.insert(facts.name.clone());
                 differences.direct_nodes |= !rules.is_tunnelled(facts);
-                ranges.extend(facts.pod_ranges.iter().map(IpNet::trunc));
             }
+            let of = |facts: Option<&Arc<NodeFacts>>| -> BTreeSet<IpNet> {
+                let ranges = facts.iter().flat_map(|facts| &facts.pod_ranges);
+                ranges.map(IpNet::trunc).collect()
+            };
+            ranges.extend(of(old).symmetric_difference(&of(new)));
             self.hear(old.map(Arc::as_ref), new.map(Arc::as_ref));
         }
         for address in self.cluster.differing(cluster) {

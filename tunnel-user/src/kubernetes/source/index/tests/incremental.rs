@@ -181,6 +181,20 @@ fn a_kubelet_cannot_prepare_an_address_of_pods_by_calling_it_external() {
 }
 
 #[test]
+fn nor_by_being_a_node_of_the_cloud_for_a_while() {
+    let mut index = with_nodes([with_pods(cloud("c1", &["10.1.0.1"]), "10.244.1.0/24")]);
+    for object in [
+        edge("e1", &["10.0.0.1"]),
+        cloud("e1", &["10.244.1.9"]),
+        edge("e1", &["10.244.1.9"]),
+    ] {
+        index.apply_node(Event::Apply(object));
+        view(&mut index);
+    }
+    assert_eq!(owned(&mut index), []);
+}
+
+#[test]
 fn a_change_of_one_node_leaves_what_is_not_concerned_shared() {
     let nodes = (0..1000).map(|n| {
         edge(
