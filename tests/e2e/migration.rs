@@ -187,7 +187,6 @@ fn nothing_is_removed_while_its_server_runs() {
         "{refused}"
     );
     assert_eq!(saved(stage.control(), "iptables-nft"), before);
-    // One elsewhere is none of this machine's business.
     server.kill().unwrap();
     migrate(stage.control(), "clean").unwrap();
 }

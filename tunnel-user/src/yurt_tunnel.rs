@@ -26,6 +26,8 @@ use crate::model::Family;
 /// The chain that `OUTPUT` jumps to; those of single ports have its name before theirs.
 const CHAIN: &str = "TUNNEL-PORT";
 const TABLE: &str = "nat";
+/// Tables that change while they are read are read again.
+const ATTEMPTS: usize = 5;
 
 /// Which of the two kinds of tables iptables works on: a program sees those of its own kind only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use std::{ffi::CStr, fs, io};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::TABLE;
+use super::{ATTEMPTS, TABLE};
 use crate::{model::Family, sys::socket::read_option};
 
 /// <https://github.com/torvalds/linux/blob/v5.10/include/uapi/linux/netfilter_ipv4/ip_tables.h#L130>, the same of IPv6
@@ -21,8 +21,6 @@ const HEADER: usize = 40;
 const TARGET: usize = 32;
 /// The target that is none: the name of a chain follows it, or the end of the table.
 const CHAIN_HEAD: &str = "ERROR";
-/// A table that changes between the two questions is asked for again.
-const ATTEMPTS: usize = 5;
 
 /// Where an entry says how long it is, and where its target is.
 struct Layout {

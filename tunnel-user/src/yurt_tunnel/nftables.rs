@@ -7,7 +7,7 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_timeout},
 };
 
-use super::TABLE;
+use super::{ATTEMPTS, TABLE};
 use crate::model::Family;
 
 /// <https://github.com/torvalds/linux/blob/v5.10/include/uapi/linux/netfilter/nfnetlink.h#L57>
@@ -19,6 +19,8 @@ const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 /// <https://github.com/torvalds/linux/blob/v5.10/include/uapi/linux/netlink.h#L53>
 const REQUEST_DUMP: u16 = 0x1 | 0x300;
+/// The chains have changed during the dump, which may lack some.
+const DUMP_INTERRUPTED: u16 = 0x10;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const HEADER: usize = 16;
@@ -31,11 +33,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The names of the chains of table `nat`.
 pub(super) fn nat_chains(family: Family) -> io::Result<Vec<String>> {
-    match dump(family) {
-        // This kernel has no such tables.
-        Err(error) if is_absent(&error) => Ok(Vec::new()),
-        dumped => dumped,
+    for _ in 0..ATTEMPTS {
+        match dump(family) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // This kernel has no such tables.
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            dumped => return dumped,
+        }
     }
+    Err(io::Error::other(
+        "the chains of nf_tables change all the time",
+    ))
 }
 
 fn dump(family: Family) -> io::Result<Vec<String>> {
@@ -53,7 +61,16 @@ fn dump(family: Family) -> io::Result<Vec<String>> {
     loop {
         let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..length];
-        while let Some((kind, body, next)) = message(rest) {
+        while let Some(Message {
+            kind,
+            flags,
+            body,
+            next,
+        }) = message(rest)
+        {
+            if flags & DUMP_INTERRUPTED != 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             match kind {
                 DONE => return Ok(chains),
                 ERROR => return Err(refusal(body)),
@@ -78,14 +95,28 @@ fn request(family: Family) -> [u8; HEADER + GENERIC] {
     message
 }
 
-/// The first message: its kind, what it says, and the messages behind it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+/// The first of some messages.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    body: &'a [u8],
+    /// The messages behind it.
+    next: &'a [u8],
+}
+
+fn message(bytes: &[u8]) -> Option<Message<'_>> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     let length = usize::try_from(length).ok()?;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let flags = u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?);
     let body = bytes.get(HEADER..length)?;
-    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body, rest))
+    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some(Message {
+        kind,
+        flags,
+        body,
+        next,
+    })
 }
 
 /// An error's number is negative.
