@@ -337,6 +337,7 @@ impl Lifecycle {
             with(Some(now + READY_TIME))
         } else if self.happened.remove(&Event::SuccessorReady) {
             self.handed_over = true;
+            // What was queued has been accepted when this server stopped.
             actions.extend([
                 Action::AwaitNoSuccessor,
                 Action::LeaveSockets,

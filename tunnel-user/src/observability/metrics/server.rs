@@ -31,7 +31,7 @@ pub struct ServerMetrics {
     pub relay: RelayMetrics,
     /// Requests to the HTTP frontend.
     pub http_requests: HttpRequests,
-    /// Those of them that are being answered.
+    /// Those that are being answered, there and at the HTTPS port.
     pub requests_under_way: RequestsUnderWay,
     /// Requests to the HTTPS port whose TLS ends here.
     pub https_requests: HttpRequests,
@@ -59,7 +59,7 @@ pub struct ServerMetrics {
     pub redirect_service_endpoints: Gauge,
     /// Ports of Services for which the table has no room.
     pub services_without_room: Gauge,
-    /// Expiry of `ca` and `server`.
+    /// Expiry of `ca`, `server`, `relay` and `proxy`.
     pub certificates: Certificates,
 }
 

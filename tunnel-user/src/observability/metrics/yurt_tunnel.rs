@@ -15,7 +15,7 @@ use super::{
     labels::{ByVerbAndPath, PathClass, Verb},
 };
 
-/// Requests of the HTTP frontend that are being answered.
+/// Requests to the HTTP port, and to the HTTPS port where TLS ends, that are being answered.
 #[derive(Clone, Debug, Default)]
 pub struct RequestsUnderWay {
     of_kind: Family<ByVerbAndPath, Gauge>,
