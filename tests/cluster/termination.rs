@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use culvert_tests::Launch;
 use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, repository, wait_until};
 use serde_json::json;
@@ -17,6 +18,7 @@ const OVERLAY: &str = "deploy/kubernetes/overlays/https-terminate";
 /// How long a decision counts, and what it takes to look.
 const CACHED: Duration = Duration::from_secs(10);
 const AGENTS: &str = "culvert-agent";
+const ARGS: &str = "/spec/template/spec/containers/0/args";
 
 /// What the overlay adds to the base; taken back with this.
 struct Overlay<'a>(&'a Cluster);
@@ -27,19 +29,17 @@ impl<'a> Overlay<'a> {
         cluster.kubectl(["apply", "-f", &rbac()]).unwrap();
         let flag =
             json!([{ "op": "add", "path": format!("{ARGS}/-"), "value": "--https-terminate" }]);
-        patch(cluster, &flag.to_string());
+        patch(cluster, &flag.to_string()).unwrap();
         this
     }
 }
 
-const ARGS: &str = "/spec/template/spec/containers/0/args";
-
 impl Drop for Overlay<'_> {
     fn drop(&mut self) {
         let base = json!([{ "op": "replace", "path": ARGS, "value": ["server", "--kubernetes"] }]);
-        patch(self.0, &base.to_string());
+        let patched = patch(self.0, &base.to_string());
         let rights = self.0.kubectl(["delete", "-f", &rbac()]);
-        tidied("the reviewer's rights stay", rights.map(drop));
+        tidied("the overlay stays", patched.and(rights.map(drop)));
     }
 }
 
@@ -48,7 +48,7 @@ fn rbac() -> String {
     file.to_str().unwrap().to_owned()
 }
 
-fn patch(cluster: &Cluster, patch: &str) {
+fn patch(cluster: &Cluster, patch: &str) -> Result<()> {
     let server = [
         "patch",
         "daemonset",
@@ -57,8 +57,8 @@ fn patch(cluster: &Cluster, patch: &str) {
         CULVERT_NAMESPACE,
     ];
     let words = server.into_iter().chain(["--type=json", "-p", patch]);
-    cluster.kubectl(words).unwrap();
-    cluster.wait_for_culvert().unwrap();
+    cluster.kubectl(words)?;
+    cluster.wait_for_culvert()
 }
 
 /// A service account that may read figures of nodes, and nothing else.
