@@ -115,3 +115,44 @@ fn spec(user: &User, access: &NodeAccess) -> SubjectAccessReviewSpec {
         non_resource_attributes: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Subresource, Verb};
+
+    #[test]
+    fn a_question_says_all_that_a_permission_may_depend_on() {
+        let alice = json!({
+            "username": "alice", "uid": "7", "groups": ["people"], "extra": { "scopes": ["a", "b"] },
+        });
+        let alice = user(serde_json::from_value(alice).unwrap()).unwrap();
+        let access = |node: Option<&str>| NodeAccess {
+            verb: Verb::Get,
+            subresource: Subresource::Metrics,
+            node: node.map(|node| node.parse().unwrap()),
+        };
+        let asked = serde_json::to_value(spec(&alice, &access(Some("edge-1")))).unwrap();
+        let expected = json!({
+            "user": "alice", "uid": "7", "groups": ["people"], "extra": { "scopes": ["a", "b"] },
+            "resourceAttributes": {
+                "verb": "get", "version": "v1", "resource": "nodes", "subresource": "metrics", "name": "edge-1",
+            },
+        });
+        assert_eq!(asked, expected);
+        let of_any = serde_json::to_value(spec(&alice, &access(None))).unwrap();
+        assert!(of_any["resourceAttributes"]["name"].is_null(), "{of_any}");
+    }
+
+    #[test]
+    fn nobody_in_particular_is_nobody() {
+        for info in [
+            json!({}),
+            json!({ "username": "", "groups": ["system:masters"] }),
+        ] {
+            assert_eq!(user(serde_json::from_value(info).unwrap()), None);
+        }
+    }
+}
