@@ -262,8 +262,7 @@ fn by_exec(cluster: &Cluster, monitor: &Monitor<'_>) {
         .arg(bearer);
     let denied = answer(&denied);
     assert!(
-        denied.contains("may not create nodes/proxy of node edge-2")
-            && denied.ends_with("status=403"),
+        denied.contains("may not create nodes/proxy of any node") && denied.ends_with("status=403"),
         "{denied}"
     );
     pods::delete(cluster, "executed");

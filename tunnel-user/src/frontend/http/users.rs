@@ -66,8 +66,26 @@ impl Users {
         let review = self.access.review(visit);
         let user = review.user(&parts.headers).await?;
         let audit = audit.insert(Audit::of(&user, parts));
+        let route = self
+            .permitted_route(&review, &user, parts, snapshots, audit)
+            .await;
+        if let Err(Refusal::NotPermitted { access, .. }) = &route {
+            audit.asks(access.clone());
+            audit.denied();
+        }
+        Ok((route?, user))
+    }
+
+    async fn permitted_route(
+        &self,
+        review: &Review<'_>,
+        user: &Arc<User>,
+        parts: &Parts,
+        snapshots: &SnapshotReader,
+        audit: &mut Audit,
+    ) -> Result<Route, Refusal> {
         refuse_impersonation(&parts.headers)?;
-        let route = self.route(&review, &user, parts, snapshots).await?;
+        let route = self.route(review, user, parts, snapshots).await?;
         let wanted = if route.is_kubelet {
             Wanted::of_kubelet(&parts.method, parts.uri.path())?
         } else {
@@ -75,16 +93,8 @@ impl Users {
         };
         let wanted = wanted.of_node(route.node.clone());
         audit.asks(wanted.first());
-        match review.permit(&user, &wanted).await {
-            Ok(access) => audit.allowed(access),
-            Err(refusal) => {
-                if matches!(refusal, Refusal::NotPermitted { .. }) {
-                    audit.denied();
-                }
-                return Err(refusal);
-            }
-        }
-        Ok((route, user))
+        audit.allowed(review.permit(user, &wanted).await?);
+        Ok(route)
     }
 
     /// By `Host` and the two headers; where these name no node, and mean a kubelet, by the pod in the path.
