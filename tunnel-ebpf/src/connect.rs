@@ -14,7 +14,9 @@ use crate::{
 
 pub(crate) enum Decision {
     Pass,
-    Redirect(Endpoint),
+    /// To the endpoint that the caller lent. That has a value whatever is decided: kernels before 6.4 refuse a program
+    /// without `CAP_PERFMON` in which they see a way, were it one that cannot be taken, to what nobody has written.
+    Redirect,
     Refuse,
 }
 
@@ -31,7 +33,7 @@ pub(crate) struct Target {
 
 /// Decides over a connect. What is not ours costs one lookup, and one that the kernel makes a load.
 #[inline(always)]
-pub(crate) fn decide(address: &SockAddr<'_>, dialled: &Endpoint) -> Decision {
+pub(crate) fn decide(address: &SockAddr<'_>, dialled: &Endpoint, to: &mut Endpoint) -> Decision {
     if !address.is_tcp() {
         return Decision::Pass;
     }
@@ -60,13 +62,13 @@ pub(crate) fn decide(address: &SockAddr<'_>, dialled: &Endpoint) -> Decision {
         count_untouched(address, dialled, rule.is_some());
         return Decision::Pass;
     };
-    let decision = permitted(address, &target, config);
+    let decision = permitted(address, &target, config, to);
     if target.of_service {
-        if target.node.node_mode == services::DIRECT && matches!(decision, Decision::Redirect(_)) {
+        if target.node.node_mode == services::DIRECT && matches!(decision, Decision::Redirect) {
             count_untouched(address, dialled, rule.is_some());
         }
-        services::settle(address, dialled, &target, &decision);
-    } else if matches!(decision, Decision::Redirect(_)) {
+        services::settle(address, dialled, &target, &decision, to);
+    } else if matches!(decision, Decision::Redirect) {
         maps::forget_service_dst(address.socket().cast());
     }
     decision
@@ -98,14 +100,19 @@ fn count_untouched(address: &SockAddr<'_>, dialled: &Endpoint, tunnelled_port: b
 
 /// Decides whether the client may go there, before anything else is looked at.
 #[inline(always)]
-fn permitted(address: &SockAddr<'_>, to: &Target, config: &Config) -> Decision {
-    let target = &to.endpoint;
+fn permitted(
+    address: &SockAddr<'_>,
+    wanted: &Target,
+    config: &Config,
+    to: &mut Endpoint,
+) -> Decision {
+    let target = &wanted.endpoint;
     if is_exempt(address, target, config) {
         return Decision::Pass;
     }
     let client = Client::of(address, config);
-    match client.permit(to.clients, config) {
-        Permit::Given => through_gate(address, target, client, &to.node, config),
+    match client.permit(wanted.clients, config) {
+        Permit::Given => through_gate(address, target, client, &wanted.node, config, to),
         Permit::NotCaptured => {
             count(|c| &mut c.other_client);
             trace!(debug, address, target, "pass", "other-client");
@@ -128,11 +135,12 @@ fn through_gate(
     client: Client,
     node: &NodeEntry,
     config: &Config,
+    to: &mut Endpoint,
 ) -> Decision {
     let listener = destination::listener(target, config);
     let refuse = node.closed_gate == policy::REFUSE;
     match gate::check(config, listener) {
-        Gate::Open => as_it_stands(address, target, client, node, config),
+        Gate::Open => as_it_stands(address, target, client, node, config, to),
         Gate::NoListener if refuse => {
             count(|c| &mut c.no_listener_refuse);
             trace!(info, address, target, "refuse", "no-listener");
@@ -163,12 +171,14 @@ fn as_it_stands(
     client: Client,
     node: &NodeEntry,
     config: &Config,
+    to: &mut Endpoint,
 ) -> Decision {
     match node.node_mode {
-        node_mode::CAPTURE => redirect(address, target, client, node, config),
+        node_mode::CAPTURE => redirect(address, target, client, node, config, to),
         services::DIRECT => {
             trace!(info, address, target, "redirect", "endpoint");
-            Decision::Redirect(*target)
+            *to = *target;
+            Decision::Redirect
         }
         node_mode::REFUSE => {
             count(|c| &mut c.standing_refuse);
@@ -220,14 +230,19 @@ fn redirect(
     client: Client,
     node: &NodeEntry,
     config: &Config,
+    to: &mut Endpoint,
 ) -> Decision {
     match destination::choose(client, target, node, config) {
-        Destination::Range(to) => {
+        Destination::Range(range) => {
             count(|c| &mut c.redirected);
             trace!(info, address, target, "redirect", "range");
-            Decision::Redirect(to)
+            *to = range;
+            Decision::Redirect
         }
-        Destination::Redirect(to) => redirect_with_note(address, target, node, to),
+        Destination::Redirect(listener) => {
+            *to = listener;
+            redirect_with_note(address, target, node, listener)
+        }
         Destination::Unreached if node.closed_gate == policy::REFUSE => {
             count(|c| &mut c.unreached_refuse);
             trace!(info, address, target, "refuse", "unreached");
@@ -246,11 +261,11 @@ fn redirect_with_note(
     address: &SockAddr<'_>,
     target: &Endpoint,
     node: &NodeEntry,
-    to: Endpoint,
+    listener: Endpoint,
 ) -> Decision {
     let dst = ClientDst {
         original: *target,
-        redirect: to,
+        redirect: listener,
     };
     if !maps::remember_client_dst(address.socket().cast(), &dst) {
         count(|c| &mut c.redirect_failed);
@@ -264,5 +279,5 @@ fn redirect_with_note(
     count(|c| &mut c.redirected);
     count(|c| &mut c.redirected_by_tuple);
     trace!(info, address, target, "redirect", "tuple");
-    Decision::Redirect(to)
+    Decision::Redirect
 }

@@ -80,9 +80,10 @@ static CAN_INGRESS: Global<u8> = Global::new(1);
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
     let address = SockAddr::new(&ctx);
-    let target = address.v4();
-    match decide(&address, &target) {
-        Decision::Redirect(to) => {
+    let dialled = address.v4();
+    let mut to = dialled;
+    match decide(&address, &dialled, &mut to) {
+        Decision::Redirect => {
             address.set_v4(&to);
             PROCEED
         }
@@ -94,9 +95,10 @@ fn connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
     let address = SockAddr::new(&ctx);
-    let target = address.v6();
-    match decide(&address, &target) {
-        Decision::Redirect(to) => {
+    let dialled = address.v6();
+    let mut to = dialled;
+    match decide(&address, &dialled, &mut to) {
+        Decision::Redirect => {
             address.set_v6(&to);
             PROCEED
         }

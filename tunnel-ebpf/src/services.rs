@@ -61,11 +61,12 @@ pub(crate) fn settle(
     dialled: &Endpoint,
     target: &Target,
     decision: &Decision,
+    to: &Endpoint,
 ) {
     match decision {
         Decision::Pass => count_service(|c| &mut c.service_passed),
         Decision::Refuse => count_service(|c| &mut c.service_refused),
-        Decision::Redirect(to) => {
+        Decision::Redirect => {
             if target.node.node_mode == DIRECT {
                 count_service(|c| &mut c.service_direct);
             } else {
