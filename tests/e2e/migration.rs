@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use culvert_tests::{Lab, Launch, NetNs, command, programs};
+use culvert_tests::{Lab, Launch, NetNs, command, programs, until};
 
 use crate::stage::{NODE, PATIENCE, Stage, end_of};
 
@@ -234,7 +234,13 @@ fn beside_yurt_tunnel_nodes_with_an_agent_of_culverts_are_carried_and_others_lef
     assert!(other.stop(PATIENCE).unwrap().success());
     let moved = stage.agent(0, "");
     let count = || yurt_tunnels.load(Ordering::Relaxed);
-    stage.eventually_works(NODE);
+    // Yurt-Tunnel carries until the table has the session.
+    until("culvert carries", PATIENCE, || {
+        let before = count();
+        stage.works(NODE);
+        Ok((count() == before).then_some(()))
+    })
+    .unwrap();
     let before = count();
     for _ in 0..5 {
         stage.works(NODE);
