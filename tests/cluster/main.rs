@@ -1,7 +1,7 @@
 //! Culvert on a real Kubernetes cluster: kube-apiserver, kubelets, containerd and kubectl as they are. One cluster
 //! serves the whole run; tests take place one after the other (`cargo xtask test --only cluster`). They need root.
 //! They come in the order of their names: those of `bare` are about a cluster on which Culvert is not installed yet,
-//! and `uninstall`, the last, takes it away.
+//! and `uninstall`, the last that uses it, takes it away.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,7 +10,6 @@
 
 mod aftermath;
 mod another_server;
-mod another_tunnel;
 mod api;
 mod bare;
 mod callers;
@@ -45,3 +44,4 @@ mod tidying;
 mod transfers;
 mod tunnelled;
 mod uninstall;
+mod yurt_tunnel;

@@ -1,5 +1,5 @@
 //! The recipe of the manual for removing Culvert, run as it stands there. It ends the shared installation: the name of
-//! this file sorts last, for no test can come after it.
+//! this file sorts last of those that use it.
 
 use std::fs;
 use std::time::Duration;
