@@ -107,7 +107,7 @@ struct WireSpec {
     ports: Option<Vec<WirePort>>,
     session_affinity: Option<String>,
     internal_traffic_policy: Option<String>,
-    selector: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    selector: Option<BTreeMap<String, String>>,
 }
 
 /// Of a Service, and of a slice.
@@ -177,7 +177,7 @@ impl From<WireService> for ServiceObject {
             cluster_ips: spec.cluster_ips(),
             ports: tcp_ports(spec.ports),
             affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
-            selects_pods: spec.selector.is_some_and(|selector| !selector.is_empty()),
+            selects_pods: spec.selector.is_some_and(|labels| !labels.is_empty()),
         };
         let is_translated = !is_external && !is_local;
         let has_any = !facts.cluster_ips.is_empty() && !facts.ports.is_empty();
