@@ -10,6 +10,7 @@ use culvert_tests::{Daemon, programs, until};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
 };
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::objects::{EDGE_LABEL, Ghost, events};
@@ -172,8 +173,10 @@ fn a_stolen_certificate_is_worth_nothing_once_the_node_is_another_or_an_operator
     assert_eq!(scene.sessions(), 1, "the honest one's");
     thief.kill().unwrap();
 
-    // The one that counts is stolen as well, and an operator hears of it.
+    // The one that counts is stolen as well, and an operator hears of it. Of two agents with one certificate each takes
+    // the node over from the other, again and again: this is about the thief's session, so the honest one is held.
     scene.steal("honest", "second-thief");
+    honest.signal(Signal::STOP).unwrap();
     let mut thief = scene.agent("second-thief", 10272, nobody.kubeconfig());
     thief
         .wait_for_line("session established", PATIENCE)
@@ -183,6 +186,7 @@ fn a_stolen_certificate_is_worth_nothing_once_the_node_is_another_or_an_operator
     honest.forget_output();
     annotate(cluster, &now());
     thief.wait_for_line("session ended", AT_ONCE).unwrap();
+    honest.signal(Signal::CONT).unwrap();
     let line = thief.wait_for_line("no session", PATIENCE).unwrap();
     assert!(line.contains("culvert.dev/not-before"), "{line}");
     honest
