@@ -1,5 +1,5 @@
-//! Services with edge nodes among their endpoints, beside the kube-proxy that every machine runs: from the control plane
-//! itself, and from a pod on it.
+//! Services with edge nodes among their endpoints, beside the kube-proxy that every machine runs: from the control
+//! plane itself, and from a pod on it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! HTTPS that ends at the server, with the rights of the overlay and its flag: a user of the cluster gets of a real kubelet what RBAC
-//! says, by a token or a certificate, and nothing by what looks like either.
+//! HTTPS that ends at the server, with the rights of the overlay and its flag: a user of the cluster gets of a real
+//! kubelet what RBAC says, by a token or a certificate, and nothing by what looks like either.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Connects to Services with nodes among their endpoints: one endpoint is chosen, as kube-proxy would choose it. But that
-//! translates packets, after the connect has passed here as one to nobody's address, and no route leads to a node.
+//! Connects to Services with nodes among their endpoints: one endpoint is chosen, as kube-proxy would choose it. But
+//! that translates packets, after the connect has passed here as one to nobody's address, and no route leads to a node.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use tunnel_ebpf::{

@@ -1,7 +1,7 @@
 //! `cargo xtask image`: Culvert as an OCI image archive, made without an engine.
 //!
-//! The image is one static binary, under its other names as well, and nothing else. Built for release, the binary is the same whenever and wherever it
-//! is built from the same sources with the same compilers, and so is the archive.
+//! The image is one static binary, under its other names as well, and nothing else. Built for release, the binary is
+//! the same whenever and wherever it is built from the same sources with the same compilers, and so is the archive.
 
 mod archive;
 mod common;

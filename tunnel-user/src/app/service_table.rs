@@ -16,8 +16,8 @@ use crate::{
 pub(super) struct ServiceSync {
     services: Option<ServicesReader>,
     /// What the kernel holds may be a predecessor's, which followed the cluster until now: that stays until this server
-    /// knows better. What a server left that stopped some time ago is removed: a `ClusterIP` may be another Service's by
-    /// now.
+    /// knows better. What a server left that stopped some time ago is removed: a `ClusterIP` may be another Service's
+    /// by now.
     takes_over: bool,
     applied_tx: watch::Sender<Arc<AppliedServices>>,
     metrics: ServerMetrics,

@@ -94,8 +94,8 @@ enum Origin {
 }
 
 impl Access {
-    /// Reads the kubeconfig, or the service account of this pod, whose API server may be named. Nothing is asked of the API
-    /// server, so it need not be there. While [`CredentialFiles`] run, the client and the CAs follow what was read.
+    /// Reads the kubeconfig, or the service account of this pod, whose API server may be named. Nothing is asked of the
+    /// API server, so it need not be there. While [`CredentialFiles`] run, the client and the CAs follow what was read.
     pub async fn new(
         kubeconfig: Option<&Path>,
         api_server: Option<&Authority>,

@@ -83,8 +83,8 @@ pub struct ServerKubernetesArgs {
     )]
     pub kubelet_ports: Vec<TunnelPort>,
 
-    /// Whether connects to the `ClusterIP` of a Service reach nodes that are among its endpoints, though kube-proxy knows no
-    /// way to them
+    /// Whether connects to the `ClusterIP` of a Service reach nodes that are among its endpoints, though kube-proxy
+    /// knows no way to them
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = true, default_missing_value = "true",
           help_heading = "Redirect")]

@@ -16,8 +16,9 @@ pub struct TerminationArgs {
     ///
     /// A client has to show a certificate of the cluster's CA or a bearer token, and gets what RBAC lets its user have
     /// of nodes/metrics, nodes/stats, nodes/log, nodes/checkpoint; of nodes/pods, nodes/healthz, nodes/configz,
-    /// nodes/statusz or, instead of these, nodes/proxy; and of nodes/proxy for everything else. Kubelets are asked as user tunnel-proxy-client (deploy/kubernetes/overlays/https-terminate). Who names a node is carried
-    /// to it undecrypted, as without this.
+    /// nodes/statusz or, instead of these, nodes/proxy; and of nodes/proxy for everything else. Kubelets are asked as
+    /// user tunnel-proxy-client (deploy/kubernetes/overlays/https-terminate). Who names a node is carried to it
+    /// undecrypted, as without this.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true",
           hide_default_value = true)]

@@ -1,5 +1,5 @@
-//! A client's socket, or the TLS on it, as hyper has it: tells when bytes come, and says why where hyper only says that it cannot read a
-//! head.
+//! A client's socket, or the TLS on it, as hyper has it: tells when bytes come, and says why where hyper only says that
+//! it cannot read a head.
 //!
 //! hyper answers such a head by itself, with a bare code. Nobody has asked for an answer then, and that is how its
 //! words are known: ours take their place.

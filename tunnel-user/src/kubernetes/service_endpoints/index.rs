@@ -153,8 +153,8 @@ impl ServiceIndex {
                 let endpoints = endpoints(&slices, ip.is_ipv4(), port_name);
                 let mut are_nodes = endpoints.iter().map(|at| is_nodes(&self.nodes, at.ip()));
                 let leads_to_nodes = if facts.selects_pods {
-                    // A kubelet says which pods run on it, with any labels: it must not get a share of what others' pods
-                    // serve.
+                    // A kubelet says which pods run on it, with any labels: it must not get a share of what others'
+                    // pods serve.
                     !endpoints.is_empty() && are_nodes.all(|is_node| is_node)
                 } else {
                     are_nodes.any(|is_node| is_node)

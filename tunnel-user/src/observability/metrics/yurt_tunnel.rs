@@ -1,8 +1,8 @@
-//! What is counted here under the names that Yurt-Tunnel 1.5 and its konnectivity have for it, for dashboards and alerts
-//! that were made for them.
+//! What is counted here under the names that Yurt-Tunnel 1.5 and its konnectivity have for it, for dashboards and
+//! alerts that were made for them.
 //!
-//! Only what is true: labels that name agents or whole paths are left out or bounded, and what nobody counts here has no
-//! line.
+//! Only what is true: labels that name agents or whole paths are left out or bounded, and what nobody counts here has
+//! no line.
 
 use http::Method;
 use prometheus_client::{

@@ -10,8 +10,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 use crate::pki::testing::TestCa;
 
-/// Shakes hands with `edge-1` at 10.78.0.11, which shows this credential and takes any client certificate of the trusted
-/// CA. Returns whether it has been shown one, or why nothing came of it.
+/// Shakes hands with `edge-1` at 10.78.0.11, which shows this credential and takes any client certificate of the
+/// trusted CA. Returns whether it has been shown one, or why nothing came of it.
 async fn shown_to(shown: &Credential, trusted: &TestCa) -> Result<bool, String> {
     let cas = slice::from_ref(&trusted.certificate);
     let own = trusted.issue(("tunnel-proxy-client", "culvert:proxy"), &[], ClientAuth);
