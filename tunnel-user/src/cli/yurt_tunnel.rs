@@ -18,11 +18,14 @@ mod values;
 
 use std::{ffi::OsString, path::Path};
 
-use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 
 pub use self::translation::Translated;
 use self::{agent::AgentFlags, server::ServerFlags, translation::Translation};
 use super::{Environment, ParseError};
+
+/// The name that values of switches have in the help.
+const SWITCH: &str = "BOOL";
 
 /// A program of Yurt-Tunnel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +63,29 @@ impl Program {
                 "Whatever has no flag here is set as for `culvert server` and `culvert agent`, by the environment \
                  (CULVERT_<FLAG>) or by the file that CULVERT_CONFIG names.",
             );
-        match self {
+        let command = match self {
             Self::Server => ServerFlags::augment_args(
                 command.about("Run the server by the command line of Yurt-Tunnel 1.5's"),
             ),
             Self::Agent => AgentFlags::augment_args(
                 command.about("Run the agent by the command line of Yurt-Tunnel 1.5's"),
             ),
-        }
+        };
+        command.mut_args(as_go_has_it)
+    }
+}
+
+/// A switch is on where it is given without a value, and has a value only after an equals sign.
+fn as_go_has_it(flag: Arg) -> Arg {
+    let is_switch = flag
+        .get_value_names()
+        .is_some_and(|names| *names == [SWITCH]);
+    if is_switch {
+        flag.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+    } else {
+        flag
     }
 }
 

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{ArgAction, Args};
+use clap::Args;
 use http::uri::Authority;
 
 use super::{
+    SWITCH,
     klog::KlogFlags,
     translation::Translation,
     values::{boolean, ip, loopback, non_empty, port},
@@ -25,8 +26,7 @@ const POD_IP: &str = "POD_IP";
 #[derive(Args, Clone, Debug)]
 pub(super) struct AgentFlags {
     /// Print the version and exit [default: false]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     pub(super) version: Option<bool>,
 
     /// Name of this node; empty: `NODE_NAME` in the environment
@@ -50,7 +50,6 @@ pub(super) struct AgentFlags {
     kube_config: Option<String>,
 
     /// `host=NAME`, `ipv4=IP`, `ipv6=IP`: what --node-name and --node-ip say, for an agent is who its certificate says
-    ///
     #[arg(long, value_name = "IDENTIFIERS")]
     agent_identifiers: Option<String>,
 

@@ -1,8 +1,8 @@
 //! The flags of klog, which both programs have.
 
-use clap::{ArgAction, Args};
+use clap::Args;
 
-use super::{translation::Translation, values::boolean};
+use super::{SWITCH, translation::Translation, values::boolean};
 
 const INSTEAD: &str = "lines go to standard error, as CULVERT_LOG_LEVEL and CULVERT_LOG_FORMAT say";
 
@@ -27,13 +27,11 @@ pub(super) struct KlogFlags {
     vmodule: Option<String>,
 
     /// What happens in any case; `false` is ignored [default: true]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     logtostderr: Option<bool>,
 
     /// What happens in any case [default: false]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     alsologtostderr: Option<bool>,
 
     /// Ignored [default: 2]
@@ -57,23 +55,19 @@ pub(super) struct KlogFlags {
     log_backtrace_at: Option<String>,
 
     /// Ignored [default: false]
-    #[arg(long = "add_dir_header", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long = "add_dir_header", value_name = SWITCH, value_parser = boolean)]
     add_dir_header: Option<bool>,
 
     /// Ignored [default: false]
-    #[arg(long = "one_output", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long = "one_output", value_name = SWITCH, value_parser = boolean)]
     one_output: Option<bool>,
 
     /// Ignored [default: false]
-    #[arg(long = "skip_headers", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long = "skip_headers", value_name = SWITCH, value_parser = boolean)]
     skip_headers: Option<bool>,
 
     /// Ignored [default: false]
-    #[arg(long = "skip_log_headers", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true", value_parser = boolean)]
+    #[arg(long = "skip_log_headers", value_name = SWITCH, value_parser = boolean)]
     skip_log_headers: Option<bool>,
 }
 

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{ArgAction, Args};
+use clap::Args;
 
 use super::{
+    SWITCH,
     klog::KlogFlags,
     translation::Translation,
     values::{boolean, ip, items, loopback, non_empty, port},
@@ -17,8 +18,7 @@ const CERT_DIR: &str = "/var/lib/yurttunnel-server/pki";
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServerFlags {
     /// Print the version and exit [default: false]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     pub(super) version: Option<bool>,
 
     /// Kubeconfig of the cluster; empty: the service account of this pod
@@ -64,8 +64,7 @@ pub(super) struct ServerFlags {
 
     /// Whether connects to nodes' addresses are captured, by the kernel programs; iptables are left alone [default:
     /// true]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     enable_iptables: Option<bool>,
 
     /// Ignored: changes are followed at once [default: 60]
@@ -73,8 +72,7 @@ pub(super) struct ServerFlags {
     iptables_sync_period: Option<i64>,
 
     /// Whether the nodes' DNS records and the internal Service's ports are kept [default: true]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     enable_dns_controller: Option<bool>,
 
     /// Ignored: changes are followed at once [default: 1800]
@@ -82,8 +80,7 @@ pub(super) struct ServerFlags {
     dns_sync_period: Option<i64>,
 
     /// Refused if it is true, as by Yurt-Tunnel [default: false]
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = boolean)]
+    #[arg(long, value_name = SWITCH, value_parser = boolean)]
     egress_selector_enable: Option<bool>,
 
     /// Ignored: servers count themselves [default: 1]
