@@ -42,8 +42,8 @@ pub use server::ServerMetrics;
 pub use yurt_tunnel::{RequestUnderWay, RequestsUnderWay};
 
 /// A number of things as a gauge shows it.
-pub fn to_gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+pub fn to_gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.

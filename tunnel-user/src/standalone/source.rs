@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{State, chain, scan::Scan};
 use crate::model::{
-    Node, NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader, SnapshotWriter,
+    Node, NodeChange, NodeName, NodeNetworks, PortSet, Snapshot, SnapshotReader, SnapshotWriter,
 };
 
 /// Addresses that nodes have registered with and may not have.
@@ -157,15 +157,13 @@ fn log_outside(before: &Outside, now: &Outside) {
 }
 
 fn log_changes(old: &Snapshot, new: &Snapshot) {
-    let only_in = |a: &Snapshot, b: &Snapshot| {
-        let names = a.nodes().keys().filter(|name| b.node(name).is_none());
-        names.cloned().collect::<Vec<NodeName>>()
-    };
-    for node in only_in(new, old) {
-        info!(%node, "node registered");
-    }
-    for node in only_in(old, new) {
-        info!(%node, "node removed");
+    for change in new.changed_nodes(old) {
+        let node = change.name();
+        match change {
+            NodeChange::Come(_) => info!(%node, "node registered"),
+            NodeChange::Gone(_) => info!(%node, "node removed"),
+            NodeChange::Changed { .. } => {}
+        }
     }
     debug!(nodes = new.nodes().len(), "published a snapshot");
 }

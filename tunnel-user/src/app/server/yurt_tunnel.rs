@@ -29,7 +29,7 @@ impl YurtTunnelRules {
     pub(super) fn look() -> Self {
         let found_tx = watch::Sender::default();
         let rules = Self { found_tx };
-        rules.take(yurt_tunnel::find());
+        rules.take(block_in_place(yurt_tunnel::find));
         rules
     }
 

@@ -201,13 +201,12 @@ impl Claims {
         evidence: &Evidence<'_>,
         now: OffsetDateTime,
     ) -> Settled {
-        let mut settled = Settled {
-            looked_at: changed.union(&self.open).copied().collect(),
-            ..Settled::default()
-        };
-        for address in settled.looked_at.clone() {
-            self.settle_one(address, evidence, now, &mut settled);
+        let looked_at: BTreeSet<IpAddr> = changed.union(&self.open).copied().collect();
+        let mut settled = Settled::default();
+        for address in &looked_at {
+            self.settle_one(*address, evidence, now, &mut settled);
         }
+        settled.looked_at = looked_at;
         let open = self.open.iter().flat_map(|address| self.of(*address));
         settled.next_change = open.filter_map(Claim::changes_at).min();
         settled

@@ -11,6 +11,7 @@ use prometheus_client::{
 
 use time::OffsetDateTime;
 
+use super::to_gauge;
 use crate::observability::status::{ClusterStatus, PublishedStatus};
 
 /// Reads what `culvert status` shows as well.
@@ -63,7 +64,7 @@ impl Collector for Cluster {
             let labels = [("decision", decision)];
             ConstCounter::new(count).encode(decisions.encode_family(&labels)?)?;
         }
-        let pending = gauge(approvals.pending);
+        let pending = to_gauge(approvals.pending);
         ConstGauge::new(pending).encode(encoder.encode_descriptor(
             "certificate_requests_pending",
             "Certificate requests that are left pending, as they may become right later.",
@@ -87,7 +88,7 @@ fn encode_published(
             "published_entries",
             "Records of names, ports of the Service; 0 while this server does not lead.",
             None,
-            |published| Some(gauge(published.entries)),
+            |published| Some(to_gauge(published.entries)),
         ),
         (
             "published_troubles",
@@ -111,13 +112,13 @@ fn encode_published(
             "published_size",
             "Size of the ConfigMap.",
             Some(Unit::Bytes),
-            |published| published.bytes.map(gauge),
+            |published| published.bytes.map(to_gauge),
         ),
         (
             "published_limit",
             "Size that the ConfigMap may have.",
             Some(Unit::Bytes),
-            |published| published.limit.map(gauge),
+            |published| published.limit.map(to_gauge),
         ),
     ];
     if published.is_empty() {
@@ -140,10 +141,6 @@ fn encode_published(
         ConstCounter::new(one.writes).encode(writes.encode_family(&labels)?)?;
     }
     Ok(())
-}
-
-fn gauge(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl fmt::Debug for Cluster {
