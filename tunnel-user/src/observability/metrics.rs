@@ -21,7 +21,10 @@ mod server;
 mod tests;
 mod yurt_tunnel;
 
-use prometheus_client::{metrics::info::Info, registry::Registry};
+use prometheus_client::{
+    metrics::info::Info,
+    registry::{Metric, Registry},
+};
 
 pub use agent::AgentMetrics;
 pub use certificates::Certificates;
@@ -44,6 +47,13 @@ pub use yurt_tunnel::{RequestUnderWay, RequestsUnderWay};
 /// A number of things as a gauge shows it.
 pub fn to_gauge(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)
+}
+
+/// A metric that is shown by this name from now on.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// Says which build runs: `<prefix>_build_info{version="..."} 1`.

@@ -7,6 +7,7 @@ use prometheus_client::{
 
 use super::{
     AgentConnections, Carried, Certificates, Dials, ReadMemory, memory::Memory, register_build,
+    registered,
 };
 
 /// The metrics of an agent, `culvert_agent_*`. Clones count into the same numbers.
@@ -33,27 +34,24 @@ impl AgentMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("culvert_agent");
         register_build(registry);
-        let metrics = Self {
-            sessions: Gauge::default(),
-            servers: Gauge::default(),
-            session_failures: Counter::default(),
+        Self {
+            // In the order in which they are shown.
             connections: AgentConnections::register(registry),
             carried: Carried::register(registry),
             dials: Dials::register(registry),
             certificates: Certificates::register(registry),
-        };
-        registry.register("sessions", "Open sessions", metrics.sessions.clone());
-        registry.register(
-            "servers",
-            "Servers that there are, as those with a session say",
-            metrics.servers.clone(),
-        );
-        registry.register(
-            "session_failures",
-            "Attempts to open a session that failed",
-            metrics.session_failures.clone(),
-        );
-        metrics
+            sessions: registered(registry, "sessions", "Open sessions"),
+            servers: registered(
+                registry,
+                "servers",
+                "Servers that there are, as those with a session say",
+            ),
+            session_failures: registered(
+                registry,
+                "session_failures",
+                "Attempts to open a session that failed",
+            ),
+        }
     }
 
     /// Publishes the memory of connections, read at each scrape. Call it once.

@@ -11,7 +11,7 @@ use super::{
     cluster::Cluster,
     memory::Memory,
     redirect::{RedirectEvents, RedirectSchemes},
-    register_build,
+    register_build, registered,
 };
 
 /// The metrics of a server, `culvert_server_*`. Clones count into the same numbers.
@@ -68,9 +68,8 @@ impl ServerMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("culvert_server");
         register_build(registry);
-        let metrics = Self {
-            sessions: Gauge::default(),
-            sessions_refused: Counter::default(),
+        Self {
+            // In the order in which they are shown.
             connections: Connections::register(registry),
             carried: Carried::register(registry),
             dials: Dials::register(registry),
@@ -85,74 +84,60 @@ impl ServerMetrics {
                 "https_requests",
                 "Requests to the HTTPS port whose TLS ends here, by what was answered and why",
             ),
-            requests_under_way: RequestsUnderWay::default(),
-            without_original_destination: Counter::default(),
-            arrival_probes: Counter::default(),
-            arrival_probe_failures: Counter::default(),
-            clients_refused: Counter::default(),
             https_refusals: HttpsRefusals::register(registry),
-            nodes: Gauge::default(),
-            connected_nodes: Gauge::default(),
-            cloud_nodes: Gauge::default(),
-            redirect_entries: Gauge::default(),
-            redirect_services: Gauge::default(),
-            redirect_service_endpoints: Gauge::default(),
-            services_without_room: Gauge::default(),
             certificates: Certificates::register(registry),
-        };
-        registry.register("sessions", "Open sessions", metrics.sessions.clone());
-        registry.register(
-            "sessions_refused",
-            "Sessions refused because the identity does not prove what the agent claims",
-            metrics.sessions_refused.clone(),
-        );
-        registry.register(
-            "without_original_destination",
-            "Accepted connections closed because the kernel programs know nothing of them",
-            metrics.without_original_destination.clone(),
-        );
-        registry.register(
-            "arrival_probes",
-            "Connects of the server's own that prove that what is captured arrives",
-            metrics.arrival_probes.clone(),
-        );
-        registry.register(
-            "arrival_probe_failures",
-            "Connects of the server's own that did not arrive",
-            metrics.arrival_probe_failures.clone(),
-        );
-        registry.register(
-            "clients_refused",
-            "Accepted connections closed because their clients are in none of --clients",
-            metrics.clients_refused.clone(),
-        );
-        registry.register("nodes", "Nodes known", metrics.nodes.clone());
-        registry.register(
-            "connected_nodes",
-            "Nodes that have a session",
-            metrics.connected_nodes.clone(),
-        );
-        registry.register(
-            "redirect_entries",
-            "Addresses of nodes in the kernel's table",
-            metrics.redirect_entries.clone(),
-        );
-        registry.register(
-            "redirect_services",
-            "Ports of Services whose connects reach nodes among their endpoints",
-            metrics.redirect_services.clone(),
-        );
-        registry.register(
-            "redirect_service_endpoints",
-            "Endpoints of those Services",
-            metrics.redirect_service_endpoints.clone(),
-        );
-        registry.register(
-            "services_without_room",
-            "Ports of Services whose connects do not reach nodes, as they are too many",
-            metrics.services_without_room.clone(),
-        );
-        metrics
+            sessions: registered(registry, "sessions", "Open sessions"),
+            sessions_refused: registered(
+                registry,
+                "sessions_refused",
+                "Sessions refused because the identity does not prove what the agent claims",
+            ),
+            without_original_destination: registered(
+                registry,
+                "without_original_destination",
+                "Accepted connections closed because the kernel programs know nothing of them",
+            ),
+            arrival_probes: registered(
+                registry,
+                "arrival_probes",
+                "Connects of the server's own that prove that what is captured arrives",
+            ),
+            arrival_probe_failures: registered(
+                registry,
+                "arrival_probe_failures",
+                "Connects of the server's own that did not arrive",
+            ),
+            clients_refused: registered(
+                registry,
+                "clients_refused",
+                "Accepted connections closed because their clients are in none of --clients",
+            ),
+            nodes: registered(registry, "nodes", "Nodes known"),
+            connected_nodes: registered(registry, "connected_nodes", "Nodes that have a session"),
+            redirect_entries: registered(
+                registry,
+                "redirect_entries",
+                "Addresses of nodes in the kernel's table",
+            ),
+            redirect_services: registered(
+                registry,
+                "redirect_services",
+                "Ports of Services whose connects reach nodes among their endpoints",
+            ),
+            redirect_service_endpoints: registered(
+                registry,
+                "redirect_service_endpoints",
+                "Endpoints of those Services",
+            ),
+            services_without_room: registered(
+                registry,
+                "services_without_room",
+                "Ports of Services whose connects do not reach nodes, as they are too many",
+            ),
+            // Shown by Yurt-Tunnel's names, if at all.
+            requests_under_way: RequestsUnderWay::default(),
+            cloud_nodes: Gauge::default(),
+        }
     }
 
     /// Publishes how the server stands with its cluster, read at each scrape. Call it once.
