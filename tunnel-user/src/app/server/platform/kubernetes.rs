@@ -10,6 +10,7 @@
 //!  Source --every Node, ports--> Publication     names and ports for clients that dial by name
 //! ```
 
+mod certificates;
 mod cluster_status;
 mod relay;
 mod termination;
@@ -26,12 +27,11 @@ use tonic::{Status, body::Body};
 use self::cluster_status::ClusterView;
 use super::{HeldCertificate, Platform, PlatformContext};
 use crate::{
-    app::certificates::follow_expiry,
     kubernetes::{
-        Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, CertificateOptions,
-        Election, Members, Membership, MembershipOptions, ObjectName, Publication,
-        PublicationOptions, PublicationReader, SERVER_SUBJECT, ServerCertificate, ServerNames,
-        ServerNamesOptions, ServiceReaders, ServiceSource,
+        Access, ApprovalCounts, Approver, ApproverOptions, CertificateNames, Election, Members,
+        Membership, MembershipOptions, ObjectName, Publication, PublicationOptions,
+        PublicationReader, SERVER_SUBJECT, ServerNames, ServerNamesOptions, ServiceReaders,
+        ServiceSource,
         events::Events,
         source::{Listing, LiveSessions, Source, SourceHealth, SourceOptions},
     },
@@ -278,42 +278,6 @@ impl Member<'_> {
         });
         self.run("following the servers' names", |end| server_names.run(end));
         names
-    }
-
-    fn certificate(&self, names: Names) -> anyhow::Result<ServerCertificate> {
-        let cluster = &self.settings.cluster;
-        ServerCertificate::new(CertificateOptions {
-            client: self.client(),
-            cas: self.access.cas.clone(),
-            cert_dir: cluster.cert_dir(&self.context.args.state_dir),
-            names,
-            life: None,
-        })
-        .context("cannot keep the server's certificate in --cert-dir")
-    }
-
-    fn keep_certificate(&mut self, certificate: ServerCertificate) {
-        let validities = certificate.validities();
-        let metric = self.context.metrics.certificates.clone();
-        let expiry = validities.clone();
-        self.run("watching certificates", |end| {
-            follow_expiry("server", expiry, metric, end)
-        });
-        let certified = Arc::new(self.context.readiness.register("certificate"));
-        let awaited = Arc::clone(&certified);
-        let has_one = validities.clone();
-        let trouble = move |reason| {
-            // The one in use does for now.
-            if has_one.borrow().is_none() {
-                awaited.not_ready(reason);
-            }
-        };
-        self.run_in_service("keeping the server's certificate", |end| {
-            certificate.run(trouble, end)
-        });
-        self.run("watching whether there is a certificate", |end| {
-            until_certified(validities, certified, end)
-        });
     }
 
     /// Agents look for a server as soon as it is counted: not before it can take them.

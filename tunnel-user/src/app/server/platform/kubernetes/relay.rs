@@ -1,41 +1,25 @@
 //! How a server of a cluster has connections carried by the others: where they are, and what proves it to them. One
 //! that takes no agents has nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
-use super::{Followed, Member, cluster_status::ClusterView, no_enrolment, until_certified};
+use super::{
+    Followed, Member, certificates::OwnClient, cluster_status::ClusterView, no_enrolment,
+    until_certified,
+};
 use crate::{
-    app::{
-        certificates::follow_expiry,
-        server::platform::{HeldCertificate, Platform, RelayAccess},
-    },
-    certificates::{Issuer, PublishedCertificate},
-    kubernetes::{
-        CertificateNames, CertificateOptions, Members, Membership, MembershipOptions,
-        RelayCertificate,
-    },
+    app::server::platform::{HeldCertificate, Platform, RelayAccess},
+    kubernetes::{Members, Membership, MembershipOptions, RelayCertificate},
     model::ServerAddr,
-    pki::{AgentProof, RELAY_SUBJECT, Subject, server_config_without_certificate},
+    pki::{AgentProof, RELAY_SUBJECT, server_config_without_certificate},
     redirect::addresses::Surroundings,
     tunnel::RelayServer,
     wait::wait_for,
 };
-
-/// A certificate by which others know this server as their client, in the words of status, metrics and log.
-pub(super) struct OwnClient {
-    pub(super) name: &'static str,
-    pub(super) subject: Subject,
-    pub(super) watching: &'static str,
-    pub(super) keeping: &'static str,
-    pub(super) lacking: &'static str,
-}
-
-/// Nothing but its end takes such a certificate back: see SECURITY.md, "Revoke".
-const LIFE: Duration = Duration::from_hours(7 * 24);
 
 impl Member<'_> {
     /// A server that takes no agents. It never leads, and is not counted.
@@ -119,48 +103,6 @@ impl Member<'_> {
             certificate,
         );
         Ok((RelayAccess { servers, tls }, held))
-    }
-
-    /// What a certificate is asked for with by which others know this server as their client: it names the machine.
-    pub(super) fn own_client_options(&self) -> CertificateOptions {
-        let (args, cluster) = (self.context.args, &self.settings.cluster);
-        let names = CertificateNames::of_node(&self.machine, []);
-        CertificateOptions {
-            client: self.client(),
-            cas: self.access.cas.clone(),
-            cert_dir: cluster.cert_dir(&args.state_dir),
-            names: watch::channel(Some(names)).1,
-            life: Some(args.agent_certificate_ttl.min(LIFE)),
-        }
-    }
-
-    /// Keeps such a certificate.
-    pub(super) fn keep_own_client<I, C>(
-        &mut self,
-        what: &OwnClient,
-        certificate: PublishedCertificate<I, C>,
-    ) -> HeldCertificate
-    where
-        I: Issuer + 'static,
-        C: Send + Sync + 'static,
-    {
-        let OwnClient {
-            name,
-            subject,
-            watching,
-            keeping,
-            lacking,
-        } = *what;
-        let validity = certificate.validities();
-        let (expiry, metric) = (validity.clone(), self.context.metrics.certificates.clone());
-        self.run(watching, |end| follow_expiry(name, expiry, metric, end));
-        let trouble = move |reason| tracing::info!(reason, "{lacking}");
-        self.run_in_service(keeping, |end| certificate.run(trouble, end));
-        HeldCertificate {
-            name,
-            subject: subject.to_string(),
-            validity,
-        }
     }
 
     /// The servers that take agents, as seen by one that does not.

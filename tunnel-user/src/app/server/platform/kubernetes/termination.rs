@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use super::{Member, Names, relay::OwnClient};
+use super::{Member, Names, certificates::OwnClient};
 use crate::{
     app::server::platform::{HeldCertificate, TerminationAccess},
     frontend::http::TargetTls,
