@@ -73,6 +73,12 @@ async fn frames_of_one_byte_for_clients_that_do_not_read_cost_what_they_hold_and
         patiently(reading).await.unwrap();
         assert!(received == pattern(WINDOW, seed), "connection {seed}");
         connection.client.shutdown().await.unwrap();
+        // Its last read holds memory until it has found the end.
+        patiently(&mut connection.carrying)
+            .await
+            .unwrap()
+            .end
+            .unwrap();
     }
     assert_eq!(server.memory.held(), 0);
 }
