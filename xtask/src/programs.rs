@@ -100,13 +100,16 @@ fn build(module: Module, source: &Path, output: &Path) -> Result<()> {
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "")
         .env("GOTOOLCHAIN", "local")
-        .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
-        .arg(linker_flags(module))
+        .args(["build", "-mod=readonly", "-trimpath", COMPILER_FLAGS])
+        .args(["-ldflags", &linker_flags(module)])
         .arg("-o")
         .arg(directory(output))
         .args(packages(&source.join("tools.go"))?);
     shell::run(&mut go)
 }
+
+/// The linker leaves it out.
+const COMPILER_FLAGS: &str = "-gcflags=all=-dwarf=false";
 
 fn linker_flags(module: Module) -> String {
     let settings = module
@@ -138,6 +141,7 @@ fn packages(tools: &Path) -> Result<Vec<String>> {
 /// What the programs depend on, as a hash.
 fn state(module: Module, source: &Path) -> Result<String> {
     let mut hash = Sha256::new();
+    hash.update(COMPILER_FLAGS);
     hash.update(linker_flags(module));
     for file in ["go.mod", "go.sum", "tools.go"] {
         let path = source.join(file);
