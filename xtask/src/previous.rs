@@ -12,6 +12,8 @@ use crate::shell;
 const COMMIT: &str = "b08168526378f6e5c79dcd4d87d8eb0c68f6ce9a";
 /// Those that its libraries have in the present build, and did not ask for: with these they are compiled once.
 const FEATURES: &str = "tokio/test-util,kube/http-proxy,hyper-util/client-proxy";
+/// From here on a manifest says how everything is compiled.
+const PROFILES: &str = "[profile.release]\n";
 /// What the tests look for beside the programs of now.
 pub(crate) const PROGRAM: &str = "previous-culvert";
 
@@ -22,7 +24,7 @@ pub(crate) fn ensure() -> Result<()> {
     let built = sources.join("target/debug/culvert");
     if !built.is_file() {
         unpack(&sources)?;
-        rename(&sources)?;
+        adapt(&sources)?;
         build(&sources, &target)?;
     }
     let programs = target.join("debug");
@@ -41,15 +43,24 @@ fn build(sources: &Path, target: &Path) -> Result<()> {
     shell::run(&mut command)
 }
 
-/// Gives it a version number of its own: by name and number cargo would take its packages for those of now.
-fn rename(sources: &Path) -> Result<()> {
+/// Gives it a version number of its own, for by name and number cargo would take its packages for those of now, and the
+/// present profiles, by which its libraries are compiled already.
+fn adapt(sources: &Path) -> Result<()> {
     let manifest = sources.join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).context("read the manifest of the version before")?;
-    let (now, before) = (
+    let before = fs::read_to_string(&manifest).context("read the manifest of the version before")?;
+    let now = fs::read_to_string(shell::root().join("Cargo.toml")).context("read Cargo.toml")?;
+    let (before, _) = before
+        .split_once(PROFILES)
+        .context("the version before has no profiles")?;
+    let (_, profiles) = now
+        .split_once(PROFILES)
+        .context("Cargo.toml has no profiles")?;
+    let before = before.replacen(
         concat!("version = \"", env!("CARGO_PKG_VERSION"), "\""),
         "version = \"0.0.1\"",
+        1,
     );
-    fs::write(&manifest, text.replacen(now, before, 1))
+    fs::write(&manifest, format!("{before}{PROFILES}{profiles}"))
         .context("write the manifest of the version before")
 }
 
