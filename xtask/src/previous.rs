@@ -47,7 +47,8 @@ fn build(sources: &Path, target: &Path) -> Result<()> {
 /// present profiles, by which its libraries are compiled already.
 fn adapt(sources: &Path) -> Result<()> {
     let manifest = sources.join("Cargo.toml");
-    let before = fs::read_to_string(&manifest).context("read the manifest of the version before")?;
+    let before =
+        fs::read_to_string(&manifest).context("read the manifest of the version before")?;
     let now = fs::read_to_string(shell::root().join("Cargo.toml")).context("read Cargo.toml")?;
     let (before, _) = before
         .split_once(PROFILES)

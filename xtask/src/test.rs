@@ -7,7 +7,7 @@ mod vm;
 
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
@@ -100,71 +100,100 @@ fn tiers(args: &Args) -> Vec<Tier> {
     tiers
 }
 
-/// One after the other; but a cluster is waited for most of the time, and emulated machines work with what it leaves.
+/// One after the other; but clusters are waited for most of the time, and emulated machines work with what they leave.
 fn run_tiers(tiers: &[Tier], args: &Args) -> Vec<Ended> {
-    let both = tiers.contains(&Tier::Cluster) && tiers.contains(&Tier::Vm);
-    let beside = |tier: &Tier| both && matches!(tier, Tier::Cluster | Tier::Vm);
-    let alone = tiers.iter().filter(|tier| !beside(tier));
+    let has_vm = tiers.contains(&Tier::Vm);
+    let (beside, alone): (Vec<_>, Vec<_>) = tiers
+        .iter()
+        .copied()
+        .partition(|tier| has_vm && matches!(tier, Tier::Cluster | Tier::Newest | Tier::Vm));
     let mut ended: Vec<_> = alone
-        .map(|tier| timed(*tier, || run_tier(*tier, args)))
+        .into_iter()
+        .map(|tier| Prepared::of(tier, args).run())
         .collect();
-    if both {
-        ended.extend(run_cluster_beside_vm(args));
-    }
+    // What any of these builds would keep the others waiting.
+    let prepared = beside.into_iter().map(|tier| Prepared::of(tier, args));
+    let (machines, clusters): (Vec<_>, Vec<_>) =
+        prepared.partition(|prepared| prepared.tier == Tier::Vm);
+    let run_all =
+        |tiers: Vec<Prepared<'_>>| tiers.into_iter().map(Prepared::run).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let machines = scope.spawn(|| run_all(machines));
+        ended.extend(run_all(clusters));
+        ended.extend(machines.join().expect("running machines does not panic"));
+    });
     ended
 }
 
-fn run_cluster_beside_vm(args: &Args) -> [Ended; 2] {
-    // What either builds would keep the other waiting.
-    let cluster = prepare_cluster(args);
-    let vm = vm::prepare(&args.kernel, args.filter.as_deref());
-    thread::scope(|scope| {
-        let vm = scope.spawn(|| timed(Tier::Vm, || vm?.run()));
-        let cluster = timed(Tier::Cluster, || {
-            cluster.and_then(|()| test_on_cluster(args))
-        });
-        [cluster, vm.join().expect("running machines does not panic")]
-    })
+/// A tier for which everything is built, or could not be.
+struct Prepared<'a> {
+    tier: Tier,
+    run: Result<Run<'a>>,
+    /// What that took.
+    took: Duration,
 }
 
-fn timed(tier: Tier, run: impl FnOnce() -> Result<Tally>) -> Ended {
-    let began = Instant::now();
-    let outcome = run();
-    (tier, outcome, began.elapsed().as_secs())
-}
+type Run<'a> = Box<dyn FnOnce() -> Result<Tally> + Send + 'a>;
 
-fn run_tier(tier: Tier, args: &Args) -> Result<Tally> {
-    match tier {
-        Tier::Unit => {
-            let mut tally = cargo_test(&["--lib", "--bins"], args)?;
-            if args.filter.is_none() {
-                tally += cargo_test(&["--doc"], args)?;
-            }
-            Ok(tally)
+impl<'a> Prepared<'a> {
+    fn of(tier: Tier, args: &'a Args) -> Self {
+        let began = Instant::now();
+        let run = prepare(tier, args);
+        Self {
+            tier,
+            run,
+            took: began.elapsed(),
         }
-        Tier::Kernel => on_this_kernel("kernel", args),
+    }
+
+    fn run(self) -> Ended {
+        let began = Instant::now();
+        let outcome = self.run.and_then(|run| run());
+        (self.tier, outcome, (self.took + began.elapsed()).as_secs())
+    }
+}
+
+/// Builds whatever the tier's tests run.
+fn prepare<'a>(tier: Tier, args: &'a Args) -> Result<Run<'a>> {
+    let run: Run<'a> = match tier {
+        Tier::Unit => Box::new(|| test_units(args)),
+        Tier::Kernel => {
+            shell::require_root("the kernel tier")?;
+            build()?;
+            Box::new(|| cargo_test(&["--test", "kernel"], args))
+        }
         Tier::E2e => {
+            shell::require_root("the e2e tier")?;
             previous::ensure()?;
-            on_this_kernel("e2e", args)
+            build()?;
+            Box::new(|| cargo_test(&["--test", "e2e"], args))
         }
         Tier::Cluster => {
-            prepare_cluster(args)?;
-            test_on_cluster(args)
+            shell::require_root("the cluster tier")?;
+            cluster::prepare_tests()?;
+            build_for_cluster(args)?;
+            Box::new(|| test_on_cluster(args))
         }
         Tier::Newest => {
             shell::require_root("the newest tier")?;
             cluster::prepare_newest()?;
             build_for_cluster(args)?;
-            test_on_newest(args)
+            Box::new(|| test_on_newest(args))
         }
-        Tier::Vm => vm::prepare(&args.kernel, args.filter.as_deref())?.run(),
-    }
+        Tier::Vm => {
+            let machines = vm::prepare(&args.kernel, args.filter.as_deref())?;
+            Box::new(move || machines.run())
+        }
+    };
+    Ok(run)
 }
 
-fn on_this_kernel(test: &str, args: &Args) -> Result<Tally> {
-    shell::require_root(&format!("the {test} tier"))?;
-    build()?;
-    cargo_test(&["--test", test], args)
+fn test_units(args: &Args) -> Result<Tally> {
+    let mut tally = cargo_test(&["--lib", "--bins"], args)?;
+    if args.filter.is_none() {
+        tally += cargo_test(&["--doc"], args)?;
+    }
+    Ok(tally)
 }
 
 /// The cluster tier alone, for `cargo xtask cluster test`.
@@ -174,13 +203,6 @@ pub(crate) fn cluster(filter: Option<String>) -> Result<bool> {
         filter,
         ..Args::default()
     })
-}
-
-/// Builds whatever a cluster and its tests run.
-fn prepare_cluster(args: &Args) -> Result<()> {
-    shell::require_root("the cluster tier")?;
-    cluster::prepare_tests()?;
-    build_for_cluster(args)
 }
 
 fn build_for_cluster(args: &Args) -> Result<()> {
