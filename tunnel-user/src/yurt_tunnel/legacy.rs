@@ -114,3 +114,56 @@ fn chain_that_begins(entry: &[u8], layout: &Layout) -> Option<String> {
     };
     (name_at(2)? == CHAIN_HEAD).then(|| name_at(TARGET).map(str::to_owned))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An entry as iptables writes one: what it matches, then the target's size, name and revision, then its data.
+    fn entry_of(layout: &Layout, target: &str, data: &str) -> Vec<u8> {
+        let target_at = layout.target_offset + 4 + 20;
+        let length = target_at + TARGET + 32;
+        let mut entry = vec![0; length];
+        let mut write = |place: usize, bytes: &[u8]| {
+            entry[place..place + bytes.len()].copy_from_slice(bytes);
+        };
+        let number = |number: usize| u16::try_from(number).unwrap().to_ne_bytes();
+        write(layout.target_offset, &number(target_at));
+        write(layout.target_offset + 2, &number(length));
+        write(target_at + 2, target.as_bytes());
+        write(target_at + TARGET, data.as_bytes());
+        entry
+    }
+
+    #[test]
+    fn chains_begin_where_an_entry_names_them() {
+        for family in Family::ALL {
+            let layout = layout(family);
+            let table = [
+                entry_of(&layout, "", "TUNNEL-PORT"),
+                entry_of(&layout, CHAIN_HEAD, "TUNNEL-PORT"),
+                entry_of(&layout, "DNAT", "TUNNEL-PORT"),
+                entry_of(&layout, CHAIN_HEAD, "TUNNEL-PORT-10250"),
+                entry_of(&layout, CHAIN_HEAD, CHAIN_HEAD),
+            ]
+            .concat();
+            let found = chains(&table, &layout);
+            assert_eq!(found, ["TUNNEL-PORT", "TUNNEL-PORT-10250", CHAIN_HEAD]);
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_cut_off_or_says_wrong_lengths_ends_there() {
+        let layout = layout(Family::V4);
+        let one = entry_of(&layout, CHAIN_HEAD, "TUNNEL-PORT");
+        for length in 0..one.len() {
+            assert!(chains(&one[..length], &layout).is_empty(), "{length} bytes");
+        }
+        for (place, said) in [(0, u16::MAX), (2, 0), (2, u16::MAX)] {
+            let mut wrong = one.clone();
+            let place = layout.target_offset + place;
+            wrong[place..place + 2].copy_from_slice(&said.to_ne_bytes());
+            assert!(chains(&wrong, &layout).is_empty(), "{place}: {said}");
+        }
+    }
+}

@@ -167,3 +167,84 @@ fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 fn text(value: &[u8]) -> Option<&str> {
     CStr::from_bytes_until_nul(value).ok()?.to_str().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn message_of(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + body.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(HEADER, 0);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn chain(table: &str, name: &str) -> Vec<u8> {
+        let mut body = vec![0; GENERIC];
+        // The kernel puts a handle between them, and marks what is nested.
+        body.extend(attribute_of(CHAIN_TABLE, format!("{table}\0").as_bytes()));
+        body.extend(attribute_of(2 | 0x8000, &[0; 8]));
+        body.extend(attribute_of(CHAIN_NAME, format!("{name}\0").as_bytes()));
+        body
+    }
+
+    #[test]
+    fn a_chain_of_table_nat_is_found_among_others() {
+        let bytes = [
+            message_of(NEW_CHAIN, &chain("filter", "TUNNEL-PORT")),
+            message_of(NEW_CHAIN, &chain("nat", "TUNNEL-PORT-10250")),
+            message_of(DONE, &[0; 4]),
+        ]
+        .concat();
+        let (mut kinds, mut chains, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
+        while let Some(Message {
+            kind, body, next, ..
+        }) = message(rest)
+        {
+            kinds.push(kind);
+            chains.extend(chain_of_nat(body));
+            rest = next;
+        }
+        assert_eq!(kinds, [NEW_CHAIN, NEW_CHAIN, DONE]);
+        assert_eq!(chains, ["TUNNEL-PORT-10250"]);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_or_says_a_wrong_length_is_the_end() {
+        let whole = message_of(NEW_CHAIN, &chain("nat", "TUNNEL-PORT"));
+        for length in 0..whole.len() {
+            assert!(message(&whole[..length]).is_none(), "{length} bytes");
+        }
+        for said in [0, 1, 15, u32::MAX] {
+            let mut wrong = whole.clone();
+            wrong[..4].copy_from_slice(&said.to_ne_bytes());
+            assert!(message(&wrong).is_none(), "{said}");
+        }
+        let body = chain("nat", "TUNNEL-PORT");
+        for length in 0..body.len() {
+            assert_ne!(
+                chain_of_nat(&body[..length]).as_deref(),
+                Some("TUNNEL-PORT")
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_by_its_number() {
+        let refused = refusal(&(-libc::EPERM).to_ne_bytes());
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+        assert!(is_absent(&refusal(&(-libc::EAFNOSUPPORT).to_ne_bytes())));
+        assert!(!is_absent(&refused));
+    }
+}
