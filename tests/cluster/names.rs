@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tunnel_user::kubernetes::events::Events;
 use tunnel_user::kubernetes::source::{Listing, NodePlace};
 use tunnel_user::kubernetes::{Publication, PublicationOptions, PublicationReader};
-use tunnel_user::model::{Scheme, TunnelPort};
+use tunnel_user::model::{ListeningPorts, Scheme, TunnelPort};
 
 use crate::api::{self, Place, access, in_control_plane};
 use crate::objects::{EDGE_LABEL, Ghost, Ports, events};
@@ -295,6 +295,7 @@ impl Publisher {
             client,
             dns_config: format!("{}/names", place.namespace).parse().unwrap(),
             internal_service: format!("{}/internal", place.namespace).parse().unwrap(),
+            listening: ListeningPorts::default(),
             listings: watch::Sender::new(Some(Arc::new(listing))).subscribe(),
             events,
             leading: leading.subscribe(),

@@ -43,7 +43,7 @@ pub use printable::{LONGEST_PRINTED, is_printable, printable, printable_up_to};
 pub use reviews::{ReviewError, Reviews};
 pub use server_addr::{AGENT_PORT, InvalidServerAddr, ServerAddr};
 pub use service_endpoints::{ServiceEndpoints, ServiceName, ServicesReader};
-pub use service_ports::{HTTP_PORT, HTTPS_PORT, Scheme, SchemedPorts, listening_port};
+pub use service_ports::{HTTP_PORT, HTTPS_PORT, ListeningPorts, Scheme, SchemedPorts};
 pub use snapshot::{
     AddressConflict, AddressHolder, NodeChange, Snapshot, SnapshotReader, SnapshotWriter,
 };

@@ -29,6 +29,7 @@ use tracing::info;
 
 use self::{keeper::keep, names::Names, ports::Ports, problem::ProblemReporter};
 use super::{ObjectName, events::Events, source::Listing};
+use crate::model::ListeningPorts;
 
 /// As whom we write: what others own stays theirs.
 const FIELD_MANAGER: &str = "culvert-server";
@@ -44,6 +45,8 @@ pub struct PublicationOptions {
     pub dns_config: ObjectName,
     /// The Service to which clients of edge nodes are sent.
     pub internal_service: ObjectName,
+    /// Where servers listen behind it.
+    pub listening: ListeningPorts,
     /// What there is to publish.
     pub listings: watch::Receiver<Option<Arc<Listing>>>,
     /// Told of problems.
@@ -134,6 +137,7 @@ impl Publication {
             client,
             dns_config,
             internal_service,
+            listening,
             listings,
             events,
             leading: _,
@@ -146,7 +150,12 @@ impl Publication {
             internal_service.clone(),
             listings.clone(),
         );
-        let ports = Ports::new(client, internal_service.clone(), listings.clone());
+        let ports = Ports::new(
+            client,
+            internal_service.clone(),
+            listings.clone(),
+            *listening,
+        );
         tokio::join!(
             keep(names, reporter("ConfigMap", dns_config), &self.names_tx),
             keep(ports, reporter("Service", internal_service), &self.ports_tx),

@@ -26,12 +26,32 @@ pub enum Scheme {
 /// Tunnelled ports, with what is spoken there.
 pub type SchemedPorts = BTreeMap<TunnelPort, Scheme>;
 
-/// The port at which servers listen for what comes to this port of the Service.
-pub fn listening_port(port: TunnelPort, scheme: Scheme) -> u16 {
-    match scheme {
-        Scheme::Http => HTTP_PORT,
-        Scheme::Https if port == TunnelPort::KUBELET => HTTPS_PORT,
-        Scheme::Https => https_listening_port(port).number(),
+/// Where servers listen for clients that dial nodes by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListeningPorts {
+    /// For the kubelet's HTTPS. Without it servers listen for no other HTTPS either.
+    pub https: Option<u16>,
+    /// For all HTTP.
+    pub http: Option<u16>,
+}
+
+impl ListeningPorts {
+    /// The port at which servers listen for what comes to this port of the Service, if they do.
+    pub fn behind(&self, port: TunnelPort, scheme: Scheme) -> Option<u16> {
+        match scheme {
+            Scheme::Http => self.http,
+            Scheme::Https if port == TunnelPort::KUBELET => self.https,
+            Scheme::Https => self.https.map(|_| https_listening_port(port).number()),
+        }
+    }
+}
+
+impl Default for ListeningPorts {
+    fn default() -> Self {
+        Self {
+            https: Some(HTTPS_PORT),
+            http: Some(HTTP_PORT),
+        }
     }
 }
 
@@ -48,7 +68,20 @@ mod tests {
             (9443, Scheme::Https, 29443),
         ] {
             let port = TunnelPort::new(port).unwrap();
-            assert_eq!(listening_port(port, scheme), listening, "{port}");
+            let found = ListeningPorts::default().behind(port, scheme);
+            assert_eq!(found, Some(listening), "{port}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_the_kubelets_https_port_listens_for_no_https() {
+        let none = ListeningPorts {
+            https: None,
+            http: Some(8264),
+        };
+        for port in [10250, 9443].map(|port| TunnelPort::new(port).unwrap()) {
+            assert_eq!(none.behind(port, Scheme::Https), None);
+            assert_eq!(none.behind(port, Scheme::Http), Some(8264));
         }
     }
 }

@@ -11,22 +11,29 @@ use super::{
     problem::Problem,
     service_ports::{AppliedPort, plan, wanted},
 };
-use crate::{kubernetes::ObjectName, wait::changed};
+use crate::{kubernetes::ObjectName, model::ListeningPorts, wait::changed};
 
 /// Applies the ports.
 pub(super) struct Ports {
     name: ObjectName,
     listings: Listings,
+    listening: ListeningPorts,
     live: Followed<Service>,
 }
 
 impl Ports {
-    pub(super) fn new(client: &Client, name: ObjectName, listings: Listings) -> Self {
+    pub(super) fn new(
+        client: &Client,
+        name: ObjectName,
+        listings: Listings,
+        listening: ListeningPorts,
+    ) -> Self {
         let what = "the Service whose ports follow the ports' ConfigMap";
         Self {
             live: Followed::new(client, &name, what),
             name,
             listings,
+            listening,
         }
     }
 }
@@ -46,7 +53,7 @@ impl Upkeep for Ports {
         let schemes = listing.as_ref().and_then(|listing| listing.ports.as_ref());
         match (schemes, self.live.get()) {
             (Some(schemes), Some(service)) => {
-                let (wanted, left_out) = wanted(schemes);
+                let (wanted, left_out) = wanted(schemes, self.listening);
                 let mut plan = plan(&wanted, service);
                 plan.problems.extend(left_out);
                 plan

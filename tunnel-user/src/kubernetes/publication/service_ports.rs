@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 
 use super::{keeper::Plan, ownership::Ownership, problem::Problem};
-use crate::model::{HttpsPorts, PortSet, Scheme, SchemedPorts, TunnelPort, listening_port};
+use crate::model::{HttpsPorts, ListeningPorts, PortSet, Scheme, SchemedPorts, TunnelPort};
 
 /// One TCP port of the Service, as far as we say what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,11 @@ pub(super) struct AppliedPort {
     pub(super) target: IntOrString,
 }
 
-/// The kubelet's ports, and those with a scheme; and of which none can be.
-pub(super) fn wanted(schemes: &SchemedPorts) -> (Vec<AppliedPort>, Vec<Problem>) {
+/// The kubelet's ports, and those with a scheme, as far as servers listen for them; and of which none can be.
+pub(super) fn wanted(
+    schemes: &SchemedPorts,
+    listening: ListeningPorts,
+) -> (Vec<AppliedPort>, Vec<Problem>) {
     let kubelet = [
         (TunnelPort::KUBELET, Scheme::Https),
         (TunnelPort::KUBELET_READ_ONLY, Scheme::Http),
@@ -40,7 +43,10 @@ pub(super) fn wanted(schemes: &SchemedPorts) -> (Vec<AppliedPort>, Vec<Problem>)
     all.retain(|port, _| !left_out.contains_key(port));
     let applied = all
         .into_iter()
-        .map(|(port, scheme)| AppliedPort::new(port, scheme))
+        .filter_map(|(port, scheme)| {
+            let target = listening.behind(port, scheme)?;
+            Some(AppliedPort::new(port, target))
+        })
         .collect();
     let problems = left_out
         .into_iter()
@@ -156,14 +162,17 @@ fn target(target: &IntOrString) -> String {
 }
 
 impl AppliedPort {
-    fn new(port: TunnelPort, scheme: Scheme) -> Self {
+    fn new(port: TunnelPort, target: u16) -> Self {
         let name = match port {
             TunnelPort::KUBELET => "https".to_owned(),
             TunnelPort::KUBELET_READ_ONLY => "http".to_owned(),
             port => format!("dnat-{port}"),
         };
-        let target = IntOrString::Int(listening_port(port, scheme).into());
-        Self { name, port, target }
+        Self {
+            name,
+            port,
+            target: IntOrString::Int(target.into()),
+        }
     }
 
     fn as_is(port: TunnelPort, live: &ServicePort) -> Self {

@@ -15,7 +15,7 @@ fn schemes(ports: &[(u16, Scheme)]) -> SchemedPorts {
 }
 
 fn kubelets_and(ports: &[(u16, Scheme)]) -> Vec<AppliedPort> {
-    let (wanted, left_out) = wanted(&schemes(ports));
+    let (wanted, left_out) = wanted(&schemes(ports), ListeningPorts::default());
     assert_eq!(left_out, []);
     wanted
 }
@@ -269,7 +269,7 @@ fn of_https_ports_that_end_alike_the_service_has_the_one_that_servers_take() {
         (19443, Scheme::Https),
         (29443, Scheme::Http),
     ]);
-    let (wanted, left_out) = wanted(&listed);
+    let (wanted, left_out) = wanted(&listed, ListeningPorts::default());
     let ports: Vec<u16> = wanted.iter().map(|wanted| wanted.port.number()).collect();
     assert_eq!(ports, [9443, 10250, 10255, 29443]);
     let [problem] = &left_out[..] else {
@@ -279,5 +279,34 @@ fn of_https_ports_that_end_alike_the_service_has_the_one_that_servers_take() {
     assert!(
         said.contains("no port 19443") && said.contains("port 9443"),
         "{said}"
+    );
+}
+
+#[test]
+fn ports_lead_where_servers_listen_and_there_are_none_for_which_they_do_not() {
+    let listed = schemes(&[(9100, Scheme::Http), (9443, Scheme::Https)]);
+    let targets = |https, http| -> Vec<_> {
+        let (wanted, left_out) = wanted(&listed, ListeningPorts { https, http });
+        assert_eq!(left_out, []);
+        let target = |wanted: AppliedPort| (wanted.port.number(), target(&wanted.target));
+        wanted.into_iter().map(target).collect()
+    };
+    let to = |port: u16, target: &str| (port, target.to_owned());
+    assert_eq!(
+        targets(Some(8263), Some(8264)),
+        [
+            to(9100, "8264"),
+            to(9443, "29443"),
+            to(10250, "8263"),
+            to(10255, "8264")
+        ]
+    );
+    assert_eq!(
+        targets(Some(8263), None),
+        [to(9443, "29443"), to(10250, "8263")]
+    );
+    assert_eq!(
+        targets(None, Some(8264)),
+        [to(9100, "8264"), to(10255, "8264")]
     );
 }
