@@ -6,6 +6,7 @@ mod daily;
 mod installation;
 mod link;
 mod memory;
+mod names;
 mod observers;
 mod ports;
 mod reach;
@@ -44,6 +45,9 @@ pub(crate) const ROWS: &[Row] = &[
     reach::POD,
     callers::NOBODY,
     callers::CERTIFICATE,
+    names::HTTPS,
+    names::HTTP,
+    names::STRANGER,
     observers::PROMETHEUS,
     observers::METRICS_SERVER,
     ports::EXTRA,

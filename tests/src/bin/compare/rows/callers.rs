@@ -1,6 +1,7 @@
 //! Who sees whom.
 
 use anyhow::{Context as _, Result};
+use culvert_tests::Launch;
 
 use super::Row;
 use crate::clients::{PATIENCE, curl};
@@ -25,7 +26,12 @@ fn nobody(stage: &Stage) -> Result<String> {
                 --output /dev/null --write-out %{http_code}/%{size_download}";
     let caller = stage.cluster.control_plane().launch("setpriv").words(line);
     let url = format!("https://{}:10250/pods", stage.node_address());
-    let said = caller.arg(url).start()?.succeed(PATIENCE)?;
+    asked(&caller.arg(url))
+}
+
+/// What a caller has got who prints the answer's status and its size.
+pub(super) fn asked(caller: &Launch) -> Result<String> {
+    let said = caller.start()?.succeed(PATIENCE)?;
     let (status, size) = said.trim().split_once('/').context("a status")?;
     Ok(match status {
         "200" => format!("**200**, with {size} bytes of its pods"),
@@ -33,18 +39,21 @@ fn nobody(stage: &Stage) -> Result<String> {
     })
 }
 
-/// What curl tells of the certificate when it is told to be verbose.
 fn certificate(stage: &Stage) -> Result<String> {
     let line = format!(
         "--verbose --stderr - --output /dev/null https://{}:10250/healthz",
         stage.node_address()
     );
     let said = curl(stage, &line).start()?.succeed(PATIENCE)?;
-    let named = |what: &str| {
-        let mut lines = said.lines();
-        lines.find_map(|line| line.split_once(what).map(|(_, name)| name.to_owned()))
-    };
-    let subject = named("subject: ").context("no subject was seen")?;
-    let issuer = named("issuer: ").context("no issuer was seen")?;
+    let (subject, issuer) = (seen(&said, "subject")?, seen(&said, "issuer")?);
     Ok(format!("`{subject}` of issuer `{issuer}`"))
+}
+
+/// That part of the certificate of which curl tells when it is told to be verbose.
+pub(super) fn seen<'a>(said: &'a str, part: &str) -> Result<&'a str> {
+    let mut lines = said.lines();
+    let named = format!("{part}: ");
+    let seen = lines.find_map(|line| line.split_once(&named));
+    let (_, seen) = seen.with_context(|| format!("no {part} was seen"))?;
+    Ok(seen)
 }
