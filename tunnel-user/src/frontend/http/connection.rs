@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -16,12 +16,13 @@ use super::{
     access::Proof,
     client_io::ClientIo,
     proxy,
+    refusal::Refusal,
     visit::{Visit, Wait},
 };
 use crate::{
     frontend::{Stops, linger},
     model::PeerAddr,
-    observability::metrics::Outcome,
+    observability::metrics::{HttpReason, Outcome},
     tunnel::{LocalEnd as _, until_reset},
     wait::sleep_until_opt,
 };
@@ -33,8 +34,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub(super) enum End {
     /// Both have said all.
     Over,
-    /// The client has kept us waiting too long, or another has its place.
-    GivenUp,
+    /// The client has kept us waiting too long, or another has its place; `None` where we have no more time ourselves.
+    GivenUp(Option<HttpReason>),
     Reset,
     Drained,
 }
@@ -66,13 +67,19 @@ where
     // From here on it ends in a reset unless all answers have been whole.
     socket.reset_on_close();
     let mut end = talk(io, &socket, &visit, &shared, &stops).await;
+    if let End::GivenUp(Some(why)) = end
+        && visit.owes_head()
+    {
+        // Nobody can be told: what the client has said so far need not be HTTP.
+        shared.requests.count(StatusCode::REQUEST_TIMEOUT, why);
+    }
     if let (End::Over, Some(upgrading)) = (&end, visit.take_upgrading()) {
         end = upgrading.run(&stops.abort).await;
     }
     if matches!(end, End::Over) {
         let _ = timeout(linger::TIME, linger::until_closed(&socket)).await;
     }
-    if matches!(end, End::Over | End::GivenUp) && !visit.is_cut() {
+    if matches!(end, End::Over | End::GivenUp(_)) && !visit.is_cut() {
         socket.close_orderly();
     }
     counted.end(end.into());
@@ -111,10 +118,18 @@ async fn talk(
             biased;
             // It resets targets as well, and what the client would hear of that is not the reason.
             () = stops.abort.cancelled() => return End::Drained,
-            ended = &mut connection => return ended.into(),
+            ended = &mut connection => {
+                if let Err(error) = &ended && error.is_parse_version_h2() {
+                    // hyper says nothing to that.
+                    Arc::clone(shared).on_unread(visit.peer)(&Refusal::BadHead);
+                }
+                return ended.into();
+            }
             () = visit.changed() => {}
-            () = sleep_until_opt(until) => return End::GivenUp,
-            () = evicted => return End::GivenUp,
+            () = sleep_until_opt(until) => {
+                return End::GivenUp(drained_by.is_none().then_some(HttpReason::TooSlow));
+            }
+            () = evicted => return End::GivenUp(Some(HttpReason::Evicted)),
             _ = until_reset(socket) => return End::Reset,
             () = stops.accepting.cancelled(), if drained_by.is_none() => {
                 drained_by = Some(Instant::now() + DRAIN_TIME);
@@ -138,7 +153,7 @@ impl From<hyper::Result<()>> for End {
 impl From<End> for Outcome {
     fn from(end: End) -> Self {
         match end {
-            End::Over | End::GivenUp => Self::Completed,
+            End::Over | End::GivenUp(_) => Self::Completed,
             End::Reset => Self::Reset,
             End::Drained => Self::Drained,
         }

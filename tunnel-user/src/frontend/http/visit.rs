@@ -141,6 +141,12 @@ impl Visit {
         self.state().owes_answer
     }
 
+    /// Whether the client has come, or begun to ask, and its head is not whole.
+    pub(super) fn owes_head(&self) -> bool {
+        let state = self.state();
+        matches!(state.clock, HeadClock::Reading { .. }) && !state.owes_answer
+    }
+
     pub(super) fn is_cut(&self) -> bool {
         self.state().is_cut
     }

@@ -159,6 +159,10 @@ label_values! {
         Malformed = "malformed",
         /// Its head is too large.
         TooLarge = "too_large",
+        /// Its head did not come in time.
+        TooSlow = "too_slow",
+        /// Another client needed its place before its head had come.
+        Evicted = "evicted",
         /// The client has as many requests under way as one may.
         TooMany = "too_many",
         /// No node has that name or address.
