@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 
-use culvert_tests::{Launch, command, scale, until};
+use culvert_tests::{Launch, scale, until};
 
 use time::OffsetDateTime;
 
@@ -14,13 +14,13 @@ use crate::stage::{NODE, PATIENCE, Stage, end_of, node, without_token};
 const OTHER_META: &str = "--meta-port 10267";
 
 /// An agent that must not get an identity: what it says at its end.
-fn refused(stage: &Stage, directory: &str, join: &str) -> String {
+pub(crate) fn refused(stage: &Stage, directory: &str, join: &str) -> String {
     let agent = stage.site.agent_in(directory, 0, join);
     end_of(&agent.words(OTHER_META)).unwrap_err()
 }
 
 #[track_caller]
-fn says(said: &str, parts: &[&str]) {
+pub(crate) fn says(said: &str, parts: &[&str]) {
     for part in parts {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
@@ -108,74 +108,6 @@ fn an_expired_and_a_revoked_token_enrol_nobody() {
         &["the token was revoked", "culvert token create"],
     );
     assert_eq!(stage.status().nodes.len(), 0);
-}
-
-#[test]
-fn the_certificate_of_one_node_does_not_serve_another() {
-    let stage = Stage::with_edges(2);
-    let mut server = stage.server("");
-    let _first = stage.agent(0, "");
-    let _second = stage.agent(1, "");
-    let mine = stage.path("agent0/state/agent.pem");
-    let mine = mine.to_str().unwrap();
-
-    // The agent sees it before it asks.
-    let original = stage.path("agent0/state");
-    let copy = stage.path("copy");
-    fs::create_dir(&copy).unwrap();
-    command::run("cp", ["-a".as_ref(), original.as_path(), &copy]).unwrap();
-    says(
-        &refused(&stage, "copy", &without_token(1)),
-        &["the stored certificate is for node edge-1, not for edge-2"],
-    );
-    // A program that does not look gets no further: by name, or by address.
-    let by_name = call(&stage, CONNECT, &["--cert", mine, "-H", "agentid: edge-2"]);
-    says(
-        &by_name,
-        &["grpc-status: 7", "edge-1", "registers%20as%20edge-2"],
-    );
-    let identifiers = "agentidentifiers: ipv4=10.78.0.12&host=edge-1";
-    let by_address = call(
-        &stage,
-        CONNECT,
-        &["--cert", mine, "-H", "agentid: edge-1", "-H", identifiers],
-    );
-    says(
-        &by_address,
-        &["grpc-status: 7", "does%20not%20name%20address%2010.78.0.12"],
-    );
-    let line = server.wait_for_line("refused an agent", PATIENCE).unwrap();
-    says(&line, &["node=edge-1", "registers as edge-2"]);
-    assert_eq!(stage.metric("sessions_refused_total"), 2);
-    assert_eq!(stage.status().sessions.len(), 2, "both keep theirs");
-}
-
-#[test]
-fn without_a_certificate_nothing_but_enrolment_answers() {
-    let stage = Stage::new();
-    let (_server, _agent) = stage.culvert("", "");
-    for path in [CONNECT, "/culvert.v1.Tunnel/Carry"] {
-        let said = call(&stage, path, &["-H", "agentid: edge-1"]);
-        says(
-            &said,
-            &["grpc-status: 16", "client%20certificate%20is%20required"],
-        );
-    }
-    // An empty message, not compressed, is looked at, and is no request for a certificate.
-    let message = stage.path("message");
-    fs::write(&message, [0; 5]).unwrap();
-    let message = format!("@{}", message.display());
-    for (call_of, answer) in [
-        ("Enrol", ["grpc-status: 3", "name"]),
-        (
-            "Renew",
-            ["grpc-status: 7", "has%20no%20client%20certificate"],
-        ),
-    ] {
-        let path = format!("/culvert.v1.Enrolment/{call_of}");
-        let said = call(&stage, &path, &["--data-binary", &message]);
-        says(&said, &answer);
-    }
 }
 
 #[test]
@@ -294,11 +226,11 @@ fn expiry(stage: &Stage) -> OffsetDateTime {
     own.unwrap().expires_at
 }
 
-const CONNECT: &str = "/AgentService/Connect";
+pub(crate) const CONNECT: &str = "/AgentService/Connect";
 
 /// Makes a gRPC call as a stranger would, without a message unless `more` has one, and returns
 /// everything that curl saw.
-fn call(stage: &Stage, path: &str, more: &[&str]) -> String {
+pub(crate) fn call(stage: &Stage, path: &str, more: &[&str]) -> String {
     let curl = Launch::new(stage.edge(), "curl")
         .words("-ksv --http2 --max-time 10 --noproxy * -X POST")
         .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])

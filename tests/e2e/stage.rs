@@ -2,6 +2,7 @@
 
 mod clients;
 mod figures;
+pub(crate) mod http;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

@@ -11,12 +11,13 @@ use culvert_tests::report::Held;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 const TICK: Duration = Duration::from_millis(10);
 const TICKS: u32 = 100;
 /// What one process holds at a time.
 const MOST_OPEN: usize = 8_000;
+const BYTE_EVERY: Duration = Duration::from_secs(1);
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 
 #[derive(ClapArgs)]
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// What to say first
     #[arg(long, default_value = "")]
     say: String,
+    /// Say a byte of it each second
+    #[arg(long)]
+    drip: bool,
 }
 
 #[derive(Default)]
@@ -76,13 +80,14 @@ async fn connect(args: &Args, counts: &Arc<Counts>) {
             return;
         };
         let (to, say, counts) = (args.to, args.say.clone(), Arc::clone(counts));
+        let drip = args.drip;
         tokio::spawn(async move {
             let Ok(Ok(stream)) = timeout(CONNECT_TIME, TcpStream::connect(to)).await else {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
                 return;
             };
             counts.opened.fetch_add(1, Ordering::Relaxed);
-            hold(stream, &say).await;
+            hold(stream, &say, drip).await;
             counts.ended.fetch_add(1, Ordering::Relaxed);
             drop(place);
         });
@@ -90,8 +95,25 @@ async fn connect(args: &Args, counts: &Arc<Counts>) {
 }
 
 /// Until the other end has had enough.
-async fn hold(mut stream: TcpStream, say: &str) {
-    if stream.write_all(say.as_bytes()).await.is_ok() {
-        let _ = stream.read_to_end(&mut Vec::new()).await;
+async fn hold(mut stream: TcpStream, say: &str, drip: bool) {
+    let (mut from, mut to) = stream.split();
+    let said = async {
+        let piece = if drip { 1 } else { say.len().max(1) };
+        for piece in say.as_bytes().chunks(piece) {
+            to.write_all(piece).await?;
+            if drip {
+                sleep(BYTE_EVERY).await;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let mut heard = Vec::new();
+    let end = from.read_to_end(&mut heard);
+    tokio::pin!(said, end);
+    tokio::select! {
+        _ = &mut end => {}
+        said = &mut said => if said.is_ok() {
+            let _ = end.await;
+        },
     }
 }
