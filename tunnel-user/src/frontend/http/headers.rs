@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, EXPECT, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 
@@ -53,6 +53,13 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     let upgrade = headers.get(UPGRADE)?;
     has_token(headers, &CONNECTION, "upgrade").then_some(upgrade)
+}
+
+/// Takes from an answer what it could do in a browser, which would send the user's certificate along with whatever a
+/// node's page asks of other nodes: to the browser they are all one site. A policy of the target's own stays.
+pub(super) fn disarm(headers: &mut HeaderMap) {
+    headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
@@ -144,6 +151,18 @@ mod tests {
         let mut all = headers(&[("content-length", "4"), ("connection", "content-length")]);
         strip(&mut all);
         assert_eq!(all, headers(&[("content-length", "4")]));
+    }
+
+    #[test]
+    fn what_a_browser_shows_may_do_nothing_there() {
+        let mut all = headers(&[("content-security-policy", "default-src *")]);
+        disarm(&mut all);
+        let expected = [
+            ("content-security-policy", "default-src *"),
+            ("content-security-policy", "sandbox"),
+            ("x-content-type-options", "nosniff"),
+        ];
+        assert_eq!(all, headers(&expected));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     asked::{PROXY_DEST, PROXY_HOST},
     audit::Audit,
     body::{Body, Upload},
-    entrance::Admitted,
+    entrance::{Admitted, Entrance},
     headers::{self, add_forwarded_for, expects_continue},
     refusal::Refusal,
     tell,
@@ -62,7 +62,7 @@ pub(super) async fn answer(
     let mut audit = None;
     let place = shared.entrance.lets_in(visit);
     let place = place.and_then(|()| visit.begin(&shared.active));
-    let (response, reason) = match place.map(|answering| {
+    let (mut response, reason) = match place.map(|answering| {
         answering.counted(shared.under_way.begin(&line.method, request.uri().path()))
     }) {
         Ok(answering) => match forward(shared, visit, request, &mut audit).await {
@@ -80,6 +80,9 @@ pub(super) async fn answer(
             (response, reason)
         }
     };
+    if let Entrance::Users(_) = shared.entrance {
+        headers::disarm(response.headers_mut());
+    }
     shared.requests.count(response.status(), reason);
     if let Some(audit) = audit {
         audit.tell(visit.peer, response.status(), started.elapsed());

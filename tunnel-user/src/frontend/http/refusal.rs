@@ -113,6 +113,10 @@ pub(super) enum Refusal {
          server, or leave them out"
     )]
     Impersonation,
+    #[error(
+        "this is for programs: a browser may not be made to ask by another site, or by what a node has answered"
+    )]
+    OtherSite,
     #[error("user {user:?} may not {access}: bind it to a ClusterRole that allows {} of nodes/{}", .access.verb.as_str(), .access.subresource.as_str())]
     NotPermitted { user: String, access: NodeAccess },
     #[error(
@@ -157,6 +161,7 @@ impl Refusal {
             | Self::PortNotAllowed { .. }
             | Self::LoopbackPort { .. }
             | Self::Impersonation
+            | Self::OtherSite
             | Self::NotPermitted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownNode(_) | Self::UnknownPod(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -181,7 +186,9 @@ impl Refusal {
                 HttpReason::UnknownNode
             }
             Self::Unauthenticated(_) => HttpReason::Unauthenticated,
-            Self::NotPermitted { .. } | Self::Impersonation => HttpReason::NotPermitted,
+            Self::NotPermitted { .. } | Self::Impersonation | Self::OtherSite => {
+                HttpReason::NotPermitted
+            }
             Self::NotReviewed(_) => HttpReason::NotReviewed,
             Self::NotVerified { .. } => HttpReason::NotVerified,
             Self::NoCertificate => HttpReason::NoCertificate,

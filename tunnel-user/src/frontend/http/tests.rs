@@ -42,6 +42,7 @@ async fn a_request_reaches_the_node_that_its_host_names_and_the_answer_comes_bac
     let answer = client.answer().await;
     assert_eq!((answer.code, answer.body.as_str()), (203, "hello"));
     assert_eq!(answer.header("x-its"), Some("own"));
+    assert_eq!(answer.header("content-security-policy"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,8 @@ use crate::{
 const IMPERSONATE: &str = "impersonate-";
 /// Before those by which a proxy says for whom it speaks.
 const REMOTE: &str = "x-remote-";
+/// By which browsers say what has made them ask.
+const FETCH_SITE: &str = "sec-fetch-site";
 /// Before a bearer token among the protocols that a WebSocket asks for: the API server takes one there.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -85,6 +87,7 @@ impl Users {
         audit: &mut Audit,
     ) -> Result<Route, Refusal> {
         refuse_impersonation(&parts.headers)?;
+        refuse_other_sites(&parts.headers)?;
         let route = self.route(review, user, parts, snapshots).await?;
         let wanted = if route.is_kubelet {
             Wanted::of_kubelet(&parts.method, parts.uri.path())?
@@ -131,6 +134,16 @@ fn refuse_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A browser shows its user's certificate whoever has made it ask: the page of another site, or of a node, which is
+/// none. It says so by itself, and no page can say otherwise (Fetch Metadata Request Headers, 2.4); programs say nothing.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_users_own = |site: &HeaderValue| site == "same-origin" || site == "none";
+    if headers.get_all(FETCH_SITE).iter().all(is_users_own) {
+        return Ok(());
+    }
+    Err(Refusal::OtherSite)
+}
+
 /// Removes what is for this server, and what a kubelet could take for somebody's word on who asks.
 pub(super) fn strip_identity(headers: &mut HeaderMap) {
     let is_identity = |name: &HeaderName| {
@@ -169,6 +182,21 @@ fn has_token(protocols: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_browser_asks_for_its_user_and_for_no_page() {
+        let said = |site: Option<&'static str>| {
+            let site =
+                site.map(|site| (HeaderName::from_static(FETCH_SITE), site.parse().unwrap()));
+            refuse_other_sites(&site.into_iter().collect())
+        };
+        for own in [None, Some("none"), Some("same-origin")] {
+            assert_eq!(said(own), Ok(()), "{own:?}");
+        }
+        for other in ["cross-site", "same-site", "", "None"] {
+            assert_eq!(said(Some(other)), Err(Refusal::OtherSite), "{other}");
+        }
+    }
 
     #[test]
     fn nothing_that_says_who_asks_goes_further() {

@@ -34,7 +34,10 @@ async fn a_token_gets_what_its_user_may_and_the_kubelet_sees_the_server() {
         assert!(!asked.contains(gone), "{gone} in {asked}");
     }
     kubelet.say(OK).await;
-    assert_eq!(client.answer().await.body, "ok");
+    let answer = client.answer().await;
+    assert_eq!(answer.body, "ok");
+    assert_eq!(answer.header("content-security-policy"), Some("sandbox"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     // On the same connection, what is not granted.
     client
         .say(&stage.request("monitors", "GET /pods HTTP/1.1\r\nHost: HOST"))
@@ -209,6 +212,9 @@ async fn a_path_that_looks_like_exec_stays_where_its_host_leads_and_another_serv
     // A port that is not open, by whatever is said.
     for host in [
         "edge-1:22",
+    // Nor for the user of a browser, by the page of another site.
+    let head = "GET /metrics HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: cross-site";
+    assert_eq!(stage.status("monitors", head).await.0, 403);
         "edge-1:10255",
         "any.svc\r\nX-Tunnel-Proxy-Dest: edge-1:22",
     ] {
