@@ -260,8 +260,17 @@ fn https_terminate_lets_servers_review_and_nobody_list_pods() {
     assert!(of_kubelets.len() == 1, "{of_kubelets:?}");
     let is_of_nodes = |resource: &Value| resource.as_str().unwrap().starts_with("nodes/");
     assert!(resources.iter().all(is_of_nodes), "{resources:?}");
+    let binding = overlay
+        .iter()
+        .find(|object| object["metadata"]["name"] == "culvert-client-cas")
+        .unwrap();
+    assert_eq!(
+        (&binding["kind"], &binding["metadata"]["namespace"]),
+        (&"RoleBinding".into(), &"kube-system".into()),
+        "no other namespace's"
+    );
     let base = names(&taken("base"));
-    for added in ["culvert-reviewer", "culvert-proxy"] {
+    for added in ["culvert-reviewer", "culvert-proxy", "culvert-client-cas"] {
         assert!(!base.iter().any(|name| name.ends_with(added)), "{base:?}");
     }
 }

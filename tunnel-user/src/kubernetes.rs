@@ -9,6 +9,7 @@ mod api_error;
 mod api_server;
 mod approver;
 mod certificates;
+mod client_cas;
 mod election;
 pub mod events;
 mod membership;
@@ -32,6 +33,7 @@ pub(crate) use certificates::{
     AgentCredentials, CertificateOptions, ProxyCertificate, RelayCertificate, ServerCertificate,
 };
 pub use certificates::{SERVER_NODE_NAME, SERVER_SUBJECT};
+pub use client_cas::ClientCas;
 pub use election::Election;
 pub use membership::{Members, Membership, MembershipOptions};
 pub use object_name::{InvalidObjectName, ObjectName};

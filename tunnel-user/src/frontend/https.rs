@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, io, net::TcpListener, sync::Arc, time::Duration
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::termination::TerminationOptions;
+pub use self::termination::{ClientTls, TerminationOptions};
 use self::{client::Client, termination::Termination};
 use super::{
     Carrier, Stops,

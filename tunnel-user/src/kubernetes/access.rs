@@ -182,6 +182,16 @@ pub fn authorities_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, BadEn
     content.certificates()
 }
 
+/// The CAs in a text, in PEM; `name` says where it is from.
+pub(super) fn authorities_in(
+    name: &str,
+    text: &str,
+) -> Result<Vec<CertificateDer<'static>>, BadEntry> {
+    let content = Content::of_text(name, text)?;
+    content.authorities()?;
+    content.certificates()
+}
+
 /// The service account of this pod.
 fn in_cluster(
     config: impl FnOnce() -> Result<Config, InClusterError>,

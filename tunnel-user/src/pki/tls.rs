@@ -101,14 +101,20 @@ fn server_config_with(
 }
 
 /// The configuration for clients whose requests this server reads: it shows the certificate that `agents` shows, and
-/// asks for one, which has to be of one of the CAs. Whoever shows none has another credential, or gets nothing.
+/// asks for one, which has to be of one of the CAs, if there are any. Whoever shows none has another credential, or gets
+/// nothing.
 pub fn terminating_server_config(
     agents: &ServerConfig,
     client_cas: &[CertificateDer<'static>],
 ) -> Result<ServerConfig, TlsError> {
+    let verifier = if client_cas.is_empty() {
+        WebPkiClientVerifier::no_client_auth()
+    } else {
+        with_or_without_certificate(client_cas)?
+    };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(with_or_without_certificate(client_cas)?)
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(&agents.cert_resolver));
     config.alpn_protocols = vec![ALPN_HTTP_1.to_vec()];
     without_resumption(&mut config);

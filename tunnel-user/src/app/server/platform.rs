@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    frontend::http::TargetTls,
+    frontend::{http::TargetTls, https::ClientTls},
     kubernetes::ServiceReaders,
     model::{AddressRanges, NodeName, Reviews, SnapshotReader},
     observability::{
@@ -93,7 +93,7 @@ pub(super) struct RelayAccess {
 /// Who the clients are whose TLS ends here, and what proves this server to them and to kubelets.
 #[derive(Clone)]
 pub(super) struct TerminationAccess {
-    pub(super) tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+    pub(super) tls: watch::Receiver<ClientTls>,
     pub(super) is_own_name: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     pub(super) reviews: Arc<dyn Reviews>,
     pub(super) targets: TargetTls,

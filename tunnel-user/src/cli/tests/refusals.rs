@@ -208,6 +208,10 @@ const BAD_FLAGS: &[(&str, &[&str])] = &[
         &["--kubelet-ca", "without --https-terminate"],
     ),
     (
+        "server --kubernetes --client-ca /ca.pem",
+        &["--client-ca", "without --https-terminate"],
+    ),
+    (
         "server --gate-policy open",
         &["--gate-policy", "bypass, refuse"],
     ),

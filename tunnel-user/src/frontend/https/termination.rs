@@ -5,7 +5,7 @@
 //! The server's own names come before the names of nodes: what is said here may be a token, and a node that is called
 //! as a server is must not get it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::sync::watch;
@@ -30,10 +30,19 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// The most that are waited for, and the most requests under way: each holds two ends of TLS besides its heads.
 const MOST: usize = 512;
 
+/// What clients meet.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// The certificate that is shown, and the CAs of those that clients show.
+    pub config: Arc<ServerConfig>,
+    /// Cancelled once one of these CAs is trusted no longer.
+    pub withdrawn: CancellationToken,
+}
+
 /// What is needed to end TLS here.
 pub struct TerminationOptions {
-    /// The certificate that is shown, and the CAs of those that clients show.
-    pub tls: watch::Receiver<Arc<ServerConfig>>,
+    /// What clients meet, over time.
+    pub tls: watch::Receiver<ClientTls>,
     /// Whether a name, in lower case and without the root's dot, is this server's.
     pub is_own_name: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// Who clients are, and how they are answered.
@@ -42,7 +51,7 @@ pub struct TerminationOptions {
 
 /// Ends TLS.
 pub(super) struct Termination {
-    tls: watch::Receiver<Arc<ServerConfig>>,
+    tls: watch::Receiver<ClientTls>,
     is_own_name: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     pub(super) proxy: ReverseProxy,
 }
@@ -83,8 +92,9 @@ impl Termination {
         let Accepted { stream, peer, .. } = client;
         let stream = SharedSocket::new(stream);
         let socket = stream.share();
+        let ClientTls { config, withdrawn } = self.tls.borrow().clone();
         let stream = tokio::select! {
-            shaken = self.handshake(stream, &place.permit) => shaken?,
+            shaken = handshake(config, stream, &place.permit) => shaken?,
             () = stops.abort.cancelled() => {
                 reset(&socket);
                 return Ok(());
@@ -102,26 +112,45 @@ impl Termination {
             peer,
             proof,
         };
-        self.proxy.serve(arrived, stops).await;
+        self.serve_while_trusted(arrived, stops, withdrawn).await;
         drop(room);
         Ok(())
     }
 
-    async fn handshake(
+    /// Serves a client; one with a certificate is told to come anew once a CA is withdrawn, which may be its own.
+    async fn serve_while_trusted(
         &self,
-        stream: SharedSocket,
-        permit: &Permit,
-    ) -> Result<TlsStream<SharedSocket>, Refusal> {
-        let acceptor = TlsAcceptor::from(self.tls.borrow().clone());
-        let accepting = async { Ok(acceptor.accept(stream).into_fallible().await) };
-        let (error, stream) = match within(HANDSHAKE_TIME, permit, accepting).await? {
-            Ok(stream) => return Ok(stream),
-            Err(failed) => failed,
-        };
-        // It has been sent an alert, which has to arrive. Best effort.
-        let _ = within(linger::TIME, permit, linger::until_closed(&stream.share())).await;
-        Err(Refusal::Handshake(printable(&error.to_string())))
+        arrived: Arrived<TlsStream<SharedSocket>>,
+        stops: Stops,
+        withdrawn: CancellationToken,
+    ) {
+        let is_by_certificate = !matches!(arrived.proof, Proof::None);
+        // What it has asked for already is answered, as when this server stops.
+        let accepting = stops.accepting.child_token();
+        let last_request = accepting.clone();
+        let mut serving = pin!(self.proxy.serve(arrived, Stops { accepting, ..stops }));
+        tokio::select! {
+            () = &mut serving => return,
+            () = withdrawn.cancelled(), if is_by_certificate => last_request.cancel(),
+        }
+        serving.await;
     }
+}
+
+async fn handshake(
+    config: Arc<ServerConfig>,
+    stream: SharedSocket,
+    permit: &Permit,
+) -> Result<TlsStream<SharedSocket>, Refusal> {
+    let acceptor = TlsAcceptor::from(config);
+    let accepting = async { Ok(acceptor.accept(stream).into_fallible().await) };
+    let (error, stream) = match within(HANDSHAKE_TIME, permit, accepting).await? {
+        Ok(stream) => return Ok(stream),
+        Err(failed) => failed,
+    };
+    // It has been sent an alert, which has to arrive. Best effort.
+    let _ = within(linger::TIME, permit, linger::until_closed(&stream.share())).await;
+    Err(Refusal::Handshake(printable(&error.to_string())))
 }
 
 #[cfg(test)]

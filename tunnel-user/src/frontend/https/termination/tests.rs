@@ -144,6 +144,39 @@ async fn a_certificate_of_another_ca_or_for_servers_is_no_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn once_a_ca_is_withdrawn_who_came_with_a_certificate_has_to_come_anew() {
+    let stage = Stage::new().await;
+    stage.grant("monitors", user("monitor"), &[METRICS]);
+    stage.grant("unused", user("alice"), &[METRICS]);
+    let alice = stage.ca.issue(("alice", "people"), &[], ClientAuth);
+    let ask = "GET /metrics HTTP/1.1\r\nHost: edge-1\r\n\r\n";
+    let mut idle = stage.connect("127.0.0.1", Some(&alice)).await.unwrap();
+    idle.say("GET /pods HTTP/1.1\r\nHost: edge-1\r\n\r\n").await;
+    assert_eq!(idle.status().await.0, 403);
+    let mut busy = stage.connect("127.0.0.1", Some(&alice)).await.unwrap();
+    busy.say(ask).await;
+    let (mut kubelet, _) = stage.kubelet.secured().await;
+    kubelet.head().await;
+    let mut by_token = stage.client().await;
+    by_token
+        .say(&stage.request("none", "GET /metrics HTTP/1.1\r\nHost: HOST"))
+        .await;
+    assert_eq!(by_token.status().await.0, 401);
+
+    stage.withdrawn.cancel();
+    assert_eq!(idle.rest_or_reset().await, "");
+    // What is under way is answered, and no more.
+    kubelet.say(OK).await;
+    assert_eq!(busy.answer().await.body, "ok");
+    assert_eq!(busy.rest_or_reset().await, "");
+    // A token is asked about anew all the time.
+    by_token
+        .say(&stage.request("none", "GET /metrics HTTP/1.1\r\nHost: HOST"))
+        .await;
+    assert_eq!(by_token.status().await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_nodes_own_certificate_is_good_for_nothing_at_other_nodes() {
     let stage = Stage::new().await;
     let edge_2 = stage
@@ -179,6 +212,9 @@ async fn nobody_is_taken_for_somebody_else() {
     // Nor by what is to be taken for one hop's own.
     let head = "GET /metrics HTTP/1.1\r\nHost: HOST\r\nConnection: Impersonate-User\r\nImpersonate-User: admin";
     assert_eq!(stage.status("monitors", head).await.0, 403);
+    // Nor for the user of a browser, by the page of another site.
+    let head = "GET /metrics HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: cross-site";
+    assert_eq!(stage.status("monitors", head).await.0, 403);
     assert!(stage.kubelet.is_untouched().await);
 }
 
@@ -212,9 +248,6 @@ async fn a_path_that_looks_like_exec_stays_where_its_host_leads_and_another_serv
     // A port that is not open, by whatever is said.
     for host in [
         "edge-1:22",
-    // Nor for the user of a browser, by the page of another site.
-    let head = "GET /metrics HTTP/1.1\r\nHost: HOST\r\nSec-Fetch-Site: cross-site";
-    assert_eq!(stage.status("monitors", head).await.0, 403);
         "edge-1:10255",
         "any.svc\r\nX-Tunnel-Proxy-Dest: edge-1:22",
     ] {

@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{Member, Names, certificates::OwnClient};
 use crate::{
     app::server::platform::{HeldCertificate, TerminationAccess},
-    frontend::http::TargetTls,
-    kubernetes::{ApiReviews, ProxyCertificate, authorities_of},
+    frontend::{http::TargetTls, https::ClientTls},
+    kubernetes::{ApiReviews, ClientCas, ProxyCertificate, authorities_of},
     observability::chain,
     pki::{PROXY_SUBJECT, terminating_server_config},
     wait::changed,
@@ -42,7 +43,7 @@ impl Member<'_> {
             certificate,
         );
         let access = TerminationAccess {
-            tls: self.terminating_tls(agents.clone())?,
+            tls: self.client_tls(agents.clone())?,
             is_own_name: Arc::new(move |name| {
                 let names = names.borrow();
                 let mut own = names.iter().flat_map(|names| &names.dns);
@@ -57,34 +58,68 @@ impl Member<'_> {
         Ok(Some((access, held)))
     }
 
-    /// The configuration for clients, as the server's certificate and the cluster's CAs change.
-    fn terminating_tls(
+    /// What clients meet, as the server's certificate and the CAs of clients change.
+    fn client_tls(
         &mut self,
         mut agents: watch::Receiver<Arc<ServerConfig>>,
-    ) -> anyhow::Result<watch::Receiver<Arc<ServerConfig>>> {
-        let mut cas = self.access.cas.clone();
-        let first =
-            terminating_server_config(&agents.borrow_and_update(), &cas.borrow_and_update());
-        let first = first.context("cannot verify clients by the CAs of the cluster")?;
+    ) -> anyhow::Result<watch::Receiver<ClientTls>> {
+        let mut cas = self.client_cas()?;
+        let mut trusted = cas.borrow_and_update().clone();
+        let first = terminating_server_config(&agents.borrow_and_update(), &trusted);
+        let first = ClientTls {
+            config: Arc::new(first.context("cannot verify clients by these CAs")?),
+            withdrawn: CancellationToken::new(),
+        };
         // this --configuration--> the HTTPS frontend
-        let (tls_tx, tls) = watch::channel(Arc::new(first));
-        self.run("following the certificate that clients see", |end| async move {
-            loop {
-                tokio::select! {
-                    () = changed(&mut agents) => {}
-                    () = changed(&mut cas) => {}
-                    () = end.cancelled() => return,
+        let (tls_tx, tls) = watch::channel(first);
+        self.run(
+            "following the certificate that clients see",
+            |end| async move {
+                loop {
+                    tokio::select! {
+                        () = changed(&mut agents) => {}
+                        () = changed(&mut cas) => {}
+                        () = end.cancelled() => return,
+                    }
+                    let now = cas.borrow().clone();
+                    let config = match terminating_server_config(&agents.borrow(), &now) {
+                        Ok(config) => Arc::new(config),
+                        Err(error) => {
+                            tracing::error!(
+                                error = chain(&error),
+                                "cannot verify clients by these CAs: those before are in use",
+                            );
+                            continue;
+                        }
+                    };
+                    let withdrawn = tls_tx.borrow().withdrawn.clone();
+                    if trusted.iter().all(|ca| now.contains(ca)) {
+                        tls_tx.send_replace(ClientTls { config, withdrawn });
+                    } else {
+                        let next = CancellationToken::new();
+                        // Before those are told who came by the one before: they come again.
+                        tls_tx.send_replace(ClientTls {
+                            config,
+                            withdrawn: next,
+                        });
+                        withdrawn.cancel();
+                    }
+                    trusted = now;
                 }
-                match terminating_server_config(&agents.borrow(), &cas.borrow()) {
-                    Ok(config) => drop(tls_tx.send_replace(Arc::new(config))),
-                    Err(error) => tracing::error!(
-                        error = chain(&error),
-                        "cannot verify clients by the CAs of the cluster: those before are in use",
-                    ),
-                }
-            }
-        });
+            },
+        );
         Ok(tls)
+    }
+
+    /// Those of --client-ca, as it is at the start; else those of the API server's own clients, as they change.
+    fn client_cas(&mut self) -> anyhow::Result<watch::Receiver<Vec<CertificateDer<'static>>>> {
+        if let Some(file) = &self.context.args.termination.client_ca {
+            let cas = authorities_of(file).context("cannot use --client-ca")?;
+            return Ok(watch::channel(cas).1);
+        }
+        let (published, cas) = ClientCas::new(self.client());
+        self.run("following the CAs of clients", |end| published.run(end));
+        Ok(cas)
     }
 
     /// Those of --kubelet-ca, as it is at the start; else the cluster's, as they change.

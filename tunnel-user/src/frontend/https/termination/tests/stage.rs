@@ -23,7 +23,7 @@ use crate::{
     frontend::{
         Carrier, ClientNetworks, OwnAddresses, Stops,
         http::{ProxyOptions, TargetTls, UsersOptions},
-        https::{Https, HttpsOptions, HttpsSocket, TerminationOptions},
+        https::{ClientTls, Https, HttpsOptions, HttpsSocket, TerminationOptions},
         testing::{Wire, patiently},
     },
     model::{
@@ -48,6 +48,8 @@ pub(super) struct Stage {
     pub(super) kubelet: Target,
     pub(super) exporter: Target,
     pub(super) own: SocketAddr,
+    /// Says that a CA of clients is trusted no longer.
+    pub(super) withdrawn: CancellationToken,
     metrics: Registry,
     _running: AbortOnDropHandle<()>,
     _server: TestServer,
@@ -132,7 +134,12 @@ impl Stage {
             ServerAuth,
         );
         let agents = server_config_requiring_certificates(&own_name, &cas).unwrap();
-        let tls = terminating_server_config(&agents, &cas).unwrap();
+        let config = terminating_server_config(&agents, &cas).unwrap();
+        let withdrawn = CancellationToken::new();
+        let tls = ClientTls {
+            config: Arc::new(config),
+            withdrawn: withdrawn.clone(),
+        };
         let listening = [(HttpsTarget::Kubelet, HttpsSocket(Arc::new(socket)))].into();
         let options = HttpsOptions {
             snapshots,
@@ -148,7 +155,7 @@ impl Stage {
             guards_loopback_ports: true,
             refusals: metrics.https_refusals,
             termination: Some(TerminationOptions {
-                tls: watch::Sender::new(Arc::new(tls)).subscribe(),
+                tls: watch::Sender::new(tls).subscribe(),
                 is_own_name: Arc::new(|name| name == "tunnel.svc"),
                 users,
             }),
@@ -165,6 +172,7 @@ impl Stage {
             kubelet,
             exporter,
             own,
+            withdrawn,
             metrics: registry,
             _running: AbortOnDropHandle::new(running),
             _server: server,
