@@ -109,6 +109,18 @@ pub(crate) fn remove(path: &Path) {
     }
 }
 
+/// Ends what runs in the cgroup and below it, and removes what is below it, `kept` excepted.
+pub(crate) fn clear(path: &Path, kept: &Path) {
+    for child in fs::read_dir(path).into_iter().flatten().flatten() {
+        if child.path() != kept && child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&child.path());
+        }
+    }
+    for own in [path, kept] {
+        process::kill_all(pids(own), Duration::from_secs(5));
+    }
+}
+
 fn pids(path: &Path) -> Vec<u32> {
     let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     listed.lines().filter_map(|pid| pid.parse().ok()).collect()

@@ -3,6 +3,7 @@
 //! ```text
 //! control-plane  etcd, kube-apiserver, kube-controller-manager, kube-scheduler ─┐
 //! edge-1, edge-2 behind the NAT, no route to them                               ├ each: containerd, kubelet, kube-proxy
+//! worker-1       in the cloud as well, off until a test brings it in           ─┘
 //! ```
 //! One process makes a cluster and owns it ([`Cluster::bring_up`]); any other works with it ([`Cluster::open`]),
 //! starts and stops its programs too. Everything is found by what is in its [`Directory`], so that it can be
@@ -34,6 +35,7 @@ mod serving;
 mod start;
 mod stored;
 mod teardown;
+mod worker;
 pub mod yurt_tunnel;
 
 use std::ffi::OsStr;
@@ -65,6 +67,7 @@ pub struct Cluster {
     directory: Directory,
     lab: Lab,
     machines: Vec<Machine>,
+    worker: Machine,
     /// What this process started; whoever starts a process has to wait for its end.
     children: Mutex<Vec<Child>>,
 }
@@ -72,15 +75,16 @@ pub struct Cluster {
 impl Cluster {
     /// The cluster that another process made.
     pub fn open(directory: &Directory) -> Result<Self> {
-        let (lab, machines) = stored::read(directory)?;
-        Ok(Self::of(directory, lab, machines))
+        let (lab, machines, worker) = stored::read(directory)?;
+        Ok(Self::of(directory, lab, machines, worker))
     }
 
-    fn of(directory: &Directory, lab: Lab, machines: Vec<Machine>) -> Self {
+    fn of(directory: &Directory, lab: Lab, machines: Vec<Machine>, worker: Machine) -> Self {
         Self {
             directory: directory.clone(),
             lab,
             machines,
+            worker,
             children: Mutex::default(),
         }
     }
@@ -95,7 +99,7 @@ impl Cluster {
         &self.lab
     }
 
-    /// The control plane, then the edges.
+    /// The control plane, then the edges: those that run as long as the cluster does.
     pub fn machines(&self) -> &[Machine] {
         &self.machines
     }
@@ -108,6 +112,11 @@ impl Cluster {
     /// The edge of that number, from 0 as in [`Lab::edge`].
     pub fn edge(&self, number: usize) -> &Machine {
         &self.machines[number + 1]
+    }
+
+    /// The machine that [`Self::start_worker`] brings in.
+    pub fn worker(&self) -> &Machine {
+        &self.worker
     }
 
     /// kubectl on the control plane, for the administrator; it still lacks its arguments.

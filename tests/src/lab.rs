@@ -5,11 +5,13 @@
 //!   pod 10.79.1.2 ──┐
 //!                   control 10.77.0.1 ── .254 router 10.78.0.1 ── edge 10.78.0.11, .12, ...
 //!                   fd00:77::1                masquerades            fd00:78::11, ::12, ...
+//!                   (clusters) worker 10.77.1.2 ──┘
 //! ```
 //! The edge reaches the control plane through the NAT. The control plane has no route to the edge.
 
 mod router;
 mod seal;
+mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,11 +20,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::NetNs;
 use router::Router;
+use worker::Worker;
+pub(crate) use worker::{WORKER, WORKERS_ROUTER};
 
 /// The control plane's addresses.
 pub const CONTROL: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1)),
+];
+
+/// The router's, as the control plane sees it.
+pub(crate) const ROUTER: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 0x254)),
 ];
 
 /// One sealed network. Programs run in its namespaces only.
@@ -33,6 +43,7 @@ pub struct Lab {
     islands: Vec<NetNs>,
     edges: Vec<Edge>,
     router: Option<Router>,
+    worker: Option<Worker>,
 }
 
 /// The namespaces of a lab with edges, by name.
@@ -41,6 +52,7 @@ pub(crate) struct LabNames {
     control: String,
     router: String,
     edges: Vec<String>,
+    worker: Option<String>,
 }
 
 /// An edge node behind the NAT.
@@ -70,6 +82,7 @@ impl Lab {
             islands: Vec::new(),
             edges: Vec::new(),
             router: None,
+            worker: None,
         }
         .sealed()
     }
@@ -98,6 +111,7 @@ impl Lab {
             islands: Vec::new(),
             edges,
             router: Some(router),
+            worker: None,
         }
         .sealed()
     }
@@ -116,6 +130,11 @@ impl Lab {
             islands: Vec::new(),
             edges: edges.collect::<Result<_>>()?,
             router: Some(Router::of_another(NetNs::of_another(&namespaces.router)?)),
+            worker: namespaces
+                .worker
+                .as_deref()
+                .map(Worker::of_another)
+                .transpose()?,
         })
     }
 
@@ -124,7 +143,8 @@ impl Lab {
         self.control.keep();
         let edges = self.edges.iter_mut().map(|edge| &mut edge.namespace);
         let router = self.router.iter_mut().map(Router::namespace_mut);
-        edges.chain(router).for_each(NetNs::keep);
+        let worker = self.worker.iter_mut().map(Worker::namespace_mut);
+        edges.chain(router).chain(worker).for_each(NetNs::keep);
         LabNames {
             control: self.control.name().to_owned(),
             router: self.router().name().to_owned(),
@@ -133,7 +153,17 @@ impl Lab {
                 .iter()
                 .map(|edge| edge.namespace.name().to_owned())
                 .collect(),
+            worker: self
+                .worker
+                .as_ref()
+                .map(|worker| worker.namespace().name().to_owned()),
         }
+    }
+
+    /// Adds a machine of the cloud, which has no way to the edge either.
+    pub(crate) fn add_worker(&mut self) -> Result<()> {
+        self.worker = Some(Worker::new(self.with_router())?);
+        self.check()
     }
 
     /// Adds a pod beside the control plane; it reaches the control plane's addresses, and what a server
@@ -200,6 +230,12 @@ impl Lab {
         &self.pods[number]
     }
 
+    /// The namespace of the cloud's other machine.
+    pub fn worker(&self) -> &NetNs {
+        let worker = self.worker.as_ref();
+        worker.expect("only clusters have a worker").namespace()
+    }
+
     /// The router's namespace.
     pub fn router(&self) -> &NetNs {
         self.with_router().namespace()
@@ -233,6 +269,7 @@ impl Lab {
             .chain(router)
             .chain(edges)
             .chain(self.pods.iter().map(Pod::namespace))
+            .chain(self.worker.iter().map(Worker::namespace))
             .chain(&self.islands)
     }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Machine;
 use super::directory::{make, write_json};
 use super::images::PAUSE;
+use super::machine::pod_range;
 use super::program::Program;
 use crate::programs::Kubernetes;
 
@@ -70,7 +71,8 @@ conf_dir = "{directory}/cni"
     )
 }
 
-/// A bridge with addresses of the machine's own range. Pods of different machines do not meet: between them is the NAT.
+/// A bridge with addresses of the machine's own range. Pods of different edges do not meet: between
+/// them is the NAT.
 fn pod_network(machine: &Machine) -> Result<()> {
     let cni = directory(machine).join("cni");
     make(&cni)?;
@@ -87,7 +89,7 @@ fn pod_network(machine: &Machine) -> Result<()> {
                 "ipam": {
                     "type": "host-local",
                     "dataDir": directory(machine).join("addresses"),
-                    "ranges": [[{ "subnet": format!("10.244.{}.0/24", machine.number()) }]],
+                    "ranges": [[{ "subnet": pod_range(machine) }]],
                     "routes": [{ "dst": "0.0.0.0/0" }],
                 },
             },

@@ -24,7 +24,11 @@ const COMPONENTS: [(&str, &str, &str); 4] = [
 ];
 
 /// Writes all of them.
-pub(super) fn write_all(directory: &Directory, pki: &Pki, machines: &[Machine]) -> Result<()> {
+pub(super) fn write_all<'a>(
+    directory: &Directory,
+    pki: &Pki,
+    machines: impl IntoIterator<Item = &'a Machine>,
+) -> Result<()> {
     for (file, user, group) in COMPONENTS {
         write(directory, pki, file, user, group)?;
     }

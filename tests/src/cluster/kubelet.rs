@@ -41,7 +41,7 @@ pub(super) fn program(directory: &Directory, machine: &Machine) -> Result<Progra
         .flag("hostname-override", machine.name())
         .flag("node-ip", format_args!("{ipv4},{ipv6}"));
     Ok(match machine.role() {
-        Role::ControlPlane => program,
+        Role::ControlPlane | Role::Worker => program,
         Role::Edge => program.flag("node-labels", EDGE_LABEL),
     })
 }
@@ -52,7 +52,7 @@ fn config(directory: &Directory, machine: &Machine, home: &Path, root: &str) -> 
             "key": "node-role.kubernetes.io/control-plane",
             "effect": "NoSchedule",
         }]),
-        Role::Edge => json!([]),
+        Role::Edge | Role::Worker => json!([]),
     };
     let socket = container_runtime::socket(machine);
     json!({

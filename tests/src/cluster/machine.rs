@@ -21,6 +21,8 @@ pub enum Role {
     ControlPlane,
     /// Behind the NAT.
     Edge,
+    /// In the cloud, beside the control plane; the edge is out of its reach as well.
+    Worker,
 }
 
 /// One machine. Its name is its node's.
@@ -30,6 +32,7 @@ pub struct Machine {
     addresses: [IpAddr; 2],
     directory: PathBuf,
     cgroup: Cgroup,
+    /// Below that: what is started on it, other than by its kubelet.
     programs: Cgroup,
 }
 
@@ -53,21 +56,28 @@ impl Facts {
 impl Machine {
     /// Makes the control plane (number 0) and one machine for each edge of the lab.
     pub(super) fn all(directory: &Directory, lab: &Lab, edges: u8) -> Result<Vec<Self>> {
-        (0..=edges)
-            .map(|number| Self::make(directory, lab, number))
+        let control = Self::make(directory, lab, "control-plane", Role::ControlPlane, 0);
+        let edge = |number| {
+            let name = format!("edge-{number}");
+            Self::make(directory, lab, &name, Role::Edge, number)
+        };
+        std::iter::once(control)
+            .chain((1..=edges).map(edge))
             .collect()
     }
 
-    fn make(directory: &Directory, lab: &Lab, number: u8) -> Result<Self> {
-        let (name, role) = match number {
-            0 => ("control-plane".to_owned(), Role::ControlPlane),
-            edge => (format!("edge-{edge}"), Role::Edge),
-        };
+    /// Makes the worker, which gets the number after the edges'.
+    pub(super) fn worker(directory: &Directory, lab: &Lab, edges: u8) -> Result<Self> {
+        Self::make(directory, lab, "worker-1", Role::Worker, edges + 1)
+    }
+
+    fn make(directory: &Directory, lab: &Lab, name: &str, role: Role, number: u8) -> Result<Self> {
+        let name = name.to_owned();
         let mut cgroup = Cgroup::new(&name)?;
         let mut programs = cgroup.child("programs")?;
         cgroup.keep();
         programs.keep();
-        let namespace = namespace(lab, number);
+        let namespace = namespace(lab, role, number);
         prepare_network(namespace, role)?;
         super::directory::make(&directory.machine(&name))?;
         let facts = Facts {
@@ -83,10 +93,11 @@ impl Machine {
 
     /// A machine that another process made.
     pub(super) fn of(directory: &Directory, lab: &Lab, facts: Facts) -> Self {
-        let addresses = match facts.number {
-            0 => lab::CONTROL,
-            number => {
-                let edge = lab.edge(usize::from(number) - 1);
+        let addresses = match facts.role {
+            Role::ControlPlane => lab::CONTROL,
+            Role::Worker => lab::WORKER,
+            Role::Edge => {
+                let edge = lab.edge(usize::from(facts.number) - 1);
                 [edge.ipv4().into(), edge.ipv6().into()]
             }
         };
@@ -111,11 +122,6 @@ impl Machine {
     /// What it is for.
     pub fn role(&self) -> Role {
         self.facts.role
-    }
-
-    /// 0 for the control plane, then the edges.
-    pub(super) fn number(&self) -> u8 {
-        self.facts.number
     }
 
     /// IPv4, then IPv6.
@@ -143,12 +149,27 @@ impl Machine {
     pub fn launch(&self, program: impl AsRef<Path>) -> Launch {
         Launch::within(&self.facts.namespace, program).cgroup(&self.programs)
     }
+
+    /// Ends everything that runs on it, pods included.
+    pub(super) fn kill_all(&self) -> Result<()> {
+        let below = self.cgroup().strip_prefix(cgroup::mount()?)?;
+        for hierarchy in cgroup::hierarchies()? {
+            cgroup::clear(&hierarchy.join(below), self.programs.path());
+        }
+        Ok(())
+    }
 }
 
-fn namespace(lab: &Lab, number: u8) -> &NetNs {
-    match number {
-        0 => lab.control(),
-        edge => lab.edge(usize::from(edge) - 1).namespace(),
+/// What its pods have their addresses of.
+pub(super) fn pod_range(machine: &Machine) -> String {
+    format!("10.244.{}.0/24", machine.facts.number)
+}
+
+fn namespace(lab: &Lab, role: Role, number: u8) -> &NetNs {
+    match role {
+        Role::ControlPlane => lab.control(),
+        Role::Worker => lab.worker(),
+        Role::Edge => lab.edge(usize::from(number) - 1).namespace(),
     }
 }
 
@@ -157,8 +178,9 @@ fn namespace(lab: &Lab, number: u8) -> &NetNs {
 fn prepare_network(namespace: &NetNs, role: Role) -> Result<()> {
     namespace.sysctl("net.ipv4.ip_forward", "1")?;
     let way = match role {
-        Role::ControlPlane => "dev eth0",
-        Role::Edge => "via 10.78.0.1",
+        Role::ControlPlane => "dev eth0".to_owned(),
+        Role::Edge => "via 10.78.0.1".to_owned(),
+        Role::Worker => format!("via {}", lab::WORKERS_ROUTER[0]),
     };
     namespace
         .ip(&format!("route add {SERVICES} {way}"))

@@ -12,9 +12,9 @@ const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Cluster {
-    /// Waits until every machine is a Ready node with a serving certificate, approving what its kubelet asks for.
-    pub(super) fn wait_for_nodes(&self) -> Result<()> {
-        wait_until("all nodes are Ready", PATIENCE, || {
+    /// Waits until each machine is a Ready node with a serving certificate, approving what its kubelet asks for.
+    pub(super) fn wait_for_nodes(&self, machines: &[&Machine]) -> Result<()> {
+        wait_until("the nodes are Ready", PATIENCE, || {
             self.approve_kubelets()?;
             let nodes = self.get("nodes")?;
             let ready = |machine: &Machine| {
@@ -22,15 +22,13 @@ impl Cluster {
                 nodes.any(|node| node["metadata"]["name"] == machine.name() && is_ready(node))
             };
             let serves = |machine: &Machine| has_serving_certificate(machine);
-            Ok(self
-                .machines()
+            Ok(machines
                 .iter()
                 .all(|machine| ready(machine) && serves(machine))
                 .then_some(()))
         })?;
         let role = "node-role.kubernetes.io/control-plane=";
-        for machine in self
-            .machines()
+        for machine in machines
             .iter()
             .filter(|machine| machine.role() == Role::ControlPlane)
         {

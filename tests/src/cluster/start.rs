@@ -47,12 +47,14 @@ impl Cluster {
 
     fn make(directory: &Directory) -> Result<Self> {
         let mut lab = Lab::nat_with(EDGES)?;
+        lab.add_worker()?;
         let names = lab.keep();
         let machines = Machine::all(directory, &lab, EDGES)?;
-        stored::write(directory, names, &machines)?;
+        let worker = Machine::worker(directory, &lab, EDGES)?;
+        stored::write(directory, names, &machines, &worker)?;
         let pki = Pki::make(directory)?;
-        kubeconfig::write_all(directory, &pki, &machines)?;
-        Ok(Self::of(directory, lab, machines))
+        kubeconfig::write_all(directory, &pki, machines.iter().chain([&worker]))?;
+        Ok(Self::of(directory, lab, machines, worker))
     }
 
     fn start_all(&self) -> Result<()> {
@@ -62,29 +64,23 @@ impl Cluster {
         for machine in self.machines() {
             self.start(&container_runtime::program(machine)?)?;
         }
-        self.import_images()?;
+        self.machines().iter().try_for_each(import_images)?;
         self.wait_for_api_server()?;
         self.start(&control_plane::controllers(directory, control)?)?;
         self.start(&control_plane::scheduler(directory, control)?)?;
         for machine in self.machines() {
-            self.start_kubelet(machine)?;
-            wait_for_kubelet(machine)?;
-            self.start(&kube_proxy::program(directory, machine)?)?;
+            self.start_node(machine)?;
         }
-        self.wait_for_nodes()?;
+        self.wait_for_nodes(&self.machines().iter().collect::<Vec<_>>())?;
         self.wait_for_service_account()?;
         self.directory().write(READY, &true)
     }
 
-    fn import_images(&self) -> Result<()> {
-        for machine in self.machines() {
-            let socket = container_runtime::socket(machine);
-            until("containerd listens", PATIENCE, || {
-                Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
-            })?;
-            images::import_all(machine)?;
-        }
-        Ok(())
+    /// Kubelet and kube-proxy of a machine whose containerd runs.
+    pub(super) fn start_node(&self, machine: &Machine) -> Result<()> {
+        self.start_kubelet(machine)?;
+        wait_for_kubelet(machine)?;
+        self.start(&kube_proxy::program(self.directory(), machine)?)
     }
 
     /// Waits until the API server says that it is ready.
@@ -118,6 +114,15 @@ impl Cluster {
         process::reap_all();
         removed
     }
+}
+
+/// What every pod needs, handed to containerd once it listens.
+pub(super) fn import_images(machine: &Machine) -> Result<()> {
+    let socket = container_runtime::socket(machine);
+    until("containerd listens", PATIENCE, || {
+        Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
+    })?;
+    images::import_all(machine)
 }
 
 /// Kubelets of one kernel share the directory of their socket for device plugins, whatever their own is called: each

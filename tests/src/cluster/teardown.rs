@@ -14,8 +14,8 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::owner::Owner;
 use super::program::{self, node_program};
-use super::{Directory, host::Host, kept_logs, kubelet, stored};
-use crate::sweep;
+use super::{Directory, Machine, host::Host, kept_logs, kubelet, stored};
+use crate::{bpffs, sweep};
 
 /// Ends the cluster's process, if it lives, and removes what is left. True if there was anything.
 pub fn down(directory: &Directory) -> Result<bool> {
@@ -35,14 +35,26 @@ pub(super) fn dismantle(directory: &Directory) -> Result<()> {
     for machine in stored::machine_names(directory)? {
         program::kill(directory, &node_program(kubelet::NAME, &machine))?;
     }
-    let shim_sockets = shim_sockets(directory);
+    let machines = stored::machine_names(directory).unwrap_or_default();
+    let shim_sockets = machines
+        .iter()
+        .flat_map(|machine| shim_sockets(&directory.machine(machine)))
+        .collect();
     sweep::after(owner.pid);
     unmount_below(directory.root())?;
-    for socket in shim_sockets {
-        // It is gone already where its shim ended in order.
-        let _ = fs::remove_file(socket);
-    }
+    remove_sockets(shim_sockets);
     Host::restore(directory, owner)
+}
+
+/// Ends what runs on one machine of a cluster that goes on. What is left of it is removed with the cluster.
+pub(super) fn switch_off(directory: &Directory, machine: &Machine) -> Result<()> {
+    program::kill(directory, &node_program(kubelet::NAME, machine.name()))?;
+    let shim_sockets = shim_sockets(machine.directory());
+    machine.kill_all()?;
+    unmount_below(machine.directory())?;
+    remove_sockets(shim_sockets);
+    bpffs::remove(&machine.pin_root()?);
+    Ok(())
 }
 
 /// The same, and the files.
@@ -57,16 +69,20 @@ pub(super) fn remove(directory: &Directory) -> Result<()> {
     }
 }
 
+fn remove_sockets(sockets: Vec<PathBuf>) {
+    for socket in sockets {
+        // It is gone already where its shim ended in order.
+        let _ = fs::remove_file(socket);
+    }
+}
+
 /// Shims listen below /run/containerd; each notes its socket in its bundle, with containerd 2 in
 /// [`bootstrap.json`](https://github.com/containerd/containerd/blob/v2.2.9/core/runtime/v2/binary.go#L143).
-fn shim_sockets(directory: &Directory) -> Vec<PathBuf> {
-    let machines = stored::machine_names(directory).unwrap_or_default();
-    let bundles = machines.iter().flat_map(|machine| {
-        let tasks = "containerd/state/io.containerd.runtime.v2.task/k8s.io";
-        let tasks = directory.machine(machine).join(tasks);
-        fs::read_dir(tasks).into_iter().flatten().flatten()
-    });
+fn shim_sockets(machine: &Path) -> Vec<PathBuf> {
+    let tasks = "containerd/state/io.containerd.runtime.v2.task/k8s.io";
+    let bundles = fs::read_dir(machine.join(tasks)).into_iter().flatten();
     bundles
+        .flatten()
         .filter_map(|bundle| shim_address(&bundle.path()))
         .filter_map(|address| Some(address.strip_prefix("unix://")?.trim().into()))
         .collect()

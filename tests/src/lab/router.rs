@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Edge, join};
+use super::{Edge, ROUTER, join};
 use crate::NetNs;
 
 /// Connections may begin at the edge only; what begins elsewhere is dropped, as a home router does.
@@ -31,8 +31,9 @@ impl Router {
         join(control, "eth0", &namespace, "north")?;
         control.ip("addr add 10.77.0.1/24 dev eth0")?;
         control.ip("addr add fd00:77::1/64 dev eth0 nodad")?;
-        namespace.ip("addr add 10.77.0.254/24 dev north")?;
-        namespace.ip("addr add fd00:77::254/64 dev north nodad")?;
+        let [ipv4, ipv6] = ROUTER;
+        namespace.ip(&format!("addr add {ipv4}/24 dev north"))?;
+        namespace.ip(&format!("addr add {ipv6}/64 dev north nodad"))?;
         namespace.sysctl("net.ipv4.ip_forward", "1")?;
         namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
         namespace.nft(RULES)?;
