@@ -1,4 +1,4 @@
-//! Single connects from the control plane, and what became of them.
+//! Single connects, most of them from the control plane, and what became of them.
 
 use std::time::{Duration, Instant};
 
@@ -15,18 +15,23 @@ pub(crate) const NOT_CAPTURED: &str = "connect ENETUNREACH";
 /// How a connect from the control plane that echoes a byte fails, and after how long.
 pub(crate) fn failure(cluster: &Cluster, to: &str) -> (String, Duration) {
     let started = Instant::now();
-    let report = connect(cluster, to, "--echo");
+    let report = connect(cluster.control_plane(), to, "--echo");
     let cause = report.failed.into_keys().next();
     (cause.unwrap_or_else(|| "none".into()), started.elapsed())
 }
 
 /// True if nothing captures connects to this target.
 pub(crate) fn is_not_captured(cluster: &Cluster, to: &str) -> bool {
-    connect(cluster, to, "").failed.contains_key(NOT_CAPTURED)
+    is_not_captured_from(cluster.control_plane(), to)
 }
 
-fn connect(cluster: &Cluster, to: &str, flags: &str) -> Connects {
-    let probe = cluster.control_plane().launch(programs::probe().unwrap());
+/// The same, from another machine without a route to the edge.
+pub(crate) fn is_not_captured_from(machine: &Machine, to: &str) -> bool {
+    connect(machine, to, "").failed.contains_key(NOT_CAPTURED)
+}
+
+fn connect(from: &Machine, to: &str, flags: &str) -> Connects {
+    let probe = from.launch(programs::probe().unwrap());
     let probe = probe.words("connect --to").arg(to).words(flags);
     let said = probe.start().unwrap().succeed(PATIENCE).unwrap();
     parse(&said).unwrap()

@@ -13,6 +13,7 @@ mod another_server;
 mod api;
 mod bare;
 mod callers;
+mod cloud_worker;
 mod crowd;
 mod dials;
 mod flips;

@@ -44,7 +44,7 @@ fn recipe(cluster: &Cluster) -> String {
         .find(|text| text.starts_with("Remove"));
     let lines = section.unwrap().split("```").nth(1).unwrap();
     assert!(lines.contains(REMOVE), "{lines}");
-    let overlay = cluster.remove_overlay().unwrap();
+    let overlay = cluster.remove_overlay(cluster.control_plane()).unwrap();
     let lines = lines.replace(REMOVE, overlay.to_str().unwrap());
     let kubectl = cluster.kubectl_launch().unwrap().to_shell();
     format!(
@@ -54,7 +54,7 @@ fn recipe(cluster: &Cluster) -> String {
 }
 
 /// The programs on the cgroup of everything that runs on a machine.
-fn attached(machine: &Machine) -> String {
+pub(crate) fn attached(machine: &Machine) -> String {
     let cgroup = machine.cgroup().to_str().unwrap();
     let listed = command::run("bpftool", ["cgroup", "show", cgroup]).unwrap();
     listed.trim().to_owned()

@@ -62,6 +62,13 @@ impl Cluster {
         address.map(str::to_owned).context(said.clone())
     }
 
+    /// Where pods ask that one.
+    pub fn coredns_address(&self, name: &str) -> Result<String> {
+        let pod = self.get(&format!("-n {NAMESPACE} pod {name}"))?;
+        let address = pod["status"]["podIP"].as_str();
+        address.map(str::to_owned).context("it has no address")
+    }
+
     /// Ends it.
     pub fn stop_coredns(&self, name: &str) -> Result<()> {
         let words = ["-n", NAMESPACE, "delete", "--force", "--grace-period=0"];

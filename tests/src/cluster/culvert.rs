@@ -5,12 +5,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Cluster, archive_path, wait_until};
+use super::{Cluster, Machine, archive_path, wait_until};
 
 /// Where Culvert's objects are.
 pub const NAMESPACE: &str = "kube-system";
 pub(super) const SERVER: &str = "culvert-server";
 pub(super) const AGENT: &str = "culvert-agent";
+pub(super) const RELAY: &str = "culvert-relay";
+/// What an administrator labels cloud nodes with that are to have one.
+const RELAY_LABEL: &str = "node-restriction.kubernetes.io/culvert-relay";
+/// Its archive.
+const IMAGE: &str = "culvert-for-tests.tar";
 const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Cluster {
@@ -22,9 +27,19 @@ impl Cluster {
         self.wait_for_culvert()
     }
 
+    /// Adds to it what serves the clients on cloud workers, as the manual tells to, and waits until it is ready.
+    pub fn install_relay(&self) -> Result<()> {
+        self.import(self.worker(), &archive_path(IMAGE)?)?;
+        let label = format!("{RELAY_LABEL}=true");
+        self.kubectl(["label", "node", self.worker().name(), &label])?;
+        let overlay = self.workers_overlay()?;
+        self.kubectl(["apply", "-k", &overlay.display().to_string()])?;
+        self.wait_for(&[SERVER, AGENT, RELAY])
+    }
+
     /// Brings Culvert's image to every machine.
     pub fn import_culvert(&self) -> Result<()> {
-        let image = archive_path("culvert-for-tests.tar")?;
+        let image = archive_path(IMAGE)?;
         for machine in self.machines() {
             self.import(machine, &image)?;
         }
@@ -33,7 +48,11 @@ impl Cluster {
 
     /// Waits until every pod of Culvert is of the newest revision and ready.
     pub fn wait_for_culvert(&self) -> Result<()> {
-        for daemon_set in [SERVER, AGENT] {
+        self.wait_for(&[SERVER, AGENT])
+    }
+
+    fn wait_for(&self, daemon_sets: &[&str]) -> Result<()> {
+        for daemon_set in daemon_sets {
             self.rolled_out(daemon_set)
                 .with_context(|| format!("its pods said:\n{}", self.last_words(daemon_set)))?;
         }
@@ -52,7 +71,12 @@ impl Cluster {
 
     /// What the server of the control plane counts.
     pub fn culvert_metrics(&self) -> Result<String> {
-        let curl = self.control_plane().launch("curl");
+        Self::server_metrics(self.control_plane())
+    }
+
+    /// What the server of that machine counts.
+    pub fn server_metrics(machine: &Machine) -> Result<String> {
+        let curl = machine.launch("curl");
         let url = "--silent --show-error --fail http://127.0.0.1:10265/metrics";
         curl.words(url).start()?.succeed(Duration::from_secs(10))
     }

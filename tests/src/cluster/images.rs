@@ -12,6 +12,10 @@ use crate::programs;
 pub(super) const PAUSE: &str = "culvert.dev/pause:1";
 /// A shell and the usual tools, for pods of tests.
 pub const BUSYBOX: &str = "culvert.dev/busybox:1";
+/// The same with curl.
+pub const CLIENTS: &str = "culvert.dev/clients:1";
+/// Its archive, for [`super::Cluster::import`].
+pub const CLIENTS_ARCHIVE: &str = "clients.tar";
 
 /// The archives that every machine gets.
 const ARCHIVES: [&str; 2] = ["pause.tar", "busybox.tar"];

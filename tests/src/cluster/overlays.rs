@@ -8,12 +8,13 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::culvert::{AGENT, NAMESPACE, SERVER};
+use super::culvert::{AGENT, NAMESPACE, RELAY, SERVER};
 use super::{Cluster, Machine, directory};
 
 const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
 /// In which every machine of the cluster has its addresses.
 const NODE_NETWORKS: &str = "10.78.0.0/16,fd00:78::/64";
+const WORKERS: &str = "overlays/cloud-workers";
 const JOB: (&str, &str) = ("batch/v1", "Job");
 
 impl Cluster {
@@ -24,16 +25,25 @@ impl Cluster {
 
     /// Over the base, or over an overlay that contains it.
     pub fn culvert_overlay(&self, over: &str) -> Result<PathBuf> {
-        let patches = [
-            patch(DAEMON_SET, SERVER, &server_patch(self.control_plane())?),
-            patch(DAEMON_SET, AGENT, &agent_patch(self.directory().root())),
-        ];
-        self.write_overlay("overlay", over, &patches)
+        self.write_overlay("overlay", over, &self.culvert_patches()?)
     }
 
-    /// Over `deploy/kubernetes/remove`: the job that takes Culvert out of the kernel of the control plane.
-    pub fn remove_overlay(&self) -> Result<PathBuf> {
-        let machine = self.control_plane();
+    /// Over the overlay `cloud-workers`, whose server is on the worker.
+    pub(super) fn workers_overlay(&self) -> Result<PathBuf> {
+        let mut patches = self.culvert_patches()?;
+        patches.push(patch(DAEMON_SET, RELAY, &server_patch(self.worker())?));
+        self.write_overlay("overlay-workers", WORKERS, &patches)
+    }
+
+    fn culvert_patches(&self) -> Result<Vec<Value>> {
+        Ok(vec![
+            patch(DAEMON_SET, SERVER, &server_patch(self.control_plane())?),
+            patch(DAEMON_SET, AGENT, &agent_patch(self.directory().root())),
+        ])
+    }
+
+    /// Over `deploy/kubernetes/remove`: the job that takes Culvert out of the kernel of a machine.
+    pub fn remove_overlay(&self, machine: &Machine) -> Result<PathBuf> {
         let pins = json!({ "name": "CULVERT_PIN_ROOT", "value": machine.pin_root()? });
         let kernel = json!([cgroup(machine)?, pins]);
         let pod = json!({ "containers": [{ "name": "remove", "env": kernel }] });

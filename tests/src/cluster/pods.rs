@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::kubectl::wait_until;
 use super::{BUSYBOX, Cluster};
@@ -32,6 +32,11 @@ impl Cluster {
             },
         });
         self.apply(name, &pod)?;
+        self.wait_for_pod(name)
+    }
+
+    /// Waits until a pod is Running.
+    pub fn wait_for_pod(&self, name: &str) -> Result<()> {
         wait_until(&format!("pod {name} runs"), PATIENCE, || {
             let status = &self.get(&format!("pod {name}"))?["status"];
             ensure!(status["phase"] == "Running", "its status is {status}");
@@ -39,9 +44,23 @@ impl Cluster {
         })
     }
 
+    /// The address of a pod, once it has one.
+    pub fn pod_address(&self, name: &str) -> Result<Option<String>> {
+        let pod = self.get(&format!("pod {name}"))?;
+        Ok(pod["status"]["podIP"].as_str().map(str::to_owned))
+    }
+
     /// Removes a pod, whether its kubelet answers or not.
     pub fn delete_pod(&self, name: &str) -> Result<()> {
         let words = ["delete", "pod", name, "--force", "--grace-period=0"];
         self.kubectl(words).map(drop)
+    }
+}
+
+/// Lets a pod ask that server for names, and no other.
+pub fn ask(pod: &mut Value, dns: Option<&str>) {
+    if let Some(dns) = dns {
+        pod["spec"]["dnsPolicy"] = "None".into();
+        pod["spec"]["dnsConfig"] = json!({ "nameservers": [dns] });
     }
 }

@@ -1,4 +1,5 @@
-//! The images that a cluster needs besides Culvert's: one that holds a pod's namespaces, and one with tools.
+//! The images that a cluster needs besides Culvert's: one that holds a pod's namespaces, those with tools and clients,
+//! and Prometheus.
 
 use std::fs;
 use std::path::Path;
@@ -16,9 +17,10 @@ const BUSYBOX: &str = "bin/busybox";
 
 /// Makes them where they are missing.
 pub(crate) fn ensure() -> Result<()> {
-    let images: [(_, fn() -> _); 3] = [
+    let images: [(_, fn() -> _); 4] = [
         ("pause.tar", pause),
         ("busybox.tar", busybox),
+        ("clients.tar", clients),
         ("prometheus.tar", prometheus),
     ];
     for (file, make) in images {
@@ -43,6 +45,25 @@ fn pause() -> Result<Image> {
 }
 
 fn busybox() -> Result<Image> {
+    Ok(Image {
+        name: "culvert.dev/busybox:1".into(),
+        entrypoint: Vec::new(),
+        labels: Vec::new(),
+        files: tools()?,
+    })
+}
+
+/// The same with a curl, for pods that speak TLS.
+fn clients() -> Result<Image> {
+    Ok(Image {
+        name: "culvert.dev/clients:1".into(),
+        entrypoint: Vec::new(),
+        labels: Vec::new(),
+        files: with_program(tools()?, "curl")?,
+    })
+}
+
+fn tools() -> Result<Layer> {
     let files = Layer::default()
         .directory("bin", 0o755)
         .directory("etc", 0o755)
@@ -51,25 +72,29 @@ fn busybox() -> Result<Image> {
         .file(BUSYBOX, 0o755, program("busybox")?);
     let tools = shell::output(Command::new("busybox").arg("--list"))?;
     let tools = tools.lines().filter(|tool| *tool != "busybox");
-    let files = tools.fold(files, |files, tool| {
+    Ok(tools.fold(files, |files, tool| {
         files.link(&format!("bin/{tool}"), "busybox")
-    });
+    }))
+}
+
+fn prometheus() -> Result<Image> {
     Ok(Image {
-        name: "culvert.dev/busybox:1".into(),
-        entrypoint: Vec::new(),
+        name: "culvert.dev/prometheus:1".into(),
+        entrypoint: vec!["/bin/prometheus".into()],
         labels: Vec::new(),
-        files,
+        files: with_program(Layer::default(), "prometheus")?,
     })
 }
 
 /// Debian's, with the libraries that it asks for where it asks for them.
-fn prometheus() -> Result<Image> {
-    let path = shell::find("prometheus").context("prometheus is missing (cargo xtask setup)")?;
+fn with_program(files: Layer, name: &str) -> Result<Layer> {
+    let path =
+        shell::find(name).with_context(|| format!("{name} is missing (cargo xtask setup)"))?;
     let libraries = shell::output(Command::new("ldd").arg(&path))?;
     let libraries = libraries
         .lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    let mut files = Layer::default().file("bin/prometheus", 0o755, program("prometheus")?);
+    let mut files = files.file(&format!("bin/{name}"), 0o755, read(&path)?);
     for library in libraries {
         files = files.file(
             library.trim_start_matches('/'),
@@ -77,12 +102,7 @@ fn prometheus() -> Result<Image> {
             read(Path::new(library))?,
         );
     }
-    Ok(Image {
-        name: "culvert.dev/prometheus:1".into(),
-        entrypoint: vec!["/bin/prometheus".into()],
-        labels: Vec::new(),
-        files,
-    })
+    Ok(files)
 }
 
 fn program(name: &str) -> Result<Vec<u8>> {
