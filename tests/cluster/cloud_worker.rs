@@ -3,6 +3,7 @@
 //! and `uninstall`, whose name sorts last here, takes it away.
 
 mod kubelets;
+mod observers;
 mod ports;
 mod uninstall;
 
@@ -25,6 +26,7 @@ const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The worker with all that clients need.
 struct Worker {
     cluster: &'static Cluster,
+    dns: String,
 }
 
 /// The shared one.
@@ -46,11 +48,12 @@ impl Worker {
         cluster.install_relay()?;
         cluster.start_coredns(DNS)?;
         let dns = cluster.coredns_address(DNS)?;
+        observers::start_metrics_servers(cluster, &dns)?;
         cluster.import(machine, &archive_path(CLIENTS_ARCHIVE)?)?;
         cluster.apply("worker-client-rights", &rights())?;
         cluster.apply(CLIENT, &client(cluster, &dns))?;
         cluster.wait_for_pod(CLIENT)?;
-        Ok(Self { cluster })
+        Ok(Self { cluster, dns })
     }
 
     fn machine(&self) -> &Machine {

@@ -55,7 +55,7 @@ pub use machine::{Machine, Role};
 pub use overlays::repository;
 pub use pods::ask;
 pub use program::Program;
-pub use prometheus::PROMETHEUS_URL;
+pub use prometheus::{Job, PROMETHEUS_URL};
 pub use serving::{serve, serve_log};
 pub use start::wait_for_owner;
 pub use teardown::down;
