@@ -86,6 +86,15 @@ impl<'a> AnotherServer<'a> {
         Ok(serde_json::from_str(&status.start()?.succeed(PATIENCE)?)?)
     }
 
+    /// What it counts.
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let url = "--silent --show-error --fail http://127.0.0.1:10365/metrics";
+        self.launch("curl".into())
+            .words(url)
+            .start()?
+            .succeed(PATIENCE)
+    }
+
     /// What a kubelet answers to somebody without a name, from where this server captures.
     pub(crate) fn asks_a_kubelet(&self) -> String {
         let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";

@@ -5,6 +5,7 @@
 mod kubelets;
 mod observers;
 mod ports;
+mod takeovers;
 mod uninstall;
 
 use std::sync::OnceLock;

@@ -15,10 +15,10 @@ const BALANCED: &str = "10.77.0.1:10500";
 const ANNOTATION: &str = "x-tunnel-server-external-addr";
 
 /// Sends agents to either server in turn, and tells them of it by the Service's annotation.
-struct Balancer<'a>(&'a Cluster);
+pub(crate) struct Balancer<'a>(&'a Cluster);
 
 impl<'a> Balancer<'a> {
-    fn new(cluster: &'a Cluster) -> Self {
+    pub(crate) fn new(cluster: &'a Cluster) -> Self {
         let rules = "table ip balancer {
             chain balance {
                 type nat hook prerouting priority -150;
@@ -46,7 +46,7 @@ fn annotate(cluster: &Cluster, annotation: &str) -> Result<()> {
     cluster.kubectl(words).map(drop)
 }
 
-fn until_it_has_both_agents(second: &AnotherServer<'_>) {
+pub(crate) fn until_it_has_both_agents(second: &AnotherServer<'_>) {
     wait_until("both agents come to the second server", PATIENCE, || {
         Ok((sessions(&second.status()?).len() == 2).then_some(()))
     })
@@ -63,7 +63,7 @@ fn sessions(status: &StatusReport) -> BTreeMap<String, i64> {
 }
 
 /// Waits until each agent knows of so many servers, and has a session with each.
-fn until_agents_count(cluster: &Cluster, servers: usize) {
+pub(crate) fn until_agents_count(cluster: &Cluster, servers: usize) {
     for edge in [cluster.edge(0), cluster.edge(1)] {
         let curl = edge
             .launch("curl")
