@@ -5,6 +5,7 @@
 mod kubelets;
 mod observers;
 mod ports;
+mod services;
 mod takeovers;
 mod uninstall;
 

@@ -6,7 +6,7 @@ use super::{Purpose, Step};
 use crate::shell;
 
 /// (what needs it first, program, package on Debian, package on Ubuntu where it differs)
-const PROGRAMS: [(Purpose, &str, &str, Option<&str>); 28] = [
+const PROGRAMS: [(Purpose, &str, &str, Option<&str>); 31] = [
     (Purpose::Build, "cc", "gcc libc6-dev", None),
     (Purpose::Build, "make", "make", None),
     (Purpose::Build, "strip", "binutils", None),
@@ -23,6 +23,12 @@ const PROGRAMS: [(Purpose, &str, &str, Option<&str>); 28] = [
     ),
     (
         Purpose::Test,
+        "/usr/lib/python3/dist-packages/websockets/__init__.py",
+        "python3-websockets",
+        None,
+    ),
+    (
+        Purpose::Test,
         "bpftool",
         "bpftool",
         Some("linux-tools-generic"),
@@ -35,6 +41,7 @@ const PROGRAMS: [(Purpose, &str, &str, Option<&str>); 28] = [
     (Purpose::Test, "dash", "dash", None),
     (Purpose::Test, "depmod", "kmod", None),
     (Purpose::Test, "etcd", "etcd-server", None),
+    (Purpose::Test, "etcdctl", "etcd-client", None),
     (Purpose::Test, "iptables", "iptables", None),
     (Purpose::Test, "ldd", "libc-bin", None),
     (Purpose::Test, "nft", "nftables", None),
@@ -43,6 +50,7 @@ const PROGRAMS: [(Purpose, &str, &str, Option<&str>); 28] = [
     (Purpose::Test, "qemu-system-x86_64", "qemu-system-x86", None),
     (Purpose::Test, "runc", "runc", None),
     (Purpose::Test, "socat", "socat", None),
+    (Purpose::Test, "sshd", "openssh-server", None),
     (Purpose::Test, "systemd-analyze", "systemd", None),
     (Purpose::Test, "xz", "xz-utils", None),
 ];
