@@ -41,6 +41,9 @@ fn nothing_stays_behind_of_a_whole_cluster_that_was_killed() {
     cluster::wait_for_owner(&directory(), alive).unwrap();
     let cluster = Cluster::open(&directory()).unwrap();
     crate::pods::sleeping(&cluster, "left", "edge-1");
+    // Its programs are this process's, and the cluster's all the same.
+    cluster.start_worker().unwrap();
+    crate::pods::sleeping(&cluster, "left-in-the-cloud", cluster.worker().name());
     comes_down_after_a_kill(&mut owner, &before);
 }
 
