@@ -9,7 +9,6 @@
 )]
 
 mod aftermath;
-mod another_server;
 mod api;
 mod bare;
 mod callers;

@@ -2,12 +2,10 @@
 //! control plane's machine as if that were another, as the only pod there with that service account.
 
 use culvert_tests::Daemon;
-use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, repository, wait_until};
+use culvert_tests::cluster::{AnotherServer, CULVERT_NAMESPACE, Cluster, repository, wait_until};
 use serde_json::json;
 
-use crate::another_server::{AnotherServer, relayed};
-use crate::requests::Identity;
-use crate::stage::{PATIENCE, culvert};
+use crate::stage::{PATIENCE, culvert, relayed};
 use crate::tidying::tidied;
 
 const OVERLAY: &str = "deploy/kubernetes/overlays/cloud-workers";
@@ -73,19 +71,24 @@ fn rbac() -> String {
 }
 
 fn start(relay: &AnotherServer<'_>) -> Daemon {
-    relay.start_as("--relay-only --node-name control-plane")
+    relay
+        .start_as("--relay-only --node-name control-plane")
+        .unwrap()
 }
 
 #[test]
 fn clients_of_a_server_without_agents_are_carried_by_the_one_that_has_them() {
     let cluster = culvert();
     let rights = Rights::given(cluster);
-    let identity = || Identity::service_account(cluster, (CULVERT_NAMESPACE, ACCOUNT), Some(POD));
-    let relay = AnotherServer::named(cluster, "relay", identity().kubeconfig());
+    let account = (CULVERT_NAMESPACE, ACCOUNT);
+    let kubeconfig = cluster
+        .service_account_kubeconfig(account, Some(POD))
+        .unwrap();
+    let relay = AnotherServer::named(cluster, "relay", &kubeconfig).unwrap();
     let before = relayed("answered");
     let mut server = start(&relay);
     wait_until("a kubelet answers through the servers", PATIENCE, || {
-        Ok((relay.asks_a_kubelet() == "401").then_some(()))
+        Ok((relay.asks_a_kubelet()? == "401").then_some(()))
     })
     .unwrap();
     assert!(relayed("answered") > before);
@@ -115,7 +118,7 @@ fn clients_of_a_server_without_agents_are_carried_by_the_one_that_has_them() {
     wait_until(
         "a kubelet answers through the servers again",
         PATIENCE,
-        || Ok((relay.asks_a_kubelet() == "401").then_some(())),
+        || Ok((relay.asks_a_kubelet()? == "401").then_some(())),
     )
     .unwrap();
     assert!(server.stop(PATIENCE).unwrap().success());

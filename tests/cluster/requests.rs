@@ -75,30 +75,10 @@ impl<'a> Identity<'a> {
     /// A service account, by a token as the pod has one, or one of no pod.
     pub(crate) fn service_account(
         cluster: &'a Cluster,
-        (namespace, account): (&str, &str),
+        account: (&str, &str),
         pod: Option<&str>,
     ) -> Self {
-        let mut words = vec!["create", "token", account, "-n", namespace];
-        if let Some(pod) = pod {
-            words.extend(["--bound-object-kind", "Pod", "--bound-object-name", pod]);
-        }
-        let token = cluster.kubectl(words).unwrap();
-        let of_pod = pod.unwrap_or("no-pod");
-        let kubeconfig = cluster
-            .directory()
-            .kubeconfig(&format!("{account}-{of_pod}"));
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": "https://10.77.0.1:6443",
-                "certificate-authority": cluster.directory().pki().join("ca.crt"),
-            }}],
-            "users": [{ "name": "user", "user": { "token": token.trim() } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "user" } }],
-            "current-context": "lab",
-        });
-        fs::write(&kubeconfig, config.to_string()).unwrap();
+        let kubeconfig = cluster.service_account_kubeconfig(account, pod).unwrap();
         Self {
             cluster,
             kubeconfig,

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
+use culvert_tests::cluster::{AnotherServer, CULVERT_NAMESPACE, Cluster, wait_until};
 use tunnel_user::observability::status::StatusReport;
 
-use crate::another_server::{AnotherServer, relayed};
-use crate::stage::{PATIENCE, culvert, kill};
+use crate::stage::{PATIENCE, culvert, kill, relayed};
 use crate::tidying::tidied;
 
 const BALANCED: &str = "10.77.0.1:10500";
@@ -83,18 +82,18 @@ fn agents_find_every_server_behind_one_address_and_notice_when_one_goes_or_comes
     let first = || serde_json::from_value(cluster.culvert_status().unwrap()).unwrap();
     until_agents_count(cluster, 1);
     let before = sessions(&first());
-    let second = AnotherServer::new(cluster);
-    let mut server = second.start();
+    let second = AnotherServer::new(cluster).unwrap();
+    let mut server = second.start().unwrap();
     let _balancer = Balancer::new(cluster);
     until_it_has_both_agents(&second);
     until_agents_count(cluster, 2);
-    assert_eq!(second.asks_a_kubelet(), "401");
+    assert_eq!(second.asks_a_kubelet().unwrap(), "401");
     // Nobody who had a session was asked for another one.
     assert_eq!(sessions(&first()), before);
 
     assert!(server.stop(PATIENCE).unwrap().success());
     until_agents_count(cluster, 1);
-    let mut server = second.start();
+    let mut server = second.start().unwrap();
     until_it_has_both_agents(&second);
     until_agents_count(cluster, 2);
     // One that is killed cannot say so.
@@ -108,13 +107,13 @@ fn a_server_that_no_agent_knows_has_its_clients_carried_by_one_that_they_know() 
     let cluster = culvert();
     until_agents_count(cluster, 1);
     let before = relayed("answered");
-    let second = AnotherServer::new(cluster);
-    let mut server = second.start();
+    let second = AnotherServer::new(cluster).unwrap();
+    let mut server = second.start().unwrap();
     // It has to get the certificate by which the other server knows it.
     wait_until(
         "a kubelet answers through the other server",
         PATIENCE,
-        || Ok((second.asks_a_kubelet() == "401").then_some(())),
+        || Ok((second.asks_a_kubelet()? == "401").then_some(())),
     )
     .unwrap();
     assert_eq!(second.status().unwrap().sessions.len(), 0);
@@ -122,7 +121,7 @@ fn a_server_that_no_agent_knows_has_its_clients_carried_by_one_that_they_know() 
     assert!(answered > before, "{before} then {answered}");
     assert_eq!(relayed("asked"), 0, "its own sessions are nearer");
     for _ in 0..20 {
-        assert_eq!(second.asks_a_kubelet(), "401");
+        assert_eq!(second.asks_a_kubelet().unwrap(), "401");
     }
     assert_eq!(relayed("answered"), answered + 20);
 
@@ -131,7 +130,7 @@ fn a_server_that_no_agent_knows_has_its_clients_carried_by_one_that_they_know() 
     wait_until(
         "a kubelet answers through the next server",
         PATIENCE,
-        || Ok((second.asks_a_kubelet() == "401").then_some(())),
+        || Ok((second.asks_a_kubelet()? == "401").then_some(())),
     )
     .unwrap();
     assert!(server.stop(PATIENCE).unwrap().success());

@@ -88,6 +88,13 @@ pub(crate) fn metric(name: &str) -> u64 {
     values.sum()
 }
 
+/// How many connections the control plane's own server has relayed, at that side.
+pub(crate) fn relayed(side: &str) -> u64 {
+    metric(&format!(
+        "culvert_server_relayed_connections_total{{side=\"{side}\"}}"
+    ))
+}
+
 /// Where the tests' clusters are: not where a developer's is.
 pub(crate) fn directory() -> Directory {
     named("cluster-test")

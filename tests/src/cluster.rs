@@ -9,6 +9,7 @@
 //! starts and stops its programs too. Everything is found by what is in its [`Directory`], so that it can be
 //! removed after a crash as well ([`down`]).
 
+mod another_server;
 mod container_runtime;
 mod control_plane;
 mod coredns;
@@ -45,6 +46,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+pub use another_server::AnotherServer;
 pub use control_plane::API_SERVER;
 use control_plane::CONTROLLERS;
 pub use culvert::NAMESPACE as CULVERT_NAMESPACE;
@@ -56,7 +58,7 @@ pub use overlays::repository;
 pub use pods::ask;
 pub use program::Program;
 pub use prometheus::{Job, PROMETHEUS_URL};
-pub use serving::{serve, serve_log};
+pub use serving::{OwnCluster, serve, serve_log};
 pub use start::wait_for_owner;
 pub use teardown::down;
 

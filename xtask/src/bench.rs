@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::{programs, setup, shell};
+use crate::{cluster, image, programs, setup, shell};
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
@@ -22,7 +22,7 @@ enum Which {
     Nodes,
     /// `connect()` with the redirect, with iptables and nft, and without
     Redirect,
-    /// The whole path: latency, throughput, memory; and links with long round trips, beside konnectivity
+    /// The whole path: latency, throughput, memory; links with long round trips, beside konnectivity; relayed connections
     Tunnel,
 }
 
@@ -35,12 +35,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Which::Redirect => "redirect",
         Which::Tunnel => "tunnel",
     };
-    let only_path = args
-        .rest
-        .windows(2)
-        .any(|words| words == ["--only", "path"]);
-    if matches!(args.which, Which::Tunnel) && !only_path {
-        programs::ensure(programs::KONNECTIVITY)?;
+    if matches!(args.which, Which::Tunnel) {
+        prepare_tunnel(&args.rest)?;
     }
     // Without what only tests of `tunnel-user` want of its libraries: it would be measured as well.
     let mut programs = shell::cargo(["build", "--release", "--package", "tunnel-user"]);
@@ -49,4 +45,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut command = shell::cargo(["bench", "--package", "culvert-tests", "--bench", bench]);
     command.arg("--").args(&args.rest);
     shell::run(&mut command)
+}
+
+/// What its parts run besides our own programs.
+fn prepare_tunnel(rest: &[String]) -> Result<()> {
+    let mut only = rest.windows(2).filter(|words| words[0] == "--only");
+    let only = only.next().map(|words| words[1].as_str());
+    let wanted = |part| only.is_none_or(|only| only == part);
+    if wanted("links") {
+        programs::ensure(programs::KONNECTIVITY)?;
+    }
+    if wanted("relay") {
+        cluster::prepare()?;
+        image::ensure_culvert(image::Profile::Release)?;
+    }
+    Ok(())
 }

@@ -136,14 +136,19 @@ fn open_direct_way(lab: &Lab) -> Result<()> {
 }
 
 pub(crate) fn targets(edge: &NetNs) -> Result<Vec<Daemon>> {
+    targets_at(edge, |port| port)
+}
+
+/// The same at other ports.
+pub(crate) fn targets_at(edge: &NetNs, at: fn(u16) -> u16) -> Result<Vec<Daemon>> {
     let probe = Launch::new(edge, programs::probe()?)
         .words("echo --seconds")
         .arg(SECONDS);
     let own = Launch::new(edge, std::env::current_exe()?);
     [
-        probe.clone().words(&format!("--bind 0.0.0.0:{ECHO}")),
-        probe.words(&format!("--hash --bind 0.0.0.0:{DOWNLOAD}")),
-        own.words(&format!("target 0.0.0.0:{TRANSFER}")),
+        probe.clone().words(&format!("--bind 0.0.0.0:{}", at(ECHO))),
+        probe.words(&format!("--hash --bind 0.0.0.0:{}", at(DOWNLOAD))),
+        own.words(&format!("target 0.0.0.0:{}", at(TRANSFER))),
     ]
     .iter()
     .map(|launch| {

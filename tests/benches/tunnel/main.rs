@@ -11,6 +11,7 @@ mod client;
 mod deployment;
 mod links;
 mod memory;
+mod relay;
 mod results;
 mod table;
 mod transfer;
@@ -60,6 +61,8 @@ enum Part {
     Path,
     /// Links with long round trips, next to konnectivity
     Links,
+    /// A connection that one server has another one carry
+    Relay,
 }
 
 /// What the benchmark starts of itself, in one of the networks.
@@ -93,6 +96,9 @@ fn measure(args: &Args) -> Result<bool> {
     let wanted = |part| args.only.is_none_or(|only| only == part);
     let path = !wanted(Part::Path) || measure_path(args)?;
     let links = !wanted(Part::Links) || links::measure(args.link_runs)?;
+    if wanted(Part::Relay) {
+        relay::measure(args)?;
+    }
     Ok(path && links)
 }
 

@@ -13,18 +13,8 @@ const STOPPED_LIMIT: f64 = 1.2;
 
 pub(crate) fn print(results: &Results, args: &Args) {
     println!("\nmedian of {} runs [lowest..highest]\n", args.runs);
-    println!("| | direct | culvert | ratio |");
-    println!("|---|---|---|--:|");
-    for row in ROWS {
-        let (direct, culvert) = ((row.of)(&results.direct), (row.of)(&results.culvert));
-        println!(
-            "| {} | {} | {} | {:.2} |",
-            row.name,
-            show(direct, row.digits),
-            show(culvert, row.digits),
-            median(culvert) / median(direct),
-        );
-    }
+    let ways = (&results.direct, &results.culvert);
+    print_rows(["direct", "culvert"], ROWS, ways);
     println!("\n| | server | agent |");
     println!("|---|---|---|");
     print_cpu("download", &results.culvert.download);
@@ -32,13 +22,30 @@ pub(crate) fn print(results: &Results, args: &Args) {
     print_memory(results, args.idle);
 }
 
-struct Row {
+/// One figure of what was measured on two ways.
+pub(crate) struct Row<M> {
     name: &'static str,
     digits: usize,
-    of: fn(&Measured) -> &[f64],
+    of: fn(&M) -> &[f64],
 }
 
-const ROWS: &[Row] = &[
+/// Two ways side by side.
+pub(crate) fn print_rows<M>(names: [&str; 2], rows: &[Row<M>], ways: (&M, &M)) {
+    println!("| | {} | {} | ratio |", names[0], names[1]);
+    println!("|---|---|---|--:|");
+    for row in rows {
+        let (first, second) = ((row.of)(ways.0), (row.of)(ways.1));
+        println!(
+            "| {} | {} | {} | {:.2} |",
+            row.name,
+            show(first, row.digits),
+            show(second, row.digits),
+            median(second) / median(first),
+        );
+    }
+}
+
+const ROWS: &[Row<Measured>] = &[
     row("connect + 1 byte echo, p50, us", 0, |m| &m.connect_p50_us),
     row("connect + 1 byte echo, p99, us", 0, |m| &m.connect_p99_us),
     row("download, MB/s", 0, |m| &m.download.speed),
@@ -53,7 +60,7 @@ const ROWS: &[Row] = &[
     }),
 ];
 
-const fn row(name: &'static str, digits: usize, of: fn(&Measured) -> &[f64]) -> Row {
+pub(crate) const fn row<M>(name: &'static str, digits: usize, of: fn(&M) -> &[f64]) -> Row<M> {
     Row { name, digits, of }
 }
 

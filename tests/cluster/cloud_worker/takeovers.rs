@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use culvert_tests::cluster::{Cluster, wait_until};
+use culvert_tests::cluster::{AnotherServer, Cluster, wait_until};
 use culvert_tests::{Daemon, scale};
 
 use super::{CLIENT, worker};
-use crate::another_server::AnotherServer;
 use crate::second_server::{Balancer, until_agents_count, until_it_has_both_agents};
 use crate::stage::{PATIENCE, kill};
 
@@ -60,8 +59,8 @@ fn longest_wait(answers: &Daemon) -> Duration {
 #[test]
 fn when_the_server_dies_that_answers_another_does_in_less_than_three_seconds() {
     let cluster = worker().cluster;
-    let second = AnotherServer::new(cluster);
-    let mut server = second.start();
+    let second = AnotherServer::new(cluster).unwrap();
+    let mut server = second.start().unwrap();
     let _balancer = Balancer::new(cluster);
     until_it_has_both_agents(&second);
     until_agents_count(cluster, 2);

@@ -1,12 +1,13 @@
 //! How each component reaches the API server, and as whom.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pki::Pki;
-use super::{Directory, Machine, observers};
+use super::{Cluster, Directory, Machine, observers};
 
 /// What every machine can reach; the edges through their NAT.
 const API_SERVER: &str = "https://10.77.0.1:6443";
@@ -53,19 +54,42 @@ fn write(directory: &Directory, pki: &Pki, file: &str, user: &str, group: &str) 
     let (certificate, key) = (path.with_extension("crt"), path.with_extension("key"));
     fs::write(&certificate, credential.certificate).context("write a client's certificate")?;
     fs::write(&key, credential.key).context("write a client's key")?;
-    let config = json!({
+    let credential = json!({ "client-certificate": certificate, "client-key": key });
+    super::directory::write_json(&path, &config(directory, user, &credential))
+}
+
+fn config(directory: &Directory, user: &str, credential: &Value) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "lab", "cluster": {
             "server": API_SERVER,
             "certificate-authority": directory.pki().join("ca.crt"),
         }}],
-        "users": [{ "name": user, "user": {
-            "client-certificate": certificate,
-            "client-key": key,
-        }}],
+        "users": [{ "name": user, "user": credential }],
         "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": user } }],
         "current-context": "lab",
-    });
-    super::directory::write_json(&path, &config)
+    })
+}
+
+impl Cluster {
+    /// The kubeconfig of a service account, named by namespace and name, with a token as the pod has one or, without
+    /// a pod, of none.
+    pub fn service_account_kubeconfig(
+        &self,
+        (namespace, account): (&str, &str),
+        pod: Option<&str>,
+    ) -> Result<PathBuf> {
+        let mut words = vec!["create", "token", account, "-n", namespace];
+        if let Some(pod) = pod {
+            words.extend(["--bound-object-kind", "Pod", "--bound-object-name", pod]);
+        }
+        let token = self.kubectl(words)?;
+        let directory = self.directory();
+        let of_pod = pod.unwrap_or("no-pod");
+        let path = directory.kubeconfig(&format!("{account}-{of_pod}"));
+        let credential = json!({ "token": token.trim() });
+        super::directory::write_json(&path, &config(directory, account, &credential))?;
+        Ok(path)
+    }
 }

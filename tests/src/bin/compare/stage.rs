@@ -1,11 +1,10 @@
 //! A cluster of its own for one tunnel, and what all rows use on it.
 
 use std::net::IpAddr;
-use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use culvert_tests::cluster::{self, Cluster, Directory, wait_until};
+use culvert_tests::cluster::{Directory, OwnCluster, wait_until};
 use culvert_tests::programs;
 
 use crate::tunnel::Tunnel;
@@ -18,27 +17,21 @@ const SUBJECT_LINE: &str = "seq 20000; mkdir /www; seq 100000 >/www/numbers; htt
 /// Where the subject runs.
 pub(crate) const NODE: &str = "edge-1";
 
-/// Ends with its cluster.
 pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: OwnCluster,
     pub(crate) tunnel: &'static Tunnel,
     /// What a person had to do.
     pub(crate) steps: Vec<String>,
-    owner: Child,
 }
 
 impl Stage {
     /// Makes the cluster and installs the tunnel.
     pub(crate) fn set(tunnel: &'static Tunnel) -> Result<Self> {
         let directory = Directory::new(programs::target_directory()?.join("cluster-compare"))?;
-        cluster::down(&directory)?;
-        let mut owner = cluster::serve(&directory)?;
-        cluster::wait_for_owner(&directory, || matches!(owner.try_wait(), Ok(None)))?;
         let mut stage = Self {
-            cluster: Cluster::open(&directory)?,
+            cluster: OwnCluster::bring_up(&directory)?,
             tunnel,
             steps: Vec::new(),
-            owner,
         };
         stage.steps = (tunnel.install)(&stage.cluster).context("install it")?;
         stage.cluster.run_pod(SUBJECT, NODE, SUBJECT_LINE, false)?;
@@ -66,15 +59,5 @@ impl Stage {
     pub(crate) fn last_line(&self) -> Result<String> {
         let words = ["logs", "--tail=1", "--request-timeout=5s", SUBJECT];
         self.cluster.kubectl(words)
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Err(error) = cluster::down(self.cluster.directory()) {
-            eprintln!("the cluster stays behind: {error:#}");
-        }
-        // It has ended or has just been ended.
-        let _ = self.owner.wait();
     }
 }

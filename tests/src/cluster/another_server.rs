@@ -3,17 +3,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
-use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster};
-use culvert_tests::{Cgroup, Daemon, Launch, PinRoot, programs};
+use anyhow::{Context as _, Result};
 use tunnel_user::observability::status::StatusReport;
 
-use crate::requests::Identity;
-use crate::stage::{PATIENCE, metric};
+use super::{CULVERT_NAMESPACE, Cluster};
+use crate::{Cgroup, Daemon, Launch, PinRoot, programs};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server besides that of the manifests.
-pub(crate) struct AnotherServer<'a> {
+#[derive(Debug)]
+pub struct AnotherServer<'a> {
     cluster: &'a Cluster,
     name: &'static str,
     kubeconfig: PathBuf,
@@ -23,41 +25,43 @@ pub(crate) struct AnotherServer<'a> {
 
 impl<'a> AnotherServer<'a> {
     /// It has the servers' service account.
-    pub(crate) fn new(cluster: &'a Cluster) -> Self {
-        let server =
-            Identity::service_account(cluster, (CULVERT_NAMESPACE, "culvert-server"), None);
-        Self::named(cluster, "second", server.kubeconfig())
+    pub fn new(cluster: &'a Cluster) -> Result<Self> {
+        let account = (CULVERT_NAMESPACE, "culvert-server");
+        let kubeconfig = cluster.service_account_kubeconfig(account, None)?;
+        Self::named(cluster, "second", &kubeconfig)
     }
 
     /// It is who that kubeconfig says.
-    pub(crate) fn named(cluster: &'a Cluster, name: &'static str, kubeconfig: &Path) -> Self {
+    pub fn named(cluster: &'a Cluster, name: &'static str, kubeconfig: &Path) -> Result<Self> {
         let this = Self {
             cluster,
             name,
             kubeconfig: kubeconfig.to_owned(),
-            cgroup: Cgroup::new(name).unwrap(),
-            pins: PinRoot::new().unwrap(),
+            cgroup: Cgroup::new(name)?,
+            pins: PinRoot::new()?,
         };
-        fs::create_dir_all(this.path("")).unwrap();
-        this
+        fs::create_dir_all(this.path("")).context("make the directory of a server")?;
+        Ok(this)
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.cluster.directory().root().join(self.name).join(name)
     }
 
-    fn launch(&self, program: PathBuf) -> Launch {
+    /// A program whose connects this server captures.
+    pub fn launch(&self, program: impl AsRef<Path>) -> Launch {
         Launch::new(self.cluster.lab().control(), program).cgroup(&self.cgroup)
     }
 
-    pub(crate) fn start(&self) -> Daemon {
+    /// Starts it; it redirects when this returns.
+    pub fn start(&self) -> Result<Daemon> {
         self.start_as("--node-name second")
     }
 
-    /// Its slots stand for nodes beside those of the server of the same network.
-    pub(crate) fn start_as(&self, flags: &str) -> Daemon {
+    /// The same with other flags. Its slots stand for nodes beside those of the server of the same network.
+    pub fn start_as(&self, flags: &str) -> Result<Daemon> {
         let server = self
-            .launch(programs::culvert().unwrap())
+            .launch(programs::culvert()?)
             .words("server --kubernetes --redirect-address 10.77.0.1")
             .words("--host-range 127.66.0.0/15 --pod-ranges none")
             .words(flags)
@@ -74,12 +78,13 @@ impl<'a> AnotherServer<'a> {
             .arg(self.cgroup.path())
             .arg("--pin-root")
             .arg(self.pins.path());
-        let mut server = server.start().unwrap();
-        server.wait_for_line("redirecting", PATIENCE).unwrap();
-        server
+        let mut server = server.start()?;
+        server.wait_for_line("redirecting", PATIENCE)?;
+        Ok(server)
     }
 
-    pub(crate) fn status(&self) -> Result<StatusReport> {
+    /// What `culvert status` says of it.
+    pub fn status(&self) -> Result<StatusReport> {
         let status = Launch::offline(programs::culvert()?)
             .words("status --json --run-dir")
             .arg(self.path("run"));
@@ -87,27 +92,17 @@ impl<'a> AnotherServer<'a> {
     }
 
     /// What it counts.
-    pub(crate) fn metrics(&self) -> Result<String> {
+    pub fn metrics(&self) -> Result<String> {
         let url = "--silent --show-error --fail http://127.0.0.1:10365/metrics";
-        self.launch("curl".into())
-            .words(url)
-            .start()?
-            .succeed(PATIENCE)
+        self.launch("curl").words(url).start()?.succeed(PATIENCE)
     }
 
     /// What a kubelet answers to somebody without a name, from where this server captures.
-    pub(crate) fn asks_a_kubelet(&self) -> String {
+    pub fn asks_a_kubelet(&self) -> Result<String> {
         let kubelet = "-sk -o /dev/null -w %{http_code} https://10.78.0.11:10250/pods";
-        let curl = self.launch("curl".into()).words(kubelet);
-        let mut curl = curl.start().unwrap();
-        let _ = curl.wait(PATIENCE).unwrap();
-        curl.output().trim().to_owned()
+        let mut curl = self.launch("curl").words(kubelet).start()?;
+        // It fails where nobody answers.
+        curl.wait(PATIENCE)?;
+        Ok(curl.output().trim().to_owned())
     }
-}
-
-/// How many connections the control plane's own server has relayed, at that side.
-pub(crate) fn relayed(side: &str) -> u64 {
-    metric(&format!(
-        "culvert_server_relayed_connections_total{{side=\"{side}\"}}"
-    ))
 }
