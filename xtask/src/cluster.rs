@@ -14,6 +14,8 @@ pub(crate) enum Action {
     Up,
     /// Install Culvert on the cluster that is up, as docs/kubernetes.md tells to
     Install,
+    /// Bring in a cloud worker, and Culvert with the overlay that serves clients on it
+    Worker,
     /// Remove the cluster, also after a crash
     Down,
     /// Run the tests of the cluster tier, on a cluster of their own
@@ -43,13 +45,14 @@ pub(crate) fn run(action: &Action) -> Result<bool> {
         Action::Compare { rest } => return compare(rest).map(|()| true),
         Action::Up => "up",
         Action::Install => "install",
+        Action::Worker => "worker",
         Action::Down => "down",
     };
     shell::require_root("a cluster")?;
     if matches!(action, Action::Up) {
         prepare()?;
     }
-    if matches!(action, Action::Install) {
+    if matches!(action, Action::Install | Action::Worker) {
         image::ensure_culvert(image::Profile::Dev)?;
     }
     shell::build_programs()?;

@@ -30,6 +30,8 @@ enum Command {
     Up,
     /// Install Culvert on the cluster that is up
     Install,
+    /// Bring in a cloud worker, and Culvert with the overlay that serves clients on it
+    Worker,
     /// Remove the cluster, also after a crash
     Down,
     /// Make a cluster and keep it until a signal, or until a process ends
@@ -59,9 +61,16 @@ fn run(args: Args) -> Result<()> {
     match args.command {
         Command::Up => up::run(&directory),
         Command::Install => Cluster::open(&directory)?.install_culvert(),
+        Command::Worker => bring_in_worker(&Cluster::open(&directory)?),
         Command::Down => down(&directory),
         Command::Serve { until } => serve::run(&directory, until),
     }
+}
+
+fn bring_in_worker(cluster: &Cluster) -> Result<()> {
+    cluster.import_culvert()?;
+    cluster.start_worker()?;
+    cluster.install_relay()
 }
 
 fn down(directory: &Directory) -> Result<()> {
