@@ -24,6 +24,14 @@ pub(super) fn start_metrics_servers(cluster: &Cluster, dns: &str) -> Result<()> 
     })
 }
 
+/// For tests that wait for the end of a server, which stays for what they keep open: theirs may have been left out.
+pub(super) fn end_metrics_servers(cluster: &Cluster) -> Result<()> {
+    METRICS_SERVERS.iter().try_for_each(|(_, pod)| {
+        let words = ["delete", "pod", pod, "--ignore-not-found"];
+        cluster.kubectl(words).map(drop)
+    })
+}
+
 /// Every node, the worker too.
 fn nodes(cluster: &Cluster) -> impl Iterator<Item = &Machine> {
     cluster.machines().iter().chain([cluster.worker()])

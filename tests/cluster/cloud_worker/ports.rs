@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster};
+use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, wait_until};
 use culvert_tests::{Daemon, until};
 
+use super::observers::end_metrics_servers;
 use super::worker;
 use crate::objects::Ports;
-use crate::stage::{PATIENCE, culvert};
+use crate::stage::{PATIENCE, culvert, processes};
 use crate::tidying::tidied;
 
 /// What listens on an edge node's port 9100 and has metrics: Prometheus itself, which scrapes nobody.
@@ -102,10 +103,18 @@ fn what_listens_on_an_edge_nodes_loopback_is_for_pods_only_where_the_servers_are
         Ok(told.then_some(()))
     })
     .unwrap();
-    let _for_all = LoopbackForAll::new(cluster);
+    end_metrics_servers(cluster).unwrap();
+    let for_all = LoopbackForAll::new(cluster);
     until("the agent answers", PATIENCE, || {
         let metrics = by_name()?;
         Ok(metrics.contains("culvert_agent_sessions").then_some(()))
+    })
+    .unwrap();
+    drop(for_all);
+    // Those that were replaced end what they carry first.
+    wait_until("one server is left", PATIENCE, || {
+        let servers = processes(cluster.control_plane(), "culvert");
+        Ok((servers.len() == 1).then_some(()))
     })
     .unwrap();
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use culvert_tests::cluster::{CULVERT_NAMESPACE, repository, wait_until};
 
+use super::observers::end_metrics_servers;
 use super::{CLIENT, DNS, worker};
 use crate::dials::is_not_captured_from;
 use crate::stage::PATIENCE;
@@ -19,6 +20,7 @@ fn a_worker_whose_server_is_removed_keeps_nothing_of_it_and_may_leave() {
     let pins = machine.pin_root().unwrap();
     assert!(pins.exists());
     assert_ne!(attached(machine), "");
+    end_metrics_servers(cluster).unwrap();
     let files = repository().join("deploy/kubernetes/overlays/cloud-workers");
     for file in ["relay.yaml", "relay-rbac.yaml"] {
         let file = files.join(file);
