@@ -19,6 +19,7 @@ mod flips;
 mod forgeries;
 mod https;
 mod manifests;
+mod manual;
 mod names;
 mod nodes;
 mod objects;

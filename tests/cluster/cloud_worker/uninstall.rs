@@ -1,17 +1,13 @@
 //! Clients of the worker have no need any more: its server goes, and then the worker itself.
 
-use std::time::Duration;
-
 use culvert_tests::cluster::{CULVERT_NAMESPACE, repository, wait_until};
 
 use super::observers::end_metrics_servers;
 use super::{CLIENT, DNS, worker};
 use crate::dials::is_not_captured_from;
+use crate::manual;
 use crate::stage::PATIENCE;
 use crate::uninstall::attached;
-
-/// A job is run.
-const LONG: Duration = Duration::from_mins(5);
 
 #[test]
 fn a_worker_whose_server_is_removed_keeps_nothing_of_it_and_may_leave() {
@@ -37,21 +33,16 @@ fn a_worker_whose_server_is_removed_keeps_nothing_of_it_and_may_leave() {
             .then_some(()))
     })
     .unwrap();
-    let kubectl = cluster.kubectl_launch().unwrap();
     let overlay = cluster.remove_overlay(machine).unwrap();
     let recipe = format!(
-        "set -eu
-        kubectl() {{ {} \"$@\"; }}
-        kubectl kustomize {} | sed s/NODE/{}/ | kubectl create -f -
+        "kubectl kustomize {} | sed s/NODE/{}/ | kubectl create -f -
         kubectl -n kube-system wait --for=condition=complete --timeout=5m job/culvert-remove
         kubectl -n kube-system logs job/culvert-remove
         kubectl -n kube-system delete job culvert-remove",
-        kubectl.to_shell(),
         overlay.display(),
         machine.name()
     );
-    let sh = kubectl.with_program("sh").arg("-c").arg(recipe);
-    let said = sh.start().unwrap().succeed(LONG).unwrap();
+    let said = manual::run(cluster, &recipe);
     assert!(said.contains("removed 8 programs and "), "{said}");
     assert!(!pins.exists(), "{} stays", pins.display());
     assert_eq!(attached(machine), "");
