@@ -1,9 +1,8 @@
 //! Who sees whom: TLS goes from the caller to the kubelet, and nobody stands between.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Context as _;
 use culvert_tests::cluster::{Cluster, Machine, wait_until};
 use culvert_tests::{Launch, command};
 
@@ -138,7 +137,7 @@ fn prometheus_sees_every_node() {
     let cluster = culvert();
     let tunnelled = Tunnelled::now();
     cluster.start_prometheus().unwrap();
-    until_every_node_is_scraped(cluster, |job| observers::up(cluster, job));
+    observers::until_every_node_is_scraped(cluster, |job| observers::up(cluster, job));
     tunnelled.at_least(METRICS);
     cluster.stop("prometheus").unwrap();
 }
@@ -149,25 +148,11 @@ fn a_prometheus_in_a_pod_sees_every_node() {
     let name = "prometheus-pod";
     let tunnelled = Tunnelled::now();
     cluster.start_prometheus_pod(name).unwrap();
-    until_every_node_is_scraped(cluster, |job| {
+    observers::until_every_node_is_scraped(cluster, |job| {
         let pod = cluster.get(&format!("pod {name}"))?;
         let address = pod["status"]["podIP"].as_str().context("no address yet")?;
         observers::up_at(cluster, &format!("http://{address}:9090"), job)
     });
     tunnelled.at_least(METRICS);
     pods::delete(cluster, name);
-}
-
-fn until_every_node_is_scraped(
-    cluster: &Cluster,
-    up: impl Fn(&str) -> Result<BTreeMap<String, bool>>,
-) {
-    for job in ["kubelet", "cadvisor"] {
-        wait_until("Prometheus sees every node", PATIENCE, || {
-            let up = up(job)?;
-            let all = up.len() == cluster.machines().len() && up.values().all(|up| *up);
-            Ok(all.then_some(()))
-        })
-        .unwrap();
-    }
 }

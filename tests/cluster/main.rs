@@ -9,6 +9,7 @@
 )]
 
 mod aftermath;
+mod another_tunnel;
 mod api;
 mod bare;
 mod callers;

@@ -115,22 +115,27 @@ impl Cluster {
 
     /// Asks the one that answers at `url`: by node, whether its last scrape of `job` went well.
     pub fn scraped(&self, url: &str, job: &str) -> Result<BTreeMap<String, bool>> {
-        let query = format!("query=up{{job=\"{job}\"}}");
-        let curl = self.control_plane().launch("curl");
-        let mut curl = curl
-            .words("--silent --show-error --fail --get --data-urlencode")
-            .arg(query)
-            .arg(format!("{url}/api/v1/query"))
-            .start()?;
-        let said = curl.succeed(Duration::from_secs(10))?;
-        let answer: Value =
-            serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))?;
-        let results = answer["data"]["result"].as_array().context("no result")?;
+        let results = self.ask_prometheus(url, &format!("up{{job=\"{job}\"}}"))?;
         let one = |result: &Value| {
             let node = result["metric"]["node"].as_str()?.to_owned();
             Some((node, result["value"][1] == "1"))
         };
         Ok(results.iter().filter_map(one).collect())
+    }
+
+    /// What the one that answers at `url` finds by an expression.
+    pub fn ask_prometheus(&self, url: &str, expression: &str) -> Result<Vec<Value>> {
+        let curl = self.control_plane().launch("curl");
+        let mut curl = curl
+            .words("--silent --show-error --fail --get --data-urlencode")
+            .arg(format!("query={expression}"))
+            .arg(format!("{url}/api/v1/query"))
+            .start()?;
+        let said = curl.succeed(Duration::from_secs(10))?;
+        let mut answer: Value =
+            serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))?;
+        let results = answer["data"]["result"].take();
+        serde_json::from_value(results).with_context(|| format!("no results: {said}"))
     }
 
     /// Writes the configuration and gives the user its right.
