@@ -1,12 +1,11 @@
 //! A cluster on which Yurt-Tunnel serves, and the manual's steps away from it.
 
 use std::collections::BTreeSet;
-use std::process::Child;
 use std::time::Instant;
 
 use anyhow::Result;
 use culvert_tests::cluster::yurt_tunnel;
-use culvert_tests::cluster::{self, CULVERT_NAMESPACE, Cluster, wait_until};
+use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, OwnCluster, wait_until};
 use culvert_tests::command;
 use rustix::process::{Pid, Signal, kill_process};
 use tunnel_user::observability::status::StatusReport;
@@ -25,19 +24,15 @@ const THEIRS: &str = "yurt-tunnel-ser";
 
 /// Ends with its cluster.
 pub(super) struct Migration {
-    cluster: Cluster,
-    owner: Child,
+    cluster: OwnCluster,
 }
 
 impl Migration {
     /// A cluster on which Yurt-Tunnel serves, and on whose machines Culvert's image is.
     pub(super) fn begin() -> Self {
         let directory = stage::named("cluster-migration");
-        cluster::down(&directory).unwrap();
-        let mut owner = stage::serve(&directory);
-        cluster::wait_for_owner(&directory, || matches!(owner.try_wait(), Ok(None))).unwrap();
-        let cluster = Cluster::open(&directory).unwrap();
-        let migration = Self { cluster, owner };
+        let cluster = OwnCluster::bring_up(&directory).unwrap();
+        let migration = Self { cluster };
         // Its rules see only what has a route.
         let control = migration.cluster.lab().control();
         control
@@ -205,15 +200,5 @@ impl Migration {
         let soon = "-n kube-system delete pod --grace-period=1 -l";
         let words = soon.split(' ').chain([label.as_str()]);
         self.cluster.kubectl(words).unwrap();
-    }
-}
-
-impl Drop for Migration {
-    fn drop(&mut self) {
-        if let Err(error) = cluster::down(self.cluster.directory()) {
-            eprintln!("the cluster stays behind: {error:#}");
-        }
-        // It has ended or has just been ended.
-        let _ = self.owner.wait();
     }
 }
