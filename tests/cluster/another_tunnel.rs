@@ -64,7 +64,7 @@ fn their_server_goes_and_then_their_agents(migration: &Migration, clients: &mut 
     at_most(1, &clients.scraper.missed());
 
     migration.run("4. Its agents go", 0);
-    migration.end_their_agents();
+    migration.their_agents_are_gone();
     migration.logs_work();
     clients.exec.goes_on();
     clients.dials.none_has_failed();

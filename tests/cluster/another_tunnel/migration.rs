@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use culvert_tests::cluster::yurt_tunnel;
-use culvert_tests::cluster::{CULVERT_NAMESPACE, Cluster, OwnCluster, wait_until};
+use culvert_tests::cluster::{Cluster, OwnCluster, wait_until};
 use culvert_tests::command;
 use rustix::process::{Pid, Signal, kill_process};
 use tunnel_user::observability::status::StatusReport;
@@ -124,11 +124,7 @@ impl Migration {
             Ok(self.status()?.sessions.is_empty().then_some(()))
         })
         .unwrap();
-        let agents = "wait --for=delete pod -l app.kubernetes.io/name=culvert-agent --timeout=50s";
-        let of_culvert = ["-n", CULVERT_NAMESPACE].into_iter();
-        self.cluster
-            .kubectl(of_culvert.chain(agents.split(' ')))
-            .unwrap();
+        self.pods_are_gone("app.kubernetes.io/name=culvert-agent");
     }
 
     /// Moves all nodes.
@@ -176,29 +172,25 @@ impl Migration {
         saved.matches("TUNNEL-PORT").count()
     }
 
-    /// Hangs Yurt-Tunnel's server, so that it cannot remove its rules, and deletes it as the manual does.
+    /// Hangs Yurt-Tunnel's server, so that it cannot remove its rules, and deletes it as the manual does: after its 30
+    /// seconds it is killed.
     pub(super) fn crash_their_server(&self) {
         let control = self.cluster.control_plane();
         for server in processes(control, THEIRS) {
             kill_process(Pid::from_raw(server).unwrap(), Signal::STOP).unwrap();
         }
         self.run("3. Yurt-Tunnel's server goes", 0);
-        self.end_soon(yurt_tunnel::SERVER);
-        wait_until("their server has ended", PATIENCE, || {
-            Ok(processes(control, THEIRS).is_empty().then_some(()))
-        })
-        .unwrap();
+        self.pods_are_gone(&format!("k8s-app={}", yurt_tunnel::SERVER));
+        assert!(processes(control, THEIRS).is_empty());
     }
 
-    /// They have 30 seconds to end and take them; nobody has to wait for that.
-    pub(super) fn end_their_agents(&self) {
-        self.end_soon(yurt_tunnel::AGENT);
+    pub(super) fn their_agents_are_gone(&self) {
+        self.pods_are_gone(&format!("k8s-app={}", yurt_tunnel::AGENT));
     }
 
-    fn end_soon(&self, app: &str) {
-        let label = format!("k8s-app={app}");
-        let soon = "-n kube-system delete pod --grace-period=1 -l";
-        let words = soon.split(' ').chain([label.as_str()]);
+    fn pods_are_gone(&self, label: &str) {
+        let wait = "-n kube-system wait --for=delete pod --timeout=50s -l";
+        let words = wait.split(' ').chain([label]);
         self.cluster.kubectl(words).unwrap();
     }
 }
