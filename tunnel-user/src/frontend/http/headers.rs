@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, EXPECT, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+        ALT_SVC, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, EXPECT,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        TE, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 
@@ -55,11 +56,41 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     has_token(headers, &CONNECTION, "upgrade").then_some(upgrade)
 }
 
+/// Of an answer, what is said of a whole site or host: to a browser all nodes, and whatever else has the server's host
+/// name, are one.
+const OF_THE_SITE: [HeaderName; 10] = [
+    ALT_SVC,
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("nel"),
+    REFRESH,
+    HeaderName::from_static("report-to"),
+    HeaderName::from_static("reporting-endpoints"),
+    HeaderName::from_static("service-worker-allowed"),
+    SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY,
+    WWW_AUTHENTICATE,
+];
+/// Before the names of headers that let pages of other sites read an answer.
+const ACCESS_CONTROL: &str = "access-control-";
+
+/// Removes what a target's answer says of the site that it seems to be of.
+pub(super) fn strip_site(headers: &mut HeaderMap) {
+    let opening = headers.keys();
+    let opening = opening.filter(|name| name.as_str().starts_with(ACCESS_CONTROL));
+    let opening: Vec<_> = opening.cloned().collect();
+    for name in opening.iter().chain(&OF_THE_SITE) {
+        headers.remove(name);
+    }
+}
+
 /// Takes from an answer what it could do in a browser, which would send the user's certificate along with whatever a
-/// node's page asks of other nodes: to the browser they are all one site. A policy of the target's own stays.
+/// node's page asks of other nodes: to the browser they are all one site. A policy of the target's own stays, before
+/// ours: of several sandboxes the last counts.
 pub(super) fn disarm(headers: &mut HeaderMap) {
     headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // What is at a path may be of another node tomorrow.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
@@ -161,8 +192,24 @@ mod tests {
             ("content-security-policy", "default-src *"),
             ("content-security-policy", "sandbox"),
             ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-store"),
         ];
         assert_eq!(all, headers(&expected));
+    }
+
+    #[test]
+    fn a_target_says_nothing_of_the_whole_site() {
+        let mut all = headers(&[
+            ("set-cookie", "session=1; Domain=example.com"),
+            ("strict-transport-security", "max-age=1"),
+            ("clear-site-data", "*"),
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("www-authenticate", "Basic"),
+            ("content-type", "text/plain"),
+        ]);
+        strip_site(&mut all);
+        assert_eq!(names(&all), ["content-type"]);
     }
 
     #[test]

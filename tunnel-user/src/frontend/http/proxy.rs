@@ -66,7 +66,12 @@ pub(super) async fn answer(
         answering.counted(shared.under_way.begin(&line.method, request.uri().path()))
     }) {
         Ok(answering) => match forward(shared, visit, request, &mut audit).await {
-            Ok(answer) => (answer.into_response(visit, answering), HttpReason::Answered),
+            Ok(mut answer) => {
+                if let Entrance::Users(_) = shared.entrance {
+                    headers::strip_site(answer.response.headers_mut());
+                }
+                (answer.into_response(visit, answering), HttpReason::Answered)
+            }
             Err(refusal) => {
                 let (response, reason) = refuse(refusal);
                 (response.map(|body| body.answering(answering)), reason)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
     request::Parts,
 };
 
@@ -135,20 +135,35 @@ fn refuse_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// A browser shows its user's certificate whoever has made it ask: the page of another site, or of a node, which is
-/// none. It says so by itself, and no page can say otherwise (Fetch Metadata Request Headers, 2.4); programs say nothing.
+/// none. It says so by itself, and no page can say otherwise (Fetch Metadata Request Headers, 2.4; RFC 6454, 7.3): of
+/// those for a WebSocket some say the origin alone. Programs say nothing, or that they are where they ask.
 fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
     let is_users_own = |site: &HeaderValue| site == "same-origin" || site == "none";
-    if headers.get_all(FETCH_SITE).iter().all(is_users_own) {
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let is_own_origin = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok();
+        let authority = origin.and_then(|origin| Some(origin.split_once("://")?.1));
+        let is_host =
+            |host: &[u8]| authority.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(host));
+        host.is_some_and(is_host)
+    };
+    let mut sites = headers.get_all(FETCH_SITE).iter();
+    let mut origins = headers.get_all(ORIGIN).iter();
+    if sites.all(is_users_own) && origins.all(is_own_origin) {
         return Ok(());
     }
     Err(Refusal::OtherSite)
 }
 
-/// Removes what is for this server, and what a kubelet could take for somebody's word on who asks.
+/// Removes what is for this server, or for others of its host, as cookies are, and what a kubelet could take for
+/// somebody's word on who asks.
 pub(super) fn strip_identity(headers: &mut HeaderMap) {
     let is_identity = |name: &HeaderName| {
         let text = name.as_str();
-        *name == AUTHORIZATION || text.starts_with(IMPERSONATE) || text.starts_with(REMOTE)
+        *name == AUTHORIZATION
+            || *name == COOKIE
+            || text.starts_with(IMPERSONATE)
+            || text.starts_with(REMOTE)
     };
     let names: Vec<_> = headers
         .keys()
@@ -199,10 +214,43 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_opens_a_web_socket_is_known_by_its_origin() {
+        let said = |origins: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, "cp.example:10263".parse().unwrap());
+            for origin in origins {
+                headers.append(ORIGIN, origin.parse().unwrap());
+            }
+            refuse_other_sites(&headers)
+        };
+        for own in [
+            &[][..],
+            &["https://cp.example:10263"],
+            &["https://CP.example:10263"],
+        ] {
+            assert_eq!(said(own), Ok(()), "{own:?}");
+        }
+        for other in [
+            &["https://evil.example"][..],
+            &["https://cp.example"],
+            &["https://cp.example:10263.evil.example"],
+            &["null"],
+            &[""],
+            &["https://cp.example:10263", "https://evil.example"],
+        ] {
+            assert_eq!(said(other), Err(Refusal::OtherSite), "{other:?}");
+        }
+        let nameless = [(ORIGIN, "https://evil.example".parse().unwrap())];
+        let nameless = nameless.into_iter().collect();
+        assert_eq!(refuse_other_sites(&nameless), Err(Refusal::OtherSite));
+    }
+
+    #[test]
     fn nothing_that_says_who_asks_goes_further() {
         let mut headers = HeaderMap::new();
         for name in [
             "Authorization",
+            "Cookie",
             "Impersonate-User",
             "impersonate-extra-scopes",
             "X-Remote-User",
