@@ -73,15 +73,18 @@ pub(super) async fn answer(
                 (answer.into_response(visit, answering), HttpReason::Answered)
             }
             Err(refusal) => {
-                let (response, reason) = refuse(refusal);
+                let (mut response, reason) = refuse(refusal);
+                if reason == HttpReason::Malformed {
+                    // Where it ends is as unclear: what follows could be read as another request (RFC 9112, 6.1).
+                    close_after(&mut response);
+                }
                 (response.map(|body| body.answering(answering)), reason)
             }
         },
         Err(refusal) => {
             visit.turn_away();
             let (mut response, reason) = refuse(refusal);
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            close_after(&mut response);
             (response, reason)
         }
     };
@@ -97,6 +100,11 @@ pub(super) async fn answer(
         duration = ?started.elapsed(), "request",
     );
     response
+}
+
+fn close_after(response: &mut Response<Body>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
 }
 
 async fn forward(

@@ -168,3 +168,21 @@ async fn a_targets_answer_that_could_be_taken_for_two_is_none() {
         assert_eq!(client.status().await.0, 502, "{fields:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_message_of_unclear_length_is_no_request() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    let host = stage.host();
+    let coding = "Transfer-Encoding: chunked\r\n";
+    let second = format!("GET /two HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    client
+        .say(&format!(
+            "POST / HTTP/1.1\r\nHost: {host}\r\n{coding}{coding}\r\n0\r\n\r\n{second}"
+        ))
+        .await;
+    let heard = client.rest_or_reset().await;
+    assert_eq!(heard.matches("HTTP/1.1 ").count(), 1, "{heard}");
+    assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
+    assert!(stage.is_untouched().await);
+}
