@@ -154,7 +154,7 @@ impl Publication {
             client,
             internal_service.clone(),
             listings.clone(),
-            *listening,
+            listening.clone(),
         );
         tokio::join!(
             keep(names, reporter("ConfigMap", dns_config), &self.names_tx),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{TunnelPort, https_listening_port};
+use super::{PortSet, TunnelPort, https_listening_port};
 
 /// Where the kubelet's HTTPS is received: Yurt-Tunnel's secure port.
 pub const HTTPS_PORT: u16 = 10263;
@@ -27,12 +27,14 @@ pub enum Scheme {
 pub type SchemedPorts = BTreeMap<TunnelPort, Scheme>;
 
 /// Where servers listen for clients that dial nodes by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListeningPorts {
     /// For the kubelet's HTTPS. Without it servers listen for no other HTTPS either.
     pub https: Option<u16>,
     /// For all HTTP.
     pub http: Option<u16>,
+    /// Every port at which a server listens for something else than a listed port's HTTPS.
+    pub own: PortSet,
 }
 
 impl ListeningPorts {
@@ -51,6 +53,7 @@ impl Default for ListeningPorts {
         Self {
             https: Some(HTTPS_PORT),
             http: Some(HTTP_PORT),
+            own: PortSet::new(),
         }
     }
 }
@@ -78,6 +81,7 @@ mod tests {
         let none = ListeningPorts {
             https: None,
             http: Some(8264),
+            own: PortSet::new(),
         };
         for port in [10250, 9443].map(|port| TunnelPort::new(port).unwrap()) {
             assert_eq!(none.behind(port, Scheme::Https), None);

@@ -53,7 +53,7 @@ impl Upkeep for Ports {
         let schemes = listing.as_ref().and_then(|listing| listing.ports.as_ref());
         match (schemes, self.live.get()) {
             (Some(schemes), Some(service)) => {
-                let (wanted, left_out) = wanted(schemes, self.listening);
+                let (wanted, left_out) = wanted(schemes, &self.listening);
                 let mut plan = plan(&wanted, service);
                 plan.problems.extend(left_out);
                 plan

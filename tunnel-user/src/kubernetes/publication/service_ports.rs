@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 
 use super::{keeper::Plan, ownership::Ownership, problem::Problem};
-use crate::model::{HttpsPorts, ListeningPorts, PortSet, Scheme, SchemedPorts, TunnelPort};
+use crate::model::{HttpsPorts, ListeningPorts, Scheme, SchemedPorts, TunnelPort};
 
 /// One TCP port of the Service, as far as we say what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) struct AppliedPort {
 /// The kubelet's ports, and those with a scheme, as far as servers listen for them; and of which none can be.
 pub(super) fn wanted(
     schemes: &SchemedPorts,
-    listening: ListeningPorts,
+    listening: &ListeningPorts,
 ) -> (Vec<AppliedPort>, Vec<Problem>) {
     let kubelet = [
         (TunnelPort::KUBELET, Scheme::Https),
@@ -39,7 +39,7 @@ pub(super) fn wanted(
         .filter_map(|(port, scheme)| (*scheme == Scheme::Https).then_some(*port))
         .collect();
     // What listens there would take their clients to another port.
-    let left_out = HttpsPorts::of(&https, &PortSet::new()).left_out;
+    let left_out = HttpsPorts::of(&https, &listening.own).left_out;
     all.retain(|port, _| !left_out.contains_key(port));
     let applied = all
         .into_iter()

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kubernetes::publication::FIELD_MANAGER;
+use crate::{kubernetes::publication::FIELD_MANAGER, model::PortSet};
 
 fn port(number: u16) -> TunnelPort {
     TunnelPort::new(number).unwrap()
@@ -15,7 +15,7 @@ fn schemes(ports: &[(u16, Scheme)]) -> SchemedPorts {
 }
 
 fn kubelets_and(ports: &[(u16, Scheme)]) -> Vec<AppliedPort> {
-    let (wanted, left_out) = wanted(&schemes(ports), ListeningPorts::default());
+    let (wanted, left_out) = wanted(&schemes(ports), &ListeningPorts::default());
     assert_eq!(left_out, []);
     wanted
 }
@@ -269,7 +269,7 @@ fn of_https_ports_that_end_alike_the_service_has_the_one_that_servers_take() {
         (19443, Scheme::Https),
         (29443, Scheme::Http),
     ]);
-    let (wanted, left_out) = wanted(&listed, ListeningPorts::default());
+    let (wanted, left_out) = wanted(&listed, &ListeningPorts::default());
     let ports: Vec<u16> = wanted.iter().map(|wanted| wanted.port.number()).collect();
     assert_eq!(ports, [9443, 10250, 10255, 29443]);
     let [problem] = &left_out[..] else {
@@ -286,7 +286,12 @@ fn of_https_ports_that_end_alike_the_service_has_the_one_that_servers_take() {
 fn ports_lead_where_servers_listen_and_there_are_none_for_which_they_do_not() {
     let listed = schemes(&[(9100, Scheme::Http), (9443, Scheme::Https)]);
     let targets = |https, http| -> Vec<_> {
-        let (wanted, left_out) = wanted(&listed, ListeningPorts { https, http });
+        let listening = ListeningPorts {
+            https,
+            http,
+            own: PortSet::new(),
+        };
+        let (wanted, left_out) = wanted(&listed, &listening);
         assert_eq!(left_out, []);
         let target = |wanted: AppliedPort| (wanted.port.number(), target(&wanted.target));
         wanted.into_iter().map(target).collect()
@@ -309,4 +314,18 @@ fn ports_lead_where_servers_listen_and_there_are_none_for_which_they_do_not() {
         targets(None, Some(8264)),
         [to(9100, "8264"), to(10255, "8264")]
     );
+}
+
+#[test]
+fn a_port_whose_listening_port_is_the_servers_own_is_left_out() {
+    let listed = schemes(&[(9443, Scheme::Https)]);
+    let listening = ListeningPorts {
+        https: Some(29443),
+        http: None,
+        own: [port(29443)].into_iter().collect(),
+    };
+    let (wanted, left_out) = wanted(&listed, &listening);
+    let ports: Vec<u16> = wanted.iter().map(|wanted| wanted.port.number()).collect();
+    assert_eq!(ports, [10250]);
+    assert_eq!(left_out.len(), 1, "{left_out:?}");
 }
