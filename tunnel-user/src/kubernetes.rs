@@ -26,6 +26,7 @@ mod watch;
 
 pub use access::{
     Access, AccessError, BadEntry, ClusterCas, CredentialFiles, KubeconfigError, authorities_of,
+    client_authorities_of,
 };
 pub use api_server::{ApiServerAddresses, ApiServerHost};
 pub use approver::{ApprovalCounts, Approver, ApproverOptions};

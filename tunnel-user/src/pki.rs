@@ -6,6 +6,7 @@
 //! cannot pose as a server's, nor the other way round (extended key usage, checked by TLS).
 
 mod ca;
+mod client_ca;
 mod credential;
 mod csr;
 mod identity;
@@ -23,6 +24,7 @@ mod user;
 mod validity;
 
 pub use ca::{Ca, CaError, SERVER_NAME};
+pub use client_ca::{NotAClientCa, check_client_ca};
 pub use credential::{Credential, InvalidCredential, certificate_pem};
 pub use csr::{AgentCsr, InvalidCsr, SubjectKey, new_key, request};
 pub use identity::{

@@ -24,6 +24,7 @@ pub(super) use self::any_version::install as install_provider;
 use self::entries::Content;
 pub use self::{entries::BadEntry, kubeconfig::KubeconfigError, renewal::CredentialFiles};
 use super::{ApiServerAddresses, ApiServerHost, api_error};
+use crate::pki::check_client_ca;
 
 /// Where a pod finds its token and the cluster's CA.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -182,14 +183,20 @@ pub fn authorities_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, BadEn
     content.certificates()
 }
 
-/// The CAs in a text, in PEM; `name` says where it is from.
-pub(super) fn authorities_in(
-    name: &str,
-    text: &str,
-) -> Result<Vec<CertificateDer<'static>>, BadEntry> {
-    let content = Content::of_text(name, text)?;
-    content.authorities()?;
-    content.certificates()
+/// The CAs in a file, in PEM, whose clients are to be users.
+pub fn client_authorities_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, BadEntry> {
+    let content = Content::of_file(&file.to_string_lossy())?;
+    let cas = content.certificates()?;
+    let now = time::OffsetDateTime::now_utc();
+    for (index, ca) in cas.iter().enumerate() {
+        let number = index + 1;
+        check_client_ca(ca, now).map_err(|why| {
+            content.bad(format!(
+                "holds a certificate, number {number}, that makes nobody a user: {why}"
+            ))
+        })?;
+    }
+    Ok(cas)
 }
 
 /// The service account of this pod.

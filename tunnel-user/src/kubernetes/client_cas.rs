@@ -2,25 +2,35 @@
 //! servers that know users as it does. The bundle by which the API server itself is verified may have others, whose
 //! clients are nobody to it.
 //!
-//! Nothing is kept on disk: who may do what is asked of the API server too, so without it nobody is let in anyway.
+//! An API server adds its CAs to those that are there, and takes none away before it has expired
+//! ([`combinedClusterAuthenticationInfo`]): what withdraws a CA is to delete the object, which each of them makes anew at
+//! once. Whatever cannot be used or is missing makes fewer people users, never more. Nothing is kept on disk: who may do
+//! what is asked of the API server too, so without it nobody is let in anyway.
+//!
+//! [`combinedClusterAuthenticationInfo`]: https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/controlplane/controller/clusterauthenticationtrust/cluster_authentication_trust_controller.go
+
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, runtime::watcher::Event};
-use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use time::OffsetDateTime;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    access::{BadEntry, ClusterCas, authorities_in},
+    access::ClusterCas,
     services::Watched,
     watch::{Scope, WatchLogger, Watcher, follow},
 };
-use crate::observability::chain;
+use crate::{pki::check_client_ca, wait::sleep_until_opt};
 
 const NAMESPACE: &str = "kube-system";
 const CONFIG_MAP: &str = "extension-apiserver-authentication";
 const KEY: &str = "client-ca-file";
+/// How long the object may be missing: an API server that runs makes it anew within a second.
+const MISSING: Duration = Duration::from_secs(10);
 
 type Cas = Vec<CertificateDer<'static>>;
 
@@ -29,7 +39,9 @@ type Cas = Vec<CertificateDer<'static>>;
 pub struct ClientCas {
     client: kube::Client,
     published: Watched<ConfigMap>,
-    /// What it said when it could last be used.
+    /// When it counts as gone, if it is missing.
+    gone_at: Option<Instant>,
+    /// What was published last.
     last: Option<Cas>,
     /// this --CAs--> who verifies clients
     cas_tx: watch::Sender<Cas>,
@@ -42,6 +54,7 @@ impl ClientCas {
         let this = Self {
             client,
             published: Watched::default(),
+            gone_at: None,
             last: None,
             cas_tx,
         };
@@ -57,32 +70,36 @@ impl ClientCas {
         loop {
             tokio::select! {
                 Some(watch_event) = objects.next() => if let Some(event) = watch_logger.tell(watch_event) {
-                    self.apply(event);
+                    self.apply(event, Instant::now());
                 },
+                () = sleep_until_opt(self.gone_at) => self.forget(),
                 () = shutdown.cancelled() => return,
             }
         }
     }
 
-    fn apply(&mut self, event: Event<ConfigMap>) {
+    fn apply(&mut self, event: Event<ConfigMap>, now: Instant) {
         self.published.apply(event);
         if !self.published.is_listed() {
             return;
         }
-        let Some(object) = self.published.get() else {
-            // The API server makes it anew; to withdraw a CA is to write the others.
-            tracing::warn!(
-                "{NAMESPACE}/{CONFIG_MAP} is missing: the CAs of clients that were known stay in use"
-            );
-            return;
-        };
-        match cas_of(object) {
-            Ok(cas) => self.publish(cas),
-            Err(error) => tracing::error!(
-                error = chain(&error),
-                "cannot use the CAs of the API server's clients: those before are in use",
-            ),
+        if let Some(object) = self.published.get() {
+            self.gone_at = None;
+            self.publish(cas_of(object));
+        } else {
+            self.gone_at.get_or_insert(now + MISSING);
         }
+    }
+
+    /// It has been missing for long enough.
+    fn forget(&mut self) {
+        self.gone_at = None;
+        tracing::warn!(
+            object = CONFIG_MAP,
+            namespace = NAMESPACE,
+            "the API server publishes nothing"
+        );
+        self.publish(Cas::new());
     }
 
     fn publish(&mut self, cas: Cas) {
@@ -104,13 +121,27 @@ impl ClientCas {
     }
 }
 
-/// None, if the API server takes no client certificates.
-fn cas_of(object: &ConfigMap) -> Result<Cas, BadEntry> {
+/// Those that can be used; none, if the API server takes no client certificates.
+fn cas_of(object: &ConfigMap) -> Cas {
     let published = object.data.as_ref().and_then(|data| data.get(KEY));
-    match published {
-        Some(text) => authorities_in(&format!("{NAMESPACE}/{CONFIG_MAP}, {KEY},"), text),
-        None => Ok(Cas::new()),
+    let text = published.map_or("", String::as_str);
+    let now = OffsetDateTime::now_utc();
+    let mut cas = Cas::new();
+    for (index, certificate) in CertificateDer::pem_slice_iter(text.as_bytes()).enumerate() {
+        let number = index + 1;
+        match certificate {
+            Ok(certificate) => match check_client_ca(&certificate, now) {
+                Ok(()) => cas.push(certificate),
+                Err(why) => {
+                    tracing::warn!(number, %why, object = CONFIG_MAP, "a certificate makes nobody a user here");
+                }
+            },
+            Err(error) => {
+                tracing::warn!(number, %error, object = CONFIG_MAP, "not PEM: what follows is not read");
+            }
+        }
     }
+    cas
 }
 
 #[cfg(test)]
@@ -133,31 +164,68 @@ mod tests {
         ))
     }
 
+    /// With what there is after some events.
+    fn after(events: impl IntoIterator<Item = Event<ConfigMap>>) -> (ClientCas, ClusterCas) {
+        let (mut this, cas) = ClientCas::new(absent_api_server());
+        let listed = [Event::Init, Event::InitDone];
+        for event in listed.into_iter().chain(events) {
+            this.apply(event, Instant::now());
+        }
+        (this, cas)
+    }
+
     #[tokio::test]
     async fn the_cas_are_those_that_the_api_server_publishes_at_the_time() {
-        let (mut this, cas) = ClientCas::new(absent_api_server());
-        let known = || cas.borrow().clone();
         let [one, two] = [(); 2].map(|()| ClusterCa::new().certificate);
-        assert_eq!(known(), [], "nobody is a client before it is known who is");
-        this.apply(Event::Init);
-        this.apply(Event::InitDone);
-        assert_eq!(known(), [], "it is not there");
-        this.apply(publishes(&certificate_pem(&one)));
-        assert_eq!(known(), std::slice::from_ref(&one));
-        this.apply(publishes(&(certificate_pem(&one) + &certificate_pem(&two))));
-        assert_eq!(known(), [one.clone(), two.clone()]);
-        for nothing in [
-            Event::Delete(config(&json!({}))),
-            publishes("-----BEGIN CERTIFICATE-----"),
-            publishes(""),
-            Event::Init,
-        ] {
-            this.apply(nothing);
-            assert_eq!(known(), [one.clone(), two.clone()]);
+        let known = |events: Vec<Event<ConfigMap>>| after(events).1.borrow().clone();
+        assert_eq!(
+            known(vec![]),
+            [],
+            "nobody is a client before it is known who is"
+        );
+        let both = publishes(&(certificate_pem(&one) + &certificate_pem(&two)));
+        assert_eq!(known(vec![both.clone()]), [one.clone(), two.clone()]);
+        let only_two = publishes(&certificate_pem(&two));
+        assert_eq!(
+            known(vec![both.clone(), only_two]),
+            std::slice::from_ref(&two)
+        );
+        for nobody in [publishes(""), Event::Apply(config(&json!({})))] {
+            assert_eq!(known(vec![both.clone(), nobody]), []);
         }
-        this.apply(publishes(&certificate_pem(&two)));
-        assert_eq!(known(), [two], "one is withdrawn");
-        this.apply(Event::Apply(config(&json!({}))));
-        assert_eq!(known(), [], "and so are all");
+        let a_new_list = vec![both, Event::Init];
+        assert_eq!(known(a_new_list), [one, two]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_ca_makes_nobody_a_user_and_takes_no_other_with_it() {
+        let (ca, server) = ClusterCa::server_of("control-plane");
+        let text = certificate_pem(&server.chain[0]) + &certificate_pem(&ca);
+        let (_this, cas) = after([publishes(&text)]);
+        assert_eq!(*cas.borrow(), [ca]);
+        let (_this, cas) = after([publishes(
+            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+        )]);
+        assert_eq!(*cas.borrow(), []);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_object_withdraws_all_unless_it_is_made_anew() {
+        let ca = ClusterCa::new().certificate;
+        let there = publishes(&certificate_pem(&ca));
+        let deleted = Event::Delete(config(&json!({})));
+        let (mut this, cas) = after([there.clone(), deleted]);
+        assert_eq!(
+            *cas.borrow(),
+            std::slice::from_ref(&ca),
+            "it may come again"
+        );
+        let gone_at = this.gone_at.unwrap();
+        this.apply(Event::Init, gone_at);
+        assert_eq!(this.gone_at, Some(gone_at), "a new list is not it");
+        this.apply(there, gone_at);
+        assert_eq!(this.gone_at, None);
+        this.forget();
+        assert_eq!(*cas.borrow(), []);
     }
 }

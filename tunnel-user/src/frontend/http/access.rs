@@ -115,10 +115,13 @@ impl Review<'_> {
     /// Who asks: by the certificate if there is one, as kubelets have it, else by the token.
     pub(super) async fn user(&self, headers: &HeaderMap) -> Result<Arc<User>, Refusal> {
         match &self.visit.proof {
-            Proof::User(certificate) if certificate.has_ended(OffsetDateTime::now_utc()) => {
+            Proof::User(certificate, _) if certificate.has_ended(OffsetDateTime::now_utc()) => {
                 Err(Unproved::CertificateEnded.into())
             }
-            Proof::User(certificate) => Ok(Arc::clone(&certificate.user)),
+            Proof::User(_, withdrawn) if withdrawn.is_cancelled() => {
+                Err(Unproved::CaWithdrawn.into())
+            }
+            Proof::User(certificate, _) => Ok(Arc::clone(&certificate.user)),
             Proof::NotAUser(why) => Err(Unproved::Certificate(*why).into()),
             Proof::None => self.user_of(bearer(headers)?).await,
         }

@@ -8,7 +8,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,8 @@ use crate::{
 
 /// How long a client may take for its part of the handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// How long what is under way may go on for a client whose CA is trusted no longer.
+const UNDER_WAY_TIME: Duration = Duration::from_secs(30);
 /// The most that are waited for, and the most requests under way: each holds two ends of TLS besides its heads.
 const MOST: usize = 512;
 
@@ -104,7 +106,7 @@ impl Termination {
         drop(place);
         let proof = {
             let shown = stream.get_ref().1.peer_certificates();
-            Proof::of(shown.and_then(|chain| chain.first()))
+            Proof::of(shown.and_then(|chain| chain.first()), &withdrawn)
         };
         let arrived = Arrived {
             stream,
@@ -117,7 +119,8 @@ impl Termination {
         Ok(())
     }
 
-    /// Serves a client; one with a certificate is told to come anew once a CA is withdrawn, which may be its own.
+    /// Serves a client; one with a certificate has to come anew once a CA is withdrawn, which may be its own. What it has
+    /// asked for until then is answered, as when this server stops, but not for ever.
     async fn serve_while_trusted(
         &self,
         arrived: Arrived<TlsStream<SharedSocket>>,
@@ -125,15 +128,21 @@ impl Termination {
         withdrawn: CancellationToken,
     ) {
         let is_by_certificate = !matches!(arrived.proof, Proof::None);
-        // What it has asked for already is answered, as when this server stops.
-        let accepting = stops.accepting.child_token();
-        let last_request = accepting.clone();
-        let mut serving = pin!(self.proxy.serve(arrived, Stops { accepting, ..stops }));
+        let stops = Stops {
+            accepting: stops.accepting.child_token(),
+            abort: stops.abort.child_token(),
+            ..stops
+        };
+        let (last_request, abort) = (stops.accepting.clone(), stops.abort.clone());
+        let mut serving = pin!(self.proxy.serve(arrived, stops));
         tokio::select! {
             () = &mut serving => return,
             () = withdrawn.cancelled(), if is_by_certificate => last_request.cancel(),
         }
-        serving.await;
+        if timeout(UNDER_WAY_TIME, &mut serving).await.is_err() {
+            abort.cancel();
+            serving.await;
+        }
     }
 }
 

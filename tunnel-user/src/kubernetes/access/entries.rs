@@ -71,11 +71,6 @@ impl Content {
         Self::read_file(file.to_owned(), file)
     }
 
-    /// A text that is no entry.
-    pub(super) fn of_text(name: &str, text: &str) -> Result<Self, BadEntry> {
-        Self::new(name.to_owned(), text.into())
-    }
-
     fn read_file(entry: String, file: &str) -> Result<Self, BadEntry> {
         match fs::read(file) {
             Ok(bytes) => Self::new(entry, bytes),

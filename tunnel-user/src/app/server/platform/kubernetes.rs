@@ -11,6 +11,7 @@
 //! ```
 
 mod certificates;
+mod client_trust;
 mod cluster_status;
 mod relay;
 mod termination;
@@ -263,6 +264,7 @@ impl Member<'_> {
             listening: ListeningPorts {
                 https: self.context.args.https_port(),
                 http: self.context.args.http_port(),
+                own: self.context.args.own_port_set(),
             },
             listings,
             events: events.clone(),

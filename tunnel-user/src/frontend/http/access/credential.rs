@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     frontend::http::refusal::Refusal,
@@ -16,8 +17,8 @@ pub(in crate::frontend) enum Proof {
     /// Nothing.
     #[default]
     None,
-    /// That it is this user's, by a certificate that was verified.
-    User(Arc<CertificateUser>),
+    /// That it is this user's, by a certificate that was verified, until its CA is trusted no longer.
+    User(Arc<CertificateUser>, CancellationToken),
     /// Nothing, though there is such a certificate.
     NotAUser(NotAUser),
 }
@@ -35,14 +36,19 @@ pub(in crate::frontend::http) enum Unproved {
     Certificate(NotAUser),
     #[error("the client certificate has ended")]
     CertificateEnded,
+    #[error("a CA of clients is trusted no longer: connect anew")]
+    CaWithdrawn,
 }
 
 impl Proof {
-    /// By the certificate that a client has shown, if any.
-    pub(in crate::frontend) fn of(leaf: Option<&CertificateDer<'_>>) -> Self {
+    /// By the certificate that a client has shown, if any; `withdrawn` is cancelled once that counts no longer.
+    pub(in crate::frontend) fn of(
+        leaf: Option<&CertificateDer<'_>>,
+        withdrawn: &CancellationToken,
+    ) -> Self {
         match leaf.map(CertificateUser::of) {
             None => Self::None,
-            Some(Ok(user)) => Self::User(Arc::new(user)),
+            Some(Ok(user)) => Self::User(Arc::new(user), withdrawn.clone()),
             Some(Err(why)) => Self::NotAUser(why),
         }
     }

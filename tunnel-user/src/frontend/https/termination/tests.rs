@@ -165,6 +165,14 @@ async fn once_a_ca_is_withdrawn_who_came_with_a_certificate_has_to_come_anew() {
 
     stage.withdrawn.cancel();
     assert_eq!(idle.rest_or_reset().await, "");
+    // As one whose handshake had begun before.
+    let mut late = stage.connect("127.0.0.1", Some(&alice)).await.unwrap();
+    late.say(ask).await;
+    let heard = late.rest_or_reset().await;
+    assert!(
+        heard.is_empty() || heard.starts_with("HTTP/1.1 401 "),
+        "{heard}"
+    );
     // What is under way is answered, and no more.
     kubelet.say(OK).await;
     assert_eq!(busy.answer().await.body, "ok");

@@ -7,13 +7,12 @@ use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use super::{Member, Names, certificates::OwnClient};
+use super::{Member, Names, certificates::OwnClient, client_trust::ClientTrust};
 use crate::{
     app::server::platform::{HeldCertificate, TerminationAccess},
     frontend::{http::TargetTls, https::ClientTls},
-    kubernetes::{ApiReviews, ClientCas, ProxyCertificate, authorities_of},
+    kubernetes::{ApiReviews, ClientCas, ProxyCertificate, authorities_of, client_authorities_of},
     observability::chain,
     pki::{PROXY_SUBJECT, terminating_server_config},
     wait::changed,
@@ -64,11 +63,11 @@ impl Member<'_> {
         mut agents: watch::Receiver<Arc<ServerConfig>>,
     ) -> anyhow::Result<watch::Receiver<ClientTls>> {
         let mut cas = self.client_cas()?;
-        let mut trusted = cas.borrow_and_update().clone();
-        let first = terminating_server_config(&agents.borrow_and_update(), &trusted);
+        let mut trust = ClientTrust::new(cas.borrow_and_update().clone());
+        let first = terminating_server_config(&agents.borrow_and_update(), &cas.borrow());
         let first = ClientTls {
             config: Arc::new(first.context("cannot verify clients by these CAs")?),
-            withdrawn: CancellationToken::new(),
+            withdrawn: trust.withdrawn(),
         };
         // this --configuration--> the HTTPS frontend
         let (tls_tx, tls) = watch::channel(first);
@@ -92,19 +91,15 @@ impl Member<'_> {
                             continue;
                         }
                     };
-                    let withdrawn = tls_tx.borrow().withdrawn.clone();
-                    if trusted.iter().all(|ca| now.contains(ca)) {
-                        tls_tx.send_replace(ClientTls { config, withdrawn });
-                    } else {
-                        let next = CancellationToken::new();
-                        // Before those are told who came by the one before: they come again.
-                        tls_tx.send_replace(ClientTls {
-                            config,
-                            withdrawn: next,
-                        });
+                    let withdrawn = trust.replace(now);
+                    tls_tx.send_replace(ClientTls {
+                        config,
+                        withdrawn: trust.withdrawn(),
+                    });
+                    // Whoever hears of it finds the new ones in use.
+                    if let Some(withdrawn) = withdrawn {
                         withdrawn.cancel();
                     }
-                    trusted = now;
                 }
             },
         );
@@ -114,7 +109,7 @@ impl Member<'_> {
     /// Those of --client-ca, as it is at the start; else those of the API server's own clients, as they change.
     fn client_cas(&mut self) -> anyhow::Result<watch::Receiver<Vec<CertificateDer<'static>>>> {
         if let Some(file) = &self.context.args.termination.client_ca {
-            let cas = authorities_of(file).context("cannot use --client-ca")?;
+            let cas = client_authorities_of(file).context("cannot use --client-ca")?;
             return Ok(watch::channel(cas).1);
         }
         let (published, cas) = ClientCas::new(self.client());
