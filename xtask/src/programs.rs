@@ -108,7 +108,7 @@ fn build(module: Module, source: &Path, output: &Path) -> Result<()> {
     shell::run(&mut go)
 }
 
-/// The linker leaves it out.
+/// Without debug information, which the linker leaves out anyway.
 const COMPILER_FLAGS: &str = "-gcflags=all=-dwarf=false";
 
 fn linker_flags(module: Module) -> String {

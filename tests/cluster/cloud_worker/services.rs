@@ -10,6 +10,7 @@ use culvert_tests::{Daemon, command, until};
 use super::{Worker, worker};
 use crate::objects::Ports;
 use crate::stage::PATIENCE;
+use crate::tidying::tidied;
 
 const EDGE: &str = "10.78.0.11";
 const WEBSOCKET: &str = concat!(
@@ -112,11 +113,33 @@ fn ssh(home: &Path) -> String {
     )
 }
 
+/// The directory that sshd wants, whoever starts it, until this is dropped.
+struct PrivilegeSeparation {
+    is_own: bool,
+}
+
+impl PrivilegeSeparation {
+    const DIRECTORY: &str = "/run/sshd";
+
+    fn prepare() -> Self {
+        let is_own = fs::create_dir(Self::DIRECTORY).is_ok();
+        Self { is_own }
+    }
+}
+
+impl Drop for PrivilegeSeparation {
+    fn drop(&mut self) {
+        if self.is_own {
+            let removed = fs::remove_dir(Self::DIRECTORY).map_err(Into::into);
+            tidied("sshd's directory stays", removed);
+        }
+    }
+}
+
 #[test]
 fn a_shell_on_an_edge_node_knows_its_caller_and_carries_files_whole() {
     let worker = worker();
-    // It wants it, whoever starts it.
-    fs::create_dir_all("/run/sshd").unwrap();
+    let _separation = PrivilegeSeparation::prepare();
     let (_server, home) = sshd(worker);
     let _ports = Ports::new(worker.cluster, &[("http-proxy-ports", "9222")]);
     let (ssh, file) = (ssh(&home), archive_path(CLIENTS_ARCHIVE).unwrap());

@@ -89,6 +89,15 @@ fn when_the_server_dies_that_answers_another_does_in_less_than_three_seconds() {
     println!("of the first server: {first_answers}, longest wait {outage:?}");
     let said = answers.output();
     assert!(outage < scale::patience(OUTAGE), "{outage:?}: {said}");
+    // It was not the same one, restarted.
+    let other = usize::from(first_answers);
+    let metrics = if first_answers {
+        second.metrics()
+    } else {
+        cluster.culvert_metrics()
+    };
+    let now = answered(&metrics.unwrap()).unwrap();
+    assert!(now > before[other], "{now}, as before");
     if first_answers {
         assert!(server.stop(PATIENCE).unwrap().success());
     }
