@@ -1,6 +1,6 @@
 //! Nodes by name, through the internal Service; and who else gets to them there.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use culvert_tests::Launch;
 use culvert_tests::cluster::wait_until;
 use serde_json::json;
@@ -46,9 +46,19 @@ fn https(stage: &Stage) -> Result<String> {
         .arg("--key")
         .arg(admin.with_extension("key"))
         .arg(format!("https://{NODE}:10250/healthz"));
-    let said = curl.start()?.succeed(PATIENCE)?;
+    let said = curl
+        .start()?
+        .succeed(PATIENCE)
+        .map_err(|error| refused(&error))?;
     let subject = seen(&said, "subject")?;
     Ok(format!("works, with `{subject}`"))
+}
+
+/// What curl says first; a recommendation follows.
+fn refused(error: &Error) -> Error {
+    let said = format!("{error:#}");
+    let why = said.lines().find(|line| line.starts_with("curl: ("));
+    Error::msg(why.unwrap_or(&said).to_owned())
 }
 
 fn http(stage: &Stage) -> Result<String> {
