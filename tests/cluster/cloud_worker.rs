@@ -16,7 +16,7 @@ use culvert_tests::cluster::{CLIENTS, CLIENTS_ARCHIVE, Cluster, Machine, archive
 use serde_json::{Value, json};
 
 use crate::dials::is_not_captured_from;
-use crate::stage::culvert;
+use crate::stage::{culvert, relayed_in};
 
 /// The pod of most clients, its service account, and what that one may do.
 const CLIENT: &str = "worker-client";
@@ -76,9 +76,7 @@ impl Worker {
     /// How many connections its server has had carried by others.
     fn asked(&self) -> Result<u64> {
         let metrics = Cluster::server_metrics(self.machine())?;
-        let name = "culvert_server_relayed_connections_total{side=\"asked\"} ";
-        let count = metrics.lines().find_map(|line| line.strip_prefix(name));
-        Ok(count.map(str::parse).transpose()?.unwrap_or(0))
+        Ok(relayed_in(&metrics, "asked").unwrap_or(0))
     }
 }
 

@@ -8,7 +8,7 @@ use culvert_tests::{Daemon, scale};
 
 use super::{CLIENT, worker};
 use crate::second_server::{Balancer, until_agents_count, until_it_has_both_agents};
-use crate::stage::{PATIENCE, kill};
+use crate::stage::{PATIENCE, kill, relayed_in};
 
 /// As long as a client waits at most.
 const OUTAGE: Duration = Duration::from_secs(3);
@@ -28,9 +28,7 @@ fn asking(cluster: &Cluster) -> Daemon {
 
 /// Connections that a server has carried for others.
 fn answered(metrics: &str) -> Result<u64> {
-    let name = "culvert_server_relayed_connections_total{side=\"answered\"} ";
-    let count = metrics.lines().find_map(|line| line.strip_prefix(name));
-    Ok(count.context("no such metric")?.parse()?)
+    relayed_in(metrics, "answered").context("no such metric")
 }
 
 /// The longest that a client was without an answer, failed and slow connects alike, until all is well again.
